@@ -1,0 +1,1 @@
+//! Configuration: flags, environment, one TOML file.

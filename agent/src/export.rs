@@ -1,0 +1,1 @@
+//! What people and machines look at: web page, HTTP API, Prometheus.

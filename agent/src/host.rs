@@ -1,0 +1,10 @@
+//! Facts about this host: the only module that reads `/proc`, `/sys` and cgroupfs.
+
+pub mod btf;
+pub mod capabilities;
+pub mod cgroup;
+pub mod identify;
+pub mod peer;
+pub mod platform;
+pub mod proc;
+pub mod roots;

@@ -1,0 +1,1 @@
+//! Kernel types by name: offsets of struct members from BTF.

@@ -1,0 +1,1 @@
+//! Cgroups: id to path, quotas of a group and its ancestors.

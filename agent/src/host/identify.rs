@@ -1,0 +1,1 @@
+//! Finds and caches the identity of processes.

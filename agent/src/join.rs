@@ -1,0 +1,1 @@
+//! Which process stands behind a resource's spans.

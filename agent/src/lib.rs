@@ -1,0 +1,28 @@
+//! The daemon behind `isostack-agent`, as a library so that each stage can be tested alone.
+//!
+//! Data flows one way (ARCHITECTURE.md has the picture): kernel events come from `sensor`
+//! into `pipeline`; spans come from `otlp` through `join` into `pipeline`; what it judged
+//! goes through `otlp::enrich` to `forward`, and `export` shows it.
+
+pub mod cli;
+pub mod config;
+pub mod doctor;
+pub mod event;
+pub mod export;
+pub mod forward;
+pub mod host;
+pub mod join;
+pub mod load;
+pub mod metrics;
+pub mod otlp;
+pub mod pipeline;
+pub mod process;
+pub mod run;
+pub mod sensor;
+pub mod span;
+pub mod stack;
+pub mod telemetry;
+pub mod time;
+pub mod verdict;
+pub mod vocabulary;
+pub mod workload;

@@ -1,0 +1,1 @@
+//! Loads and attaches the eBPF object; the only file that talks to aya's loader.

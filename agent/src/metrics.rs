@@ -1,0 +1,110 @@
+//! The agent's own health, `isostack_agent_*`: every received, refused, lost or late thing
+//! is counted by exactly one of these. Shared by clone; registered by `export::prometheus`.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+
+/// One label `reason`, a fixed lower-case word.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// The word.
+    pub reason: &'static str,
+}
+
+/// One label `sensor`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Sensor {
+    /// The sensor's name.
+    pub sensor: &'static str,
+}
+
+/// Encoding of an OTLP request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// gRPC.
+    Grpc,
+    /// HTTP with protobuf.
+    HttpProtobuf,
+    /// HTTP with JSON.
+    HttpJson,
+}
+
+impl EncodeLabelValue for Encoding {
+    fn encode(
+        &self,
+        encoder: &mut prometheus_client::encoding::LabelValueEncoder,
+    ) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(
+            &match self {
+                Self::Grpc => "grpc",
+                Self::HttpProtobuf => "http/protobuf",
+                Self::HttpJson => "http/json",
+            },
+            encoder,
+        )
+    }
+}
+
+/// One label `encoding`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Encoded {
+    /// See [`Encoding`].
+    pub encoding: Encoding,
+}
+
+/// One label `confidence`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Join {
+    /// Word of [`crate::vocabulary::Confidence`].
+    pub confidence: &'static str,
+}
+
+/// Gauge of unsigned integers.
+pub type Level = Gauge<i64>;
+
+/// The agent's counters; cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub struct AgentMetrics {
+    /// Kernel events decoded, by sensor.
+    pub events: Family<Sensor, Counter>,
+    /// Kernel events lost because the ring buffer was full, by sensor.
+    pub events_lost: Family<Sensor, Counter>,
+    /// Kernel events that came too late for a span or could not be kept, by reason.
+    pub events_dropped: Family<Reason, Counter>,
+    /// Spans accepted, by encoding.
+    pub spans_received: Family<Encoded, Counter>,
+    /// Spans in requests that were refused with a retryable answer, by reason.
+    pub spans_refused: Family<Reason, Counter>,
+    /// Requests that were malformed, by reason.
+    pub requests_malformed: Family<Reason, Counter>,
+    /// Spans joined to a process or container.
+    pub spans_joined: Counter,
+    /// Spans by the join used.
+    pub joins: Family<Join, Counter>,
+    /// Spans that could not be judged, by reason.
+    pub spans_unjudged: Family<Reason, Counter>,
+    /// Spans that downstream acknowledged.
+    pub spans_forwarded: Counter,
+    /// Spans given up, by reason (rejected by downstream, not delivered at stop).
+    pub spans_lost: Family<Reason, Counter>,
+    /// Requests of metrics and logs passed on.
+    pub passed_through: Counter,
+    /// Export attempts that failed and will be tried again, by reason.
+    pub export_retries: Family<Reason, Counter>,
+    /// Bytes of spans held (of the budget).
+    pub held_bytes: Level,
+    /// Requests waiting for downstream.
+    pub forward_queue: Level,
+    /// Batches waiting for their settle time.
+    pub settling: Level,
+    /// Delay intervals kept in the timeline.
+    pub timeline_intervals: Level,
+    /// Processes whose identity is cached.
+    pub identities: Level,
+    /// Series left out because the cap was reached.
+    pub series_overflow: Counter<u64, Arc<AtomicU64>>,
+}

@@ -1,0 +1,1 @@
+//! Timeline, correlation, judgement: no I/O, no clock.

@@ -1,0 +1,1 @@
+//! The daemon: starts everything, connects the stages, stops in order.

@@ -1,0 +1,56 @@
+//! The workload: what a person recognises behind a process.
+
+use serde::Serialize;
+
+/// Names of a workload; empty strings where unknown. None of them is to be trusted:
+/// escape on output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Workload {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Kubernetes pod name.
+    pub pod: String,
+    /// Kubernetes pod uid.
+    pub pod_uid: String,
+    /// Container name.
+    pub container: String,
+    /// Container id, 64 hexadecimal digits for the usual runtimes.
+    pub container_id: String,
+    /// systemd unit.
+    pub unit: String,
+    /// `containerd`, `docker`, `systemd`, ...
+    pub runtime: String,
+    /// Process name, the last resort for a name.
+    pub process: String,
+    /// Inode of its cgroup directory.
+    pub cgroup_id: u64,
+}
+
+impl Workload {
+    /// The `container` label of the metrics: container name, else the first 12 digits of
+    /// the id, else the unit, else the process name.
+    #[must_use]
+    pub fn container_label(&self) -> &str {
+        let short_id = self.container_id.get(..12).unwrap_or(&self.container_id);
+        [&*self.container, short_id, &*self.unit, &*self.process]
+            .into_iter()
+            .find(|s| !s.is_empty())
+            .unwrap_or("")
+    }
+
+    /// What to call it in a sentence: `namespace/pod/container`, or the container label.
+    #[must_use]
+    pub fn display_name(&self) -> String {
+        let container = self.container_label();
+        let pod = if self.pod.is_empty() {
+            &self.pod_uid
+        } else {
+            &self.pod
+        };
+        match (self.namespace.as_str(), pod.as_str()) {
+            ("", "") => container.to_owned(),
+            ("", pod) => format!("{pod}/{container}"),
+            (namespace, pod) => format!("{namespace}/{pod}/{container}"),
+        }
+    }
+}
