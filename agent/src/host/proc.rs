@@ -266,5 +266,6 @@ pub fn own_pid(roots: &Roots) -> Option<u32> {
 /// the agent's own sockets belong to the same machine.
 #[must_use]
 pub fn is_live(roots: &Roots) -> bool {
-    rustix::fs::statfs(&roots.procfs).is_ok_and(|fs| fs.f_type == libc::PROC_SUPER_MAGIC as _)
+    rustix::fs::statfs(&roots.procfs)
+        .is_ok_and(|fs| fs.f_type as u64 == libc::PROC_SUPER_MAGIC as u64)
 }
