@@ -91,6 +91,8 @@ pub struct AgentMetrics {
     pub spans_lost: Family<Reason, Counter>,
     /// Requests of metrics and logs passed on.
     pub passed_through: Counter,
+    /// Requests of metrics and logs given up, by reason (as `spans_lost`).
+    pub passed_through_lost: Family<Reason, Counter>,
     /// Export attempts that failed and will be tried again, by reason.
     pub export_retries: Family<Reason, Counter>,
     /// Bytes of spans held (of the budget).
