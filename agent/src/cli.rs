@@ -1,1 +1,160 @@
-//! The command line.
+//! The command line: what can be asked of the program, nothing of how it is answered.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{config::Settings, host::roots::Roots};
+
+/// Exit code for a bad flag, key or value (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+/// Exit code for missing privilege (`EX_NOPERM` of sysexits.h).
+pub const EXIT_NO_PRIVILEGE: u8 = 77;
+
+/// Says for a slow request which hop, which isolation layer of that hop, which mechanism,
+/// and who caused it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "isostack-agent",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Without a command the daemon runs; its flags are those of `run`."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Settings of the daemon when no command is named.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon (the default).
+    Run(Box<RunArgs>),
+    /// Say for each sensor whether it can run here, by which hook, and why not more.
+    #[command(
+        after_help = "Exit code 0 if the four core sensors (cpu, tcp, block, seccomp) can run, 1 if \
+                      not, 77 without the privilege to find out."
+    )]
+    Doctor(DoctorArgs),
+    /// Show the isolation stack of the host, of a process, or of all workloads.
+    Stack(StackArgs),
+}
+
+/// Flags of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// TOML file; its keys are the flags' names with `_` for `-`. Flags and environment win.
+    #[arg(long, value_name = "FILE", env = "ISOSTACK_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The settings themselves.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Flags of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where the host's file systems are.
+    #[command(flatten)]
+    pub roots: RootArgs,
+}
+
+/// Flags of `stack`.
+#[derive(Args, Debug)]
+pub struct StackArgs {
+    /// A process; without it the host's own stack is shown.
+    #[arg(value_name = "PID", conflicts_with = "all")]
+    pub pid: Option<u32>,
+    /// Every workload on the host.
+    #[arg(long)]
+    pub all: bool,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where the host's file systems are.
+    #[command(flatten)]
+    pub roots: RootArgs,
+}
+
+/// Where the host's file systems are, for commands that look at the host.
+#[derive(Args, Clone, Debug)]
+pub struct RootArgs {
+    /// The host's procfs.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ISOSTACK_PROCFS",
+        default_value = "/proc"
+    )]
+    pub procfs: PathBuf,
+    /// The host's sysfs.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ISOSTACK_SYSFS",
+        default_value = "/sys"
+    )]
+    pub sysfs: PathBuf,
+    /// The host's cgroup file system.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ISOSTACK_CGROUPFS",
+        default_value = "/sys/fs/cgroup"
+    )]
+    pub cgroupfs: PathBuf,
+}
+
+impl From<RootArgs> for Roots {
+    fn from(args: RootArgs) -> Self {
+        Self {
+            procfs: args.procfs,
+            sysfs: args.sysfs,
+            cgroupfs: args.cgroupfs,
+        }
+    }
+}
+
+/// Form of a command's output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document on stdout.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default_command() {
+        let plain = Cli::try_parse_from(["isostack-agent", "--node-name", "n1"]).unwrap();
+        assert!(plain.command.is_none());
+        assert_eq!(plain.run.settings.node_name.as_deref(), Some("n1"));
+        let named = Cli::try_parse_from(["isostack-agent", "run", "--node-name", "n1"]).unwrap();
+        assert!(matches!(named.command, Some(Command::Run(a)) if a.settings.node_name.is_some()));
+    }
+
+    #[test]
+    fn a_misspelt_flag_is_answered_with_the_nearest() {
+        let error = Cli::try_parse_from(["isostack-agent", "--http-listn", "x"]).unwrap_err();
+        assert!(error.to_string().contains("--http-listen"), "{error}");
+    }
+}

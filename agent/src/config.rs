@@ -1,1 +1,369 @@
-//! Configuration: flags, environment, one TOML file.
+//! Configuration of the daemon: one struct read from flags, `ISOSTACK_*` variables and a
+//! TOML file, then checked whole before anything is loaded or bound.
+
+use std::{
+    fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::host::roots::Roots;
+
+mod value;
+pub use value::{ByteSize, Listen, SensorNames, Span};
+
+/// Declares the settings once: each is a flag, an environment variable and a TOML key.
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty, $env:literal, $value:literal;)+) => {
+        /// Settings as given, before defaults; the same keys in all three sources.
+        #[derive(Args, Clone, Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings {
+            $(
+                $(#[doc = $doc])+
+                #[arg(long, env = $env, value_name = $value)]
+                #[serde(default)]
+                pub $name: Option<$type>,
+            )+
+        }
+
+        impl Settings {
+            /// Every key's name, as in the TOML file.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($name),)+];
+
+            /// `self` where set, else `other`.
+            #[must_use]
+            fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)+ }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Name of this node on spans and metrics [default: the host name]
+    node_name: String, "ISOSTACK_NODE_NAME", "NAME";
+    /// Web page, metrics and API [default: 127.0.0.1:9464]
+    http_listen: SocketAddr, "ISOSTACK_HTTP_LISTEN", "ADDR:PORT";
+    /// OTLP over gRPC, a TCP address or unix:PATH [default: 127.0.0.1:4317]
+    otlp_grpc_listen: Listen, "ISOSTACK_OTLP_GRPC_LISTEN", "ADDR:PORT";
+    /// OTLP over HTTP, a TCP address or unix:PATH [default: 127.0.0.1:4318]
+    otlp_http_listen: Listen, "ISOSTACK_OTLP_HTTP_LISTEN", "ADDR:PORT";
+    /// Where the enriched spans go [default: OTEL_EXPORTER_OTLP_ENDPOINT, else nowhere]
+    export_endpoint: String, "ISOSTACK_EXPORT_ENDPOINT", "URL";
+    /// grpc or http/protobuf [default: OTEL_EXPORTER_OTLP_PROTOCOL, else by the port]
+    export_protocol: String, "ISOSTACK_EXPORT_PROTOCOL", "PROTOCOL";
+    /// Most bytes of spans held for settling and for downstream; past it senders are told to
+    /// wait [default: 32MiB]
+    export_queue_size: ByteSize, "ISOSTACK_EXPORT_QUEUE_SIZE", "BYTES";
+    /// How long a stop may take to deliver what is left [default: 5s]
+    drain_timeout: Span, "ISOSTACK_DRAIN_TIMEOUT", "DURATION";
+    /// auto, or names separated by commas; a named sensor is mandatory [default: auto]
+    sensors: SensorNames, "ISOSTACK_SENSORS", "auto|NAME,...";
+    /// Whether child spans that show when time was lost are added [default: true]
+    child_spans: bool, "ISOSTACK_CHILD_SPANS", "true|false";
+    /// How long a span waits for late events and children [default: 500ms]
+    settle: Span, "ISOSTACK_SETTLE", "DURATION";
+    /// off, auto or on: when the seccomp sensor runs [default: auto]
+    seccomp: SeccompMode, "ISOSTACK_SECCOMP", "off|auto|on";
+    /// Where baselines are kept over a restart [default: /var/lib/isostack]
+    state_dir: PathBuf, "ISOSTACK_STATE_DIR", "DIR";
+    /// Address of Jaeger's page, for links from the agent's own [default: none]
+    jaeger_url: String, "ISOSTACK_JAEGER_URL", "URL";
+    /// Where the agent's own traces and metrics go [default: nowhere]
+    self_telemetry_endpoint: String, "ISOSTACK_SELF_TELEMETRY_ENDPOINT", "URL";
+    /// error, warn, info, debug, trace, or a filter such as info,isostack_agent::join=debug
+    /// [default: info]
+    log_level: String, "ISOSTACK_LOG_LEVEL", "LEVEL";
+    /// text or json [default: text]
+    log_format: LogFormat, "ISOSTACK_LOG_FORMAT", "text|json";
+    /// The host's procfs [default: /proc]
+    procfs: PathBuf, "ISOSTACK_PROCFS", "DIR";
+    /// The host's sysfs [default: /sys]
+    sysfs: PathBuf, "ISOSTACK_SYSFS", "DIR";
+    /// The host's cgroup file system [default: /sys/fs/cgroup]
+    cgroupfs: PathBuf, "ISOSTACK_CGROUPFS", "DIR";
+}
+
+/// When the seccomp sensor runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SeccompMode {
+    /// Never.
+    Off,
+    /// While filtered workloads run.
+    #[default]
+    Auto,
+    /// Always; the start fails if it cannot.
+    On,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The daemon's configuration, complete and checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of this node.
+    pub node: String,
+    /// Address of page, metrics and API.
+    pub http_listen: SocketAddr,
+    /// OTLP over gRPC.
+    pub otlp_grpc_listen: Listen,
+    /// OTLP over HTTP.
+    pub otlp_http_listen: Listen,
+    /// As given; the environment's `OTEL_EXPORTER_OTLP_*` complete it.
+    pub export_endpoint: Option<String>,
+    /// As given.
+    pub export_protocol: Option<String>,
+    /// Most bytes of spans held.
+    pub export_queue_bytes: usize,
+    /// Longest stop.
+    pub drain_timeout: Duration,
+    /// Sensors to run.
+    pub sensors: SensorNames,
+    /// Add child spans.
+    pub child_spans: bool,
+    /// Wait for late events and children.
+    pub settle: Duration,
+    /// See [`SeccompMode`].
+    pub seccomp: SeccompMode,
+    /// Where state is kept.
+    pub state_dir: PathBuf,
+    /// For links.
+    pub jaeger_url: Option<String>,
+    /// The agent's own telemetry.
+    pub self_telemetry_endpoint: Option<String>,
+    /// Level or filter.
+    pub log_level: String,
+    /// Form of the log.
+    pub log_format: LogFormat,
+    /// The host's file systems.
+    pub roots: Roots,
+}
+
+/// Why a configuration is refused. The message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration file {path} cannot be read ({source}): check --config")]
+    Unreadable {
+        /// Its path.
+        path: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("the configuration file {path} is not valid: {message}")]
+    Invalid {
+        /// Its path.
+        path: String,
+        /// What and where, and the nearest right key for an unknown one.
+        message: String,
+    },
+    /// A value that its type allows but its meaning does not.
+    #[error("{key} = {value} is not possible: {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Completes `settings` (flags and environment) with the file and the defaults.
+    ///
+    /// # Errors
+    /// An unreadable or invalid file, or a value that cannot be.
+    pub fn resolve(settings: Settings, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let settings = match file {
+            Some(path) => settings.or(read_file(path)?),
+            None => settings,
+        };
+        let roots = Roots::default();
+        let config = Self {
+            node: given(settings.node_name).unwrap_or_else(host_name),
+            http_listen: settings
+                .http_listen
+                .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            otlp_grpc_listen: settings.otlp_grpc_listen.unwrap_or(Listen::loopback(4317)),
+            otlp_http_listen: settings.otlp_http_listen.unwrap_or(Listen::loopback(4318)),
+            export_endpoint: given(settings.export_endpoint),
+            export_protocol: given(settings.export_protocol),
+            export_queue_bytes: settings.export_queue_size.map_or(32 << 20, |size| size.0),
+            drain_timeout: settings
+                .drain_timeout
+                .map_or(Duration::from_secs(5), |t| t.0),
+            sensors: settings.sensors.unwrap_or_default(),
+            child_spans: settings.child_spans.unwrap_or(true),
+            settle: settings.settle.map_or(Duration::from_millis(500), |t| t.0),
+            seccomp: settings.seccomp.unwrap_or_default(),
+            state_dir: settings
+                .state_dir
+                .unwrap_or_else(|| "/var/lib/isostack".into()),
+            jaeger_url: given(settings.jaeger_url),
+            self_telemetry_endpoint: given(settings.self_telemetry_endpoint),
+            log_level: given(settings.log_level).unwrap_or_else(|| "info".to_owned()),
+            log_format: settings.log_format.unwrap_or_default(),
+            roots: Roots {
+                procfs: settings.procfs.unwrap_or(roots.procfs),
+                sysfs: settings.sysfs.unwrap_or(roots.sysfs),
+                cgroupfs: settings.cgroupfs.unwrap_or(roots.cgroupfs),
+            },
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.settle > MAX_SETTLE {
+            return Err(ConfigError::Value {
+                key: "settle",
+                value: format!("{:?}", self.settle),
+                reason: format!("at most {MAX_SETTLE:?}: spans are held for so long"),
+            });
+        }
+        if self.export_queue_bytes < MIN_QUEUE_BYTES {
+            return Err(ConfigError::Value {
+                key: "export_queue_size",
+                value: self.export_queue_bytes.to_string(),
+                reason: format!(
+                    "at least {} MiB, so that the largest request that is accepted fits",
+                    MIN_QUEUE_BYTES >> 20
+                ),
+            });
+        }
+        if self.export_queue_bytes > u32::MAX as usize {
+            return Err(ConfigError::Value {
+                key: "export_queue_size",
+                value: self.export_queue_bytes.to_string(),
+                reason: "less than 4 GiB".to_owned(),
+            });
+        }
+        let fixed = [("http_listen", Some(self.http_listen))]
+            .into_iter()
+            .chain([
+                ("otlp_grpc_listen", self.otlp_grpc_listen.tcp()),
+                ("otlp_http_listen", self.otlp_http_listen.tcp()),
+            ])
+            .filter_map(|(key, address)| address.filter(|a| a.port() != 0).map(|a| (key, a)));
+        let mut seen: Vec<(&str, SocketAddr)> = Vec::new();
+        for (key, address) in fixed {
+            if let Some((other, _)) = seen.iter().find(|(_, a)| *a == address) {
+                return Err(ConfigError::Value {
+                    key,
+                    value: address.to_string(),
+                    reason: format!("{other} has the same address: give each its own port"),
+                });
+            }
+            seen.push((key, address));
+        }
+        Ok(())
+    }
+}
+
+/// Spans are never held longer than this before they are judged.
+const MAX_SETTLE: Duration = Duration::from_secs(60);
+/// The receiver's largest request (20 MiB over HTTP).
+const MIN_QUEUE_BYTES: usize = 20 << 20;
+
+/// An empty value in the environment or the file means "not set".
+fn given(value: Option<String>) -> Option<String> {
+    value.filter(|v| !v.is_empty())
+}
+
+fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn read_file(path: &Path) -> Result<Settings, ConfigError> {
+    let shown = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: shown.clone(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|error| {
+        let hint = error
+            .message()
+            .strip_prefix("unknown field `")
+            .and_then(|rest| rest.split('`').next())
+            .and_then(|key| nearest(key, Settings::KEYS))
+            .map(|key| format!("did you mean `{key}`?"))
+            .unwrap_or_default();
+        ConfigError::Invalid {
+            path: shown,
+            message: format!("{error}{hint}"),
+        }
+    })
+}
+
+/// The known name that `wrong` was most likely meant to be.
+fn nearest(wrong: &str, known: &'static [&'static str]) -> Option<&'static str> {
+    known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(wrong, name), *name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// `ISOSTACK_*` variables that no setting has but that look like one misspelt: said, not
+/// refused, as Kubernetes sets variables of this form for a Service named `isostack-...`.
+#[must_use]
+pub fn suspicious_variables(names: impl Iterator<Item = String>) -> Vec<(String, &'static str)> {
+    names
+        .filter_map(|name| {
+            let key = name.strip_prefix("ISOSTACK_")?.to_lowercase();
+            if key == "config" || Settings::KEYS.contains(&key.as_str()) {
+                return None;
+            }
+            let known = nearest(&key, Settings::KEYS)?;
+            (strsim::levenshtein(&key, known) <= 3).then_some((name, known))
+        })
+        .collect()
+}
+
+/// Parses from a string in flags, environment and TOML alike.
+macro_rules! deserialize_from_str {
+    ($($type:ty),+) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                Self::from_str(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    )+};
+}
+deserialize_from_str!(ByteSize, Listen, SensorNames, Span);
+
+impl fmt::Display for SeccompMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Auto => "auto",
+            Self::On => "on",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

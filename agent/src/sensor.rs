@@ -54,3 +54,8 @@ pub struct CgroupCpu {
     /// Waits for a CPU, throttle time subtracted.
     pub runqueue: KernelHistogram,
 }
+
+/// The sensors of the design, in the order in which they are shown.
+pub const NAMES: &[&str] = &[
+    "cpu", "tcp", "net", "block", "seccomp", "memory", "wait", "kvm", "logs",
+];

@@ -1,0 +1,83 @@
+use super::*;
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    file
+}
+
+fn resolve_file(text: &str) -> Result<Config, ConfigError> {
+    Config::resolve(Settings::default(), Some(file(text).path()))
+}
+
+#[test]
+fn defaults_are_those_of_the_design() {
+    let config = Config::resolve(Settings::default(), None).unwrap();
+    assert_eq!(config.http_listen.to_string(), "127.0.0.1:9464");
+    assert_eq!(config.otlp_grpc_listen.to_string(), "127.0.0.1:4317");
+    assert_eq!(config.otlp_http_listen.to_string(), "127.0.0.1:4318");
+    assert_eq!(config.settle, Duration::from_millis(500));
+    assert!(config.child_spans && config.sensors.auto && config.export_endpoint.is_none());
+}
+
+#[test]
+fn a_flag_wins_over_the_file() {
+    let file = file("settle = \"1s\"\nnode_name = \"from-file\"\nchild_spans = false\n");
+    let flags = Settings {
+        node_name: Some("flag".into()),
+        ..Settings::default()
+    };
+    let config = Config::resolve(flags, Some(file.path())).unwrap();
+    assert_eq!(config.node, "flag");
+    assert_eq!(config.settle, Duration::from_secs(1));
+    assert!(!config.child_spans);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest() {
+    let error = resolve_file("http_listn = \"127.0.0.1:1\"")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("did you mean `http_listen`?"), "{error}");
+}
+
+#[test]
+fn impossible_values_say_what_is_allowed() {
+    for (text, said) in [
+        ("settle = \"500\"", "500ms"),
+        ("settle = \"2m\"", "at most"),
+        ("sensors = \"cpu,cpuu\"", "`cpuu` is no sensor"),
+        ("otlp_grpc_listen = \"localhost\"", "IP:PORT"),
+        ("otlp_grpc_listen = \"unix:\"", "path"),
+        ("export_queue_size = \"1MiB\"", "at least"),
+        ("export_queue_size = \"1MB\"", "MiB"),
+        ("http_listen = \"127.0.0.1:4317\"", "same address"),
+        ("seccomp = \"maybe\"", "maybe"),
+    ] {
+        let error = resolve_file(text).unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Config::resolve(Settings::default(), Some(Path::new("/nonexistent/a.toml")));
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("/nonexistent/a.toml")
+    );
+}
+
+#[test]
+fn near_misses_in_the_environment_are_found_and_service_variables_are_not() {
+    let names = [
+        "ISOSTACK_SETLE",
+        "ISOSTACK_AGENT_SERVICE_HOST",
+        "ISOSTACK_SETTLE",
+        "HOME",
+    ];
+    let found = suspicious_variables(names.into_iter().map(str::to_owned));
+    assert_eq!(found, [("ISOSTACK_SETLE".to_owned(), "settle")]);
+}

@@ -1,0 +1,156 @@
+//! Values of settings that are more than a string: each parses from one, with an error
+//! that says what is allowed.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use crate::sensor;
+
+/// Where a receiver listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address; port 0 picks a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// `127.0.0.1:port`.
+    #[must_use]
+    pub fn loopback(port: u16) -> Self {
+        Self::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// The TCP address, if it is one.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("unix: wants a path, such as unix:/run/isostack/otlp.sock".to_owned()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| {
+                format!(
+                    "`{text}` is no address: write IP:PORT, such as 0.0.0.0:4317 or [::1]:4317, \
+                     or unix:PATH"
+                )
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A length of time with its unit: `500ms`, `5s`, `2m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is no duration: write a number with ms, s or m, as in 500ms");
+        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+        let millis = match &text[digits..] {
+            "ms" => Some(number),
+            "s" => number.checked_mul(1_000),
+            "m" => number.checked_mul(60_000),
+            _ => None,
+        };
+        millis
+            .map(|ms| Self(Duration::from_millis(ms)))
+            .ok_or_else(wrong)
+    }
+}
+
+/// A number of bytes: `1048576`, `64KiB`, `32MiB`, `1GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub usize);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is no size: write bytes, or a number with KiB, MiB or GiB");
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let number: usize = text[..digits].parse().map_err(|_| wrong())?;
+        let unit: usize = match &text[digits..] {
+            "" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(unit).map(Self).ok_or_else(wrong)
+    }
+}
+
+/// Which sensors to run: `auto` takes every one that can, a named one is mandatory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SensorNames {
+    /// `auto` was among the names (or nothing was given).
+    pub auto: bool,
+    /// Named explicitly.
+    pub named: Vec<&'static str>,
+}
+
+impl Default for SensorNames {
+    fn default() -> Self {
+        Self {
+            auto: true,
+            named: Vec::new(),
+        }
+    }
+}
+
+impl FromStr for SensorNames {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut names = Self {
+            auto: false,
+            named: Vec::new(),
+        };
+        for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+            if word == "auto" {
+                names.auto = true;
+                continue;
+            }
+            let known = sensor::NAMES.iter().find(|name| **name == word);
+            let known = known.ok_or_else(|| {
+                format!(
+                    "`{word}` is no sensor: there are auto, {}",
+                    sensor::NAMES.join(", ")
+                )
+            })?;
+            if !names.named.contains(known) {
+                names.named.push(known);
+            }
+        }
+        if !names.auto && names.named.is_empty() {
+            return Err("name at least one sensor, or auto".to_owned());
+        }
+        Ok(names)
+    }
+}

@@ -1,0 +1,35 @@
+//! `span-load send` sends spans of a realistic size at a set rate over gRPC; `span-load sink`
+//! receives, counts and times them. Both print one line of JSON at the end.
+
+mod send;
+mod sink;
+
+use clap::Parser;
+
+/// The attribute in which a batch carries the wall time at which it was sent.
+const SENT_AT: &str = "bench.sent_unix_nano";
+
+#[derive(Parser)]
+#[command(about = "The two ends of a span benchmark")]
+enum Command {
+    /// Send spans.
+    Send(send::SendArgs),
+    /// Receive spans until standard input ends.
+    Sink(sink::SinkArgs),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let report = match Command::parse() {
+        Command::Send(args) => send::run(args).await?,
+        Command::Sink(args) => sink::run(args).await?,
+    };
+    println!("{report}");
+    Ok(())
+}
+
+/// Wall time in nanoseconds.
+fn unix_nanos() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
