@@ -1,4 +1,4 @@
-module isostack.dev/tests/peers/jaeger
+module peers/jaeger
 
 go 1.26
 

@@ -1,0 +1,110 @@
+//! The agent as a process: free ports, its API, a graceful end.
+
+use std::process::Command;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::{artifact, http, process::Process, wait};
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// The process.
+    pub process: Process,
+    /// `HOST:PORT` of the page, the API and the metrics.
+    pub http: String,
+    /// `HOST:PORT` of the gRPC receiver.
+    pub otlp_grpc: String,
+    /// `HOST:PORT` of the HTTP receiver.
+    pub otlp_http: String,
+}
+
+impl Agent {
+    /// Starts the agent of this workspace on free ports with these flags besides, and
+    /// waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not build, start or become ready.
+    pub fn start(flags: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new(artifact::program("isostack-agent")?);
+        let free = "127.0.0.1:0";
+        command.args(["--http-listen", free, "--otlp-grpc-listen", free]);
+        command.args(["--otlp-http-listen", free]).args(flags);
+        Self::start_command(&mut command)
+    }
+
+    /// Starts an agent by a command of the caller's making.
+    ///
+    /// # Errors
+    /// When it does not start or become ready.
+    pub fn start_command(command: &mut Command) -> anyhow::Result<Self> {
+        // A user's exporter settings are not the test's.
+        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
+            command.env_remove(name);
+        }
+        command.env("NO_COLOR", "1");
+        let mut process = Process::start("isostack-agent", command, None)?;
+        let line = process.wait_for_line("Listening")?;
+        let field = |name: &str| {
+            field(&line, name).with_context(|| format!("no {name}= in the log line {line:?}"))
+        };
+        let agent = Self {
+            http: field("http")?,
+            otlp_grpc: field("otlp_grpc")?,
+            otlp_http: field("otlp_http")?,
+            process,
+        };
+        wait::until("/readyz", wait::PATIENCE, || {
+            http::get(&agent.url("/readyz"))
+                .ok()
+                .filter(|answer| answer.status == 200)
+        })
+        .with_context(|| agent.process.output())?;
+        Ok(agent)
+    }
+
+    /// The URL of a path of its HTTP port.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    /// Asks its JSON API.
+    ///
+    /// # Errors
+    /// When there is no JSON answer.
+    pub fn api(&self, path: &str) -> anyhow::Result<Value> {
+        http::get(&self.url(path))?.json()
+    }
+
+    /// Waits until `/api/v1/verdicts` with `query` has at least one, newest first.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub fn wait_for_verdict(&self, query: &str) -> anyhow::Result<Vec<Value>> {
+        let path = format!("/api/v1/verdicts{query}");
+        wait::until(&path, wait::PATIENCE, || {
+            let list = self.api(&path).ok()?.get("verdicts")?.as_array()?.clone();
+            (!list.is_empty()).then_some(list)
+        })
+        .with_context(|| self.process.output())
+    }
+
+    /// One sample of `/metrics` by its exact series text, e.g. `name_total{a="b"}`.
+    #[must_use]
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let page = http::get(&self.url("/metrics")).ok()?.body;
+        page.lines().find_map(|line| {
+            let value = line.strip_prefix(series)?.strip_prefix(' ')?;
+            value.split(' ').next()?.parse().ok()
+        })
+    }
+}
+
+/// The value of `name=value` in a log line, without quotes.
+fn field(line: &str, name: &str) -> Option<String> {
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        .map(|value| value.trim_matches('"').to_owned())
+}

@@ -1,0 +1,61 @@
+//! This workspace's own programs, built once per test process with the profile of the
+//! running one.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use anyhow::{Context as _, ensure};
+
+/// The root of the source tree.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("/"))
+}
+
+/// The folder of the running profile, e.g. `target/debug`.
+fn profile_dir() -> anyhow::Result<PathBuf> {
+    let exe = env::current_exe().context("own path")?;
+    exe.ancestors()
+        .find(|dir| dir.join("deps").is_dir() && dir.join("build").is_dir())
+        .map(Path::to_owned)
+        .with_context(|| format!("{} lies in no cargo target folder", exe.display()))
+}
+
+/// Builds `isostack-agent` and `shop` where they are older than their sources.
+///
+/// # Errors
+/// When they do not build.
+fn build() -> anyhow::Result<PathBuf> {
+    let dir = profile_dir()?;
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(root())
+        .args(["build", "--quiet", "-p", "isostack-agent", "-p", "shop"]);
+    if dir.file_name().is_some_and(|name| name == "release") {
+        cargo.arg("--release");
+    }
+    ensure!(
+        cargo.status().context("cargo")?.success(),
+        "the agent does not build"
+    );
+    Ok(dir)
+}
+
+/// The path of a program of this workspace.
+///
+/// # Errors
+/// When it does not build.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let dir = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    match dir {
+        Ok(dir) => Ok(dir.join(name)),
+        Err(error) => anyhow::bail!("{error}"),
+    }
+}
