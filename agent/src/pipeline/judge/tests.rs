@@ -42,7 +42,8 @@ fn rules_without_a_baseline() {
     use Cause::{
         BlockDevice, CpuThrottle, LockWait, OnCpu, Runqueue, Sleep, SocketWait, Steal, TcpRtt,
     };
-    let table: &[(&str, u64, &[(Cause, u64)], Option<Cause>)] = &[
+    type Case = (&'static str, u64, &'static [(Cause, u64)], Option<Cause>);
+    let table: &[Case] = &[
         ("nothing seen", 400_000, &[], None),
         ("no length", 0, &[], None),
         (
@@ -119,7 +120,8 @@ fn rules_without_a_baseline() {
 fn rules_with_a_baseline() {
     use Cause::{BlockDevice, CpuThrottle, OnCpu, Runqueue};
     type Parts = &'static [(Cause, u64)];
-    let table: &[(&str, (u64, Parts), (u64, Parts), Option<Cause>)] = &[
+    type Case = (&'static str, (u64, Parts), (u64, Parts), Option<Cause>);
+    let table: &[Case] = &[
         (
             "a quota is news however often",
             (100_000, &[(CpuThrottle, 80_000)]),
