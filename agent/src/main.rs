@@ -15,7 +15,11 @@ fn main() -> ExitCode {
         Err(answer) => {
             // Help and version are answers, not errors; if the terminal is gone, so be it.
             let _ = answer.print();
-            return if answer.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
+            return if answer.use_stderr() {
+                EXIT_USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     match cli.command {
