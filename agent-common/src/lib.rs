@@ -1,2 +1,8 @@
-//! x
+//! The contract between the eBPF programs and the daemon: event layouts, map values, knobs
+//! and the table of kernel fields. Depends on nothing but `core` (and aya's `Pod` for user
+//! space), does no I/O.
 #![no_std]
+
+pub mod cpu;
+pub mod event;
+pub mod kernel_fields;

@@ -12,10 +12,10 @@ use std::{
 use clap::Args;
 use serde::Deserialize;
 
-use crate::host::roots::Roots;
+use crate::{host::roots::Roots, sensor::Selection};
 
 mod value;
-pub use value::{ByteSize, Listen, SensorNames, Span};
+pub use value::{ByteSize, Listen, Span};
 
 /// Declares the settings once: each is a flag, an environment variable and a TOML key.
 macro_rules! settings {
@@ -64,7 +64,7 @@ settings! {
     /// How long a stop may take to deliver what is left [default: 5s]
     drain_timeout: Span, "ISOSTACK_DRAIN_TIMEOUT", "DURATION";
     /// auto, or names separated by commas; a named sensor is mandatory [default: auto]
-    sensors: SensorNames, "ISOSTACK_SENSORS", "auto|NAME,...";
+    sensors: Selection, "ISOSTACK_SENSORS", "auto|NAME,...";
     /// Whether child spans that show when time was lost are added [default: true]
     child_spans: bool, "ISOSTACK_CHILD_SPANS", "true|false";
     /// How long a span waits for late events and children [default: 500ms]
@@ -134,7 +134,7 @@ pub struct Config {
     /// Longest stop.
     pub drain_timeout: Duration,
     /// Sensors to run.
-    pub sensors: SensorNames,
+    pub sensors: Selection,
     /// Add child spans.
     pub child_spans: bool,
     /// Wait for late events and children.
@@ -353,7 +353,7 @@ macro_rules! deserialize_from_str {
         }
     )+};
 }
-deserialize_from_str!(ByteSize, Listen, SensorNames, Span);
+deserialize_from_str!(ByteSize, Listen, Selection, Span);
 
 impl fmt::Display for SeccompMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,1 +1,57 @@
-//! What people and machines look at: web page, HTTP API, Prometheus.
+//! What people and machines look at, on one HTTP port: web page, JSON API, event stream,
+//! Prometheus.
+//!
+//! [`Store::record`] takes every judged batch; everything else here only reads. Nothing in
+//! this module reads `/proc`, knows a kernel structure or can hold the pipeline up: locks
+//! are held for a push or a copy, never while text is made.
+
+pub mod http;
+pub mod prometheus;
+mod query;
+pub mod store;
+mod stream;
+pub mod view;
+
+use std::sync::Arc;
+
+pub use self::{
+    http::{BindError, Bound, HttpConfig, bind},
+    prometheus::{Exposition, PrometheusConfig},
+    store::{Store, StoreConfig},
+    view::{Downstream, Health, HostView, Listeners, Readiness},
+};
+use crate::{
+    metrics::AgentMetrics,
+    sensor::{CgroupCpu, SensorStatus},
+    vocabulary::Layer,
+    workload::Workload,
+};
+
+/// A value that another part owns, asked for when somebody looks. Must not block.
+pub type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
+
+/// Who lives in a cgroup, by the inode of its directory; `None` while that is not known.
+pub type LabelSource = Arc<dyn Fn(u64) -> Option<(Layer, Workload)> + Send + Sync>;
+
+/// Everything this module shows, by whom it is known.
+#[derive(Clone)]
+pub struct ExportSources {
+    /// Recent spans, verdicts, events; the pipeline writes it.
+    pub store: Arc<Store>,
+    /// The host and how this agent runs on it.
+    pub host: Source<HostView>,
+    /// The sensors' states.
+    pub sensors: Source<Vec<SensorStatus>>,
+    /// What the `cpu` sensor counted, one entry a cgroup; asked for at every scrape.
+    pub cgroups: Source<Vec<CgroupCpu>>,
+    /// Names for cgroup ids.
+    pub label: LabelSource,
+    /// The page of `/metrics`.
+    pub exposition: Arc<Exposition>,
+    /// The agent's own counters.
+    pub metrics: AgentMetrics,
+    /// Whether the tasks run: `/healthz`.
+    pub health: Source<Health>,
+    /// Whether there is service: `/readyz`.
+    pub readiness: Source<Readiness>,
+}

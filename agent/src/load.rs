@@ -1,1 +1,365 @@
-//! Loads and attaches the eBPF object; the only file that talks to aya's loader.
+//! Loads and attaches the eBPF object; the only part that talks to aya's loader.
+//!
+//! Each program is loaded by itself, and one that the kernel refuses costs its sensor only.
+//! Decoded events leave through the sink given to [`Sensors::start`], in batches, on a
+//! thread of their own.
+
+mod cgroups;
+mod object;
+mod reader;
+mod self_test;
+mod tracked;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use aya::{
+    Ebpf,
+    programs::{BtfTracePoint, ProgramError, RawTracePoint},
+};
+
+use self::{cgroups::CgroupTables, object::Object, reader::Reader, tracked::Tracked};
+use crate::{
+    event::Event,
+    host::{capabilities, roots::Roots},
+    metrics::AgentMetrics,
+    sensor::{
+        CgroupCpu, Entry, Hook, HookKind, SENSORS, Selection, SensorState, SensorStatus, WhyNot,
+    },
+};
+
+/// What to start, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which sensors.
+    pub selection: Selection,
+    /// Where `/proc` and `/sys` are.
+    pub roots: Roots,
+    /// Size of the ring buffer in bytes; rounded up to a power of two of pages by the loader.
+    pub ring_bytes: u32,
+    /// Kernel-side debug messages go to the agent's log (target `isostack_agent::load`).
+    pub kernel_debug: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            selection: Selection::Auto,
+            roots: Roots::default(),
+            ring_bytes: 1 << 20,
+            kernel_debug: false,
+        }
+    }
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// This process may not load eBPF programs; exit code 77.
+    #[error(
+        "no privilege to load eBPF programs: {missing}; run as root or give these capabilities"
+    )]
+    NoPrivilege {
+        /// What is missing and what for.
+        missing: String,
+    },
+    /// A sensor named explicitly cannot run.
+    #[error("sensor {name} was asked for and cannot run: {reason}; {fix}")]
+    Required {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        reason: String,
+        /// What would help.
+        fix: String,
+    },
+    /// The thread that reads the events cannot be started.
+    #[error("cannot start the event reader: {0}")]
+    Reader(#[from] io::Error),
+}
+
+/// The running sensors; dropping it detaches and unloads them all.
+pub struct Sensors {
+    statuses: Vec<SensorStatus>,
+    running: Option<Running>,
+}
+
+struct Running {
+    /// Owns programs and links. `None` once stopped.
+    ebpf: Option<Ebpf>,
+    tracked: Arc<Tracked>,
+    cgroups: CgroupTables,
+    stop: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Sensors {
+    /// Loads and attaches what `settings.selection` wants. `sink` gets every batch of events,
+    /// on the reader's thread; it must not block for long, as meanwhile the ring fills.
+    ///
+    /// # Errors
+    ///
+    /// Without the privilege to load anything, and when a sensor named explicitly cannot run.
+    /// Any other sensor that cannot run is merely `off` in [`Sensors::statuses`].
+    pub fn start(
+        settings: &Settings,
+        metrics: AgentMetrics,
+        sink: impl FnMut(Vec<Event>) + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let lacking: Vec<_> = capabilities::missing()
+            .into_iter()
+            .filter(|need| need.essential)
+            .collect();
+        if !lacking.is_empty() {
+            return Err(StartError::NoPrivilege {
+                missing: capabilities::sentence(&lacking),
+            });
+        }
+        let mut statuses: Vec<SensorStatus> = Vec::new();
+        let mut running = None;
+        match Object::load(settings) {
+            Ok(mut object) => {
+                for entry in SENSORS {
+                    statuses.push(if settings.selection.wants(entry.name) {
+                        object.start(entry)
+                    } else {
+                        off(entry, not_selected())
+                    });
+                }
+                if statuses.iter().any(|s| s.state != SensorState::Off) {
+                    running = Some(Running::new(
+                        object,
+                        settings,
+                        metrics,
+                        sink,
+                        &mut statuses,
+                    )?);
+                }
+            }
+            Err(why) => statuses.extend(SENSORS.iter().map(|entry| match entry.sensor {
+                Some(_) => off(entry, why.clone()),
+                None => off(entry, not_built()),
+            })),
+        }
+        for status in &statuses {
+            if status.state == SensorState::Off && settings.selection.requires(status.name) {
+                return Err(StartError::Required {
+                    name: status.name,
+                    reason: status.reason.clone(),
+                    fix: status.fix.clone(),
+                });
+            }
+        }
+        Ok(Self { statuses, running })
+    }
+
+    /// One line per sensor that users may name.
+    #[must_use]
+    pub fn statuses(&self) -> &[SensorStatus] {
+        &self.statuses
+    }
+
+    /// Tells of this thread group at the finer grain from now on. False if the pid is beyond
+    /// `kernel.pid_max` or no sensor runs.
+    pub fn track(&self, pid: u32) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|r| r.tracked.set(pid, true))
+    }
+
+    /// Back to the ordinary grain.
+    pub fn untrack(&self, pid: u32) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|r| r.tracked.set(pid, false))
+    }
+
+    /// What was counted of every cgroup since the start. Values never fall.
+    #[must_use]
+    pub fn cgroup_cpu(&self) -> Vec<CgroupCpu> {
+        self.running
+            .as_ref()
+            .map_or_else(Vec::new, |r| r.cgroups.read())
+    }
+
+    /// Forgets cgroups that are gone; `is_live` says which are not. Call it every minute or
+    /// so. Returns how many were forgotten.
+    pub fn prune_cgroups(&self, is_live: impl Fn(u64) -> bool) -> usize {
+        self.running
+            .as_ref()
+            .map_or(0, |r| r.cgroups.prune(is_live))
+    }
+
+    /// Detaches everything and hands what is still in the ring to the sink.
+    pub fn stop(mut self) {
+        self.running = None;
+    }
+}
+
+impl Running {
+    fn new(
+        mut object: Object,
+        settings: &Settings,
+        metrics: AgentMetrics,
+        sink: impl FnMut(Vec<Event>) + Send + 'static,
+        statuses: &mut [SensorStatus],
+    ) -> Result<Self, StartError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let tracked = Arc::new(object.tracked()?);
+        let cgroups = object.cgroups()?;
+        let (expected, observer) = self_test::prepare(&settings.roots);
+        let mut reader = Reader::new(&mut object.ebpf, &settings.roots, metrics, stop.clone())?;
+        let mut sink = sink;
+        let thread = std::thread::Builder::new()
+            .name("sensors".to_owned())
+            .spawn(move || {
+                reader.run(|batch| {
+                    observer.see(&batch);
+                    sink(batch);
+                });
+            })?;
+        let mut running = Self {
+            ebpf: Some(object.ebpf),
+            tracked,
+            cgroups,
+            stop,
+            reader: Some(thread),
+        };
+        if let Err(why) = expected.run(&running.tracked) {
+            running.ebpf = None;
+            for (status, entry) in statuses.iter_mut().zip(SENSORS) {
+                if status.state != SensorState::Off {
+                    *status = off(entry, why.clone());
+                }
+            }
+        }
+        Ok(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.ebpf = None; // detaches: nothing is written any more
+        self.stop.store(true, Ordering::Release);
+        if let Some(reader) = self.reader.take() {
+            // A panic of the sink has already been reported by the panic hook.
+            drop(reader.join());
+        }
+    }
+}
+
+impl Object {
+    /// Loads and attaches one sensor by its best hook.
+    fn start(&mut self, entry: &'static Entry) -> SensorStatus {
+        let Some(sensor) = entry.sensor else {
+            return off(entry, not_built());
+        };
+        if let Err(why) = sensor.check(&self.fields) {
+            return off(entry, why);
+        }
+        let mut refused = String::new();
+        for (rank, hook) in sensor.hooks().iter().enumerate() {
+            match self.attach(hook) {
+                Ok(()) if rank == 0 => return on(entry, hook),
+                Ok(()) => {
+                    return SensorStatus {
+                        name: entry.name,
+                        state: SensorState::Reduced,
+                        hook: hook.to_string(),
+                        reason: refused,
+                        loses: hook.loses.to_owned(),
+                        fix: REFUSED_FIX.to_owned(),
+                    };
+                }
+                Err(error) => {
+                    tracing::debug!(sensor = entry.name, %hook, %error, "Hook refused");
+                    if !refused.is_empty() {
+                        refused.push_str("; ");
+                    }
+                    refused.push_str(&format!("{hook}: {}", brief(&error)));
+                }
+            }
+        }
+        off(
+            entry,
+            WhyNot {
+                reason: refused,
+                fix: REFUSED_FIX.to_owned(),
+            },
+        )
+    }
+
+    fn attach(&mut self, hook: &Hook) -> Result<(), ProgramError> {
+        let program = self
+            .ebpf
+            .program_mut(hook.program)
+            .ok_or(ProgramError::UnexpectedProgramType)?;
+        match hook.kind {
+            HookKind::TpBtf => {
+                let program: &mut BtfTracePoint = program.try_into()?;
+                program.load(hook.target, &self.btf)?;
+                program.attach()?;
+            }
+            HookKind::RawTp => {
+                let program: &mut RawTracePoint = program.try_into()?;
+                program.load()?;
+                program.attach(hook.target)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const REFUSED_FIX: &str = "see the log at debug level for the kernel's own words; a lockdown or security module may \
+     forbid this kind of program";
+
+fn on(entry: &Entry, hook: &Hook) -> SensorStatus {
+    SensorStatus {
+        name: entry.name,
+        state: SensorState::On,
+        hook: hook.to_string(),
+        reason: String::new(),
+        loses: String::new(),
+        fix: String::new(),
+    }
+}
+
+/// A sensor that does not run.
+pub(crate) fn off(entry: &Entry, why: WhyNot) -> SensorStatus {
+    SensorStatus {
+        name: entry.name,
+        state: SensorState::Off,
+        hook: String::new(),
+        reason: why.reason,
+        loses: entry.loses.to_owned(),
+        fix: why.fix,
+    }
+}
+
+fn not_built() -> WhyNot {
+    WhyNot {
+        reason: "not in this version".to_owned(),
+        fix: "use a version of isostack-agent that has it".to_owned(),
+    }
+}
+
+fn not_selected() -> WhyNot {
+    WhyNot {
+        reason: "not selected".to_owned(),
+        fix: "add it, or auto, to --sensors".to_owned(),
+    }
+}
+
+/// The error without the verifier's log, which runs to pages.
+fn brief(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, .. } => format!("the kernel refused it ({io_error})"),
+        other => other.to_string(),
+    }
+}

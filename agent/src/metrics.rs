@@ -1,8 +1,6 @@
 //! The agent's own health, `isostack_agent_*`: every received, refused, lost or late thing
 //! is counted by exactly one of these. Shared by clone; registered by `export::prometheus`.
 
-use std::sync::{Arc, atomic::AtomicU64};
-
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -93,6 +91,8 @@ pub struct AgentMetrics {
     pub spans_lost: Family<Reason, Counter>,
     /// Requests of metrics and logs passed on.
     pub passed_through: Counter,
+    /// Requests of metrics and logs given up, by reason (as `spans_lost`).
+    pub passed_through_lost: Family<Reason, Counter>,
     /// Export attempts that failed and will be tried again, by reason.
     pub export_retries: Family<Reason, Counter>,
     /// Bytes of spans held (of the budget).
@@ -105,6 +105,13 @@ pub struct AgentMetrics {
     pub timeline_intervals: Level,
     /// Processes whose identity is cached.
     pub identities: Level,
-    /// Series left out because the cap was reached.
-    pub series_overflow: Counter<u64, Arc<AtomicU64>>,
+    /// Clients of the event stream.
+    pub stream_clients: Level,
+    /// Clients of the event stream that were cut off because they did not keep up.
+    pub stream_dropped: Counter,
+    /// Connections to the HTTP port refused because too many were open.
+    pub http_refused: Counter,
+    /// Series left out because the cap was reached: refused when they were to be made, or
+    /// left out of an answer to a scrape.
+    pub series_overflow: Counter,
 }

@@ -7,6 +7,13 @@ use bytes::Bytes;
 
 use crate::span::SpanBatch;
 
+pub mod enrich;
+pub mod json;
+pub mod view;
+pub mod wire;
+
+mod schema;
+
 /// The three signals of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Signal {

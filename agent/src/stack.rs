@@ -1,5 +1,9 @@
 //! The isolation stack: the layers a process runs inside, innermost first.
 
+pub mod host;
+pub mod process;
+pub mod report;
+
 use std::fmt;
 
 use serde::Serialize;

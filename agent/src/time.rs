@@ -94,6 +94,20 @@ impl WallClock {
         UnixNs(mono.0.saturating_add_signed(*offset))
     }
 
+    /// The latest monotonic time, not after `latest`, at which the wall clock showed `wall`;
+    /// `None` if it had not shown it by then or a step forward left it out. A step back makes
+    /// a wall time come twice: what was received before the second coming means the first.
+    #[must_use]
+    pub fn mono_by(&self, wall: UnixNs, latest: MonoNs) -> Option<MonoNs> {
+        let mut until = latest.0.saturating_add(1);
+        self.offsets.iter().rev().find_map(|(from, offset)| {
+            let mono = u64::try_from(i128::from(wall.0) - i128::from(*offset)).ok();
+            let found = mono.filter(|mono| *mono >= from.0 && *mono < until);
+            until = until.min(from.0);
+            found.map(MonoNs)
+        })
+    }
+
     /// The monotonic time at which the wall clock showed `wall`; with a step back in
     /// between, the later of the two moments.
     #[must_use]
@@ -130,5 +144,18 @@ mod tests {
         assert_eq!(clock.wall(MonoNs(11_000_000)), UnixNs(9_000_011_000_000));
         assert_eq!(clock.mono(UnixNs(9_000_011_000_000)), MonoNs(11_000_000));
         assert_eq!(clock.mono(UnixNs(5_000_009_000_500)), MonoNs(9_000_000));
+    }
+
+    #[test]
+    fn a_wall_time_that_comes_twice_means_the_time_that_was_possible() {
+        const S: u64 = 1_000_000_000;
+        let mut clock = WallClock::new(MonoNs(10 * S), UnixNs(1_010 * S));
+        clock.sample(MonoNs(20 * S), UnixNs(920 * S)); // 100 s back
+        let wall = UnixNs(1_015 * S);
+        assert_eq!(clock.mono_by(wall, MonoNs(21 * S)), Some(MonoNs(15 * S)));
+        assert_eq!(clock.mono_by(wall, MonoNs(200 * S)), Some(MonoNs(115 * S)));
+        assert_eq!(clock.mono_by(UnixNs(5_000 * S), MonoNs(200 * S)), None);
+        assert_eq!(clock.mono_by(UnixNs(0), MonoNs(200 * S)), None);
+        assert_eq!(clock.mono_by(UnixNs(u64::MAX), MonoNs(200 * S)), None);
     }
 }

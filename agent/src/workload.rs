@@ -1,5 +1,7 @@
 //! The workload: what a person recognises behind a process.
 
+pub mod path;
+
 use serde::Serialize;
 
 /// Names of a workload; empty strings where unknown. None of them is to be trusted:
@@ -16,7 +18,8 @@ pub struct Workload {
     pub container: String,
     /// Container id, 64 hexadecimal digits for the usual runtimes.
     pub container_id: String,
-    /// systemd unit.
+    /// systemd unit; of a cgroup that neither systemd nor an engine made, its last component
+    /// (then `runtime` is empty).
     pub unit: String,
     /// `containerd`, `docker`, `systemd`, ...
     pub runtime: String,

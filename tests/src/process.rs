@@ -44,7 +44,9 @@ impl Process {
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log);
+            .stderr(log.try_clone()?)
+            // Ctrl-C is for the owner, who ends its children in order.
+            .process_group(0);
         let enter = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             match &procs {

@@ -2,6 +2,7 @@
 
 mod demo;
 mod dist;
+mod ebpf;
 mod setup;
 mod test;
 
@@ -33,6 +34,12 @@ enum Command {
         #[arg(value_enum, default_value_t = Purpose::Test)]
         purpose: Purpose,
     },
+    /// Build the eBPF object that is committed beside its source.
+    Ebpf {
+        /// Only prove that the committed object is what the source builds to.
+        #[arg(long)]
+        check: bool,
+    },
     /// Build the static release binary and say how big it is.
     Dist,
     /// Build the container image (an OCI archive), without a container engine.
@@ -44,6 +51,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Setup { purpose } => setup::run(purpose),
+        Command::Ebpf { check } => ebpf::run(check),
         Command::Dist => dist::dist().map(drop),
         Command::Image(args) => dist::image(&args),
     };

@@ -3,7 +3,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use crate::sensor;
+use crate::sensor::{Selection, UnknownSensor};
 
 /// Where a receiver listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,51 +106,10 @@ impl FromStr for ByteSize {
     }
 }
 
-/// Which sensors to run: `auto` takes every one that can, a named one is mandatory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SensorNames {
-    /// `auto` was among the names (or nothing was given).
-    pub auto: bool,
-    /// Named explicitly.
-    pub named: Vec<&'static str>,
-}
+impl FromStr for Selection {
+    type Err = UnknownSensor;
 
-impl Default for SensorNames {
-    fn default() -> Self {
-        Self {
-            auto: true,
-            named: Vec::new(),
-        }
-    }
-}
-
-impl FromStr for SensorNames {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut names = Self {
-            auto: false,
-            named: Vec::new(),
-        };
-        for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
-            if word == "auto" {
-                names.auto = true;
-                continue;
-            }
-            let known = sensor::NAMES.iter().find(|name| **name == word);
-            let known = known.ok_or_else(|| {
-                format!(
-                    "`{word}` is no sensor: there are auto, {}",
-                    sensor::NAMES.join(", ")
-                )
-            })?;
-            if !names.named.contains(known) {
-                names.named.push(known);
-            }
-        }
-        if !names.auto && names.named.is_empty() {
-            return Err("name at least one sensor, or auto".to_owned());
-        }
-        Ok(names)
+    fn from_str(text: &str) -> Result<Self, UnknownSensor> {
+        Self::parse(text)
     }
 }

@@ -1,1 +1,207 @@
-//! Kernel types by name: offsets of struct members from BTF.
+//! Kernel types by name: offsets of structure members and values of enumerators, from BTF.
+
+use std::path::{Path, PathBuf};
+
+use agent_common::kernel_fields::{ABSENT, KERNEL_FIELDS, KernelField};
+use btf_rs::{Backend, Btf, BtfType, Type};
+
+/// BTF cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the kernel's type information {path}: {source}", path = path.display())]
+pub struct NoBtf {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: btf_rs::Error,
+}
+
+/// The running kernel's types.
+pub struct KernelTypes(Btf);
+
+/// Where every row of [`KERNEL_FIELDS`] is in the running kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldOffsets(Vec<u32>);
+
+/// How deep structures may nest, and typedefs and qualifiers chain: more is a broken file.
+const MAX_DEPTH: usize = 16;
+
+impl KernelTypes {
+    /// Reads `kernel/btf/vmlinux` under `sysfs`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such file or it is malformed.
+    pub fn read(sysfs: &Path) -> Result<Self, NoBtf> {
+        let path = sysfs.join("kernel/btf/vmlinux");
+        // Mapping the file spares tens of megabytes, but kernels before 6.16 refuse it.
+        Btf::from_file_with_backend(&path, Backend::Mmap)
+            .or_else(|_| Btf::from_file_with_backend(&path, Backend::Cache))
+            .map(Self)
+            .map_err(|source| NoBtf { path, source })
+    }
+
+    /// Offset in bytes of a member, if the kernel has it in the size stated; not for
+    /// bit-fields. Structures of the same name that disagree count as not having it.
+    #[must_use]
+    pub fn offset(&self, field: &KernelField) -> Option<u32> {
+        let mut found = None;
+        for r#type in self.0.resolve_types_by_name(field.structure).ok()? {
+            let Type::Struct(structure) = r#type else {
+                continue;
+            };
+            let (bits, size) = self.member(&structure, field.path, 0)?;
+            let offset = (bits % 8 == 0 && size == field.size).then_some(bits / 8)?;
+            if found.is_some_and(|other| other != offset) {
+                return None;
+            }
+            found = Some(offset);
+        }
+        found
+    }
+
+    /// Value of an enumerator, wherever it is declared.
+    #[must_use]
+    pub fn enumerator(&self, of: &str, name: &str) -> Option<u32> {
+        self.0
+            .resolve_types_by_name(of)
+            .ok()?
+            .into_iter()
+            .find_map(|r#type| {
+                let Type::Enum(list) = r#type else {
+                    return None;
+                };
+                list.members
+                    .iter()
+                    .find(|member| self.0.resolve_name(*member).is_ok_and(|n| n == name))
+                    .map(btf_rs::EnumMember::val)
+            })
+    }
+
+    /// Offsets of all rows of the table.
+    #[must_use]
+    pub fn fields(&self) -> FieldOffsets {
+        FieldOffsets(
+            KERNEL_FIELDS
+                .iter()
+                .map(|field| self.offset(field).unwrap_or(ABSENT))
+                .collect(),
+        )
+    }
+
+    /// Offset in bits and size in bytes of `path` within `structure`.
+    fn member(&self, structure: &btf_rs::Struct, path: &str, depth: usize) -> Option<(u32, u32)> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        let (step, rest) = match path.split_once('.') {
+            Some((step, rest)) => (step, Some(rest)),
+            None => (path, None),
+        };
+        let (name, index) = match step.split_once('[') {
+            Some((name, index)) => (name, Some(index.strip_suffix(']')?)),
+            None => (step, None),
+        };
+        for member in &structure.members {
+            let inner = self.resolved(member)?;
+            let member_name = self.0.resolve_name(member).unwrap_or_default();
+            if member_name.is_empty() {
+                if let Type::Struct(inner) | Type::Union(inner) = &inner
+                    && let Some((bits, size)) = self.member(inner, path, depth + 1)
+                {
+                    return Some((member.bit_offset() + bits, size));
+                }
+                continue;
+            }
+            if member_name != name {
+                continue;
+            }
+            if member.bitfield_size().is_some_and(|bits| bits != 0) {
+                return None;
+            }
+            let (mut bits, mut inner) = (member.bit_offset(), inner);
+            if let Some(index) = index {
+                let Type::Array(array) = &inner else {
+                    return None;
+                };
+                let index = self.enumerator("cgroup_subsys_id", index)?;
+                let element = self.resolved(array)?;
+                bits += index * self.size(&element, 0)? * 8;
+                inner = element;
+            }
+            return match (rest, inner) {
+                (None, inner) => Some((bits, self.size(&inner, 0)?)),
+                (Some(rest), Type::Struct(inner) | Type::Union(inner)) => self
+                    .member(&inner, rest, depth + 1)
+                    .map(|(more, size)| (bits + more, size)),
+                (Some(_), _) => None,
+            };
+        }
+        None
+    }
+
+    /// The type behind typedefs and qualifiers.
+    fn resolved(&self, of: &dyn BtfType) -> Option<Type> {
+        let mut r#type = self.0.resolve_chained_type(of).ok()?;
+        for _ in 0..MAX_DEPTH {
+            r#type = match &r#type {
+                Type::Typedef(t) => self.0.resolve_chained_type(t),
+                Type::Volatile(t) => self.0.resolve_chained_type(t),
+                Type::Const(t) => self.0.resolve_chained_type(t),
+                Type::Restrict(t) => self.0.resolve_chained_type(t),
+                Type::TypeTag(t) => self.0.resolve_chained_type(t),
+                _ => return Some(r#type),
+            }
+            .ok()?;
+        }
+        None
+    }
+
+    /// Size in bytes.
+    fn size(&self, r#type: &Type, depth: usize) -> Option<u32> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        match r#type {
+            Type::Int(t) => u32::try_from(t.size()).ok(),
+            Type::Ptr(_) => Some(8),
+            Type::Struct(t) | Type::Union(t) => u32::try_from(t.size()).ok(),
+            Type::Enum(t) => u32::try_from(t.size()).ok(),
+            Type::Array(t) => {
+                let element = self.size(&self.resolved(t)?, depth + 1)?;
+                element.checked_mul(u32::try_from(t.len()).ok()?)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl FieldOffsets {
+    /// Name of the constant in the eBPF object and the offset, row by row.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &u32)> {
+        KERNEL_FIELDS
+            .iter()
+            .map(|field| field.symbol)
+            .zip(self.0.iter())
+    }
+
+    /// Whether the kernel has the member behind the constant `symbol`.
+    #[must_use]
+    pub fn has(&self, symbol: &str) -> bool {
+        self.iter()
+            .any(|(s, offset)| s == symbol && *offset != ABSENT)
+    }
+
+    /// The required rows that the kernel does not have, as `structure.path`.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        KERNEL_FIELDS
+            .iter()
+            .zip(&self.0)
+            .filter(|(field, offset)| field.required && **offset == ABSENT)
+            .map(|(field, _)| format!("{}.{}", field.structure, field.path))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

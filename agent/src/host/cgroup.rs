@@ -1,1 +1,223 @@
-//! Cgroups: id to path, quotas of a group and its ancestors.
+//! Cgroups as the CPU controller has them: a process's path and id, an id's path, and the
+//! quota that holds a group back.
+//!
+//! The id of a cgroup is the inode of its directory in the hierarchy that the CPU controller
+//! is on (v1 `cpu`, else v2): the number that the kernel side reads from `kernfs_node.id`.
+
+mod index;
+mod layout;
+mod quota;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+pub use layout::{Layout, Version};
+
+use self::{index::Index, quota::Quotas};
+use crate::{
+    event::Limiter,
+    host::{
+        proc::{CgroupLine, ProcDir, own_pid, read_bounded},
+        roots::Roots,
+    },
+};
+
+/// The cgroups of this host. Thread-safe; every look-up is bounded and cached.
+#[derive(Debug)]
+pub struct Cgroups {
+    roots: Roots,
+    layout: Option<Layout>,
+    /// Root of the agent's cgroup namespace as a path of the hierarchy; found when needed.
+    namespace_root: OnceLock<String>,
+    index: Index,
+    quotas: Quotas,
+}
+
+impl Cgroups {
+    /// Looks at the mounts; nothing else is read yet.
+    #[must_use]
+    pub fn new(roots: &Roots) -> Self {
+        Self {
+            layout: Layout::detect(&roots.cgroupfs),
+            roots: roots.clone(),
+            namespace_root: OnceLock::new(),
+            index: Index::default(),
+            quotas: Quotas::default(),
+        }
+    }
+
+    /// Where the CPU controller is; `None` when no cgroup file system is mounted at the root.
+    #[must_use]
+    pub fn layout(&self) -> Option<&Layout> {
+        self.layout.as_ref()
+    }
+
+    /// The path, in the CPU controller's hierarchy and from its real root, of the process
+    /// that these lines of `/proc/PID/cgroup` belong to; `/` when none applies.
+    #[must_use]
+    pub fn path_of(&self, lines: &[CgroupLine]) -> String {
+        let line = match self.layout.as_ref().map(|layout| layout.version) {
+            Some(Version::V2) => lines.iter().find(|l| l.hierarchy == 0),
+            // Without a mount, the busiest hierarchy of a frozen tree is the best there is.
+            Some(Version::V1) | None => lines
+                .iter()
+                .find(|l| l.has_controller("cpu"))
+                .or_else(|| lines.iter().find(|l| l.hierarchy == 0)),
+        };
+        line.map_or_else(|| "/".to_owned(), |line| self.absolute(&line.path))
+    }
+
+    /// Inode of the directory of a path; 0 when it is gone or not visible from here.
+    #[must_use]
+    pub fn id_of(&self, path: &str) -> u64 {
+        let id = self
+            .directory(path)
+            .and_then(|dir| inode(&dir))
+            .unwrap_or(0);
+        if id != 0 {
+            self.index.insert(id, path, Instant::now());
+        }
+        id
+    }
+
+    /// Path of a cgroup by id. A miss walks the hierarchy, at most once a second; a removed
+    /// cgroup is remembered for a while, as events of it may still be under way.
+    #[must_use]
+    pub fn path_by_id(&self, id: u64) -> Option<Arc<str>> {
+        let layout = self.layout.as_ref()?;
+        self.index.path(id, &layout.cpu, Instant::now())
+    }
+
+    /// Every cgroup known, as `(id, path)`, after a walk if the last is older than a second.
+    #[must_use]
+    pub fn all(&self) -> Vec<(u64, Arc<str>)> {
+        self.layout.as_ref().map_or_else(Vec::new, |layout| {
+            self.index.all(&layout.cpu, Instant::now())
+        })
+    }
+
+    /// Processes directly in the cgroup, as the agent's pid namespace numbers them; at most
+    /// about 20 000.
+    #[must_use]
+    pub fn processes(&self, path: &str) -> Vec<u32> {
+        self.directory(path)
+            .and_then(|dir| read_bounded(&dir.join("cgroup.procs"), 128 * 1024).ok())
+            .map(|bytes| {
+                let text = String::from_utf8_lossy(&bytes);
+                text.lines()
+                    .flat_map(str::parse)
+                    .filter(|pid| *pid != 0)
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    /// The group whose quota holds `cgroup_id` back: the one that the kernel named
+    /// (`hint != 0`), else the only limited one among it and its ancestors, else the one
+    /// whose throttled time grew last.
+    #[must_use]
+    pub fn limiter(&self, cgroup_id: u64, hint: u64) -> Option<Arc<Limiter>> {
+        self.limiter_at(cgroup_id, hint, Instant::now())
+    }
+
+    /// [`Cgroups::limiter`] at a given time.
+    #[must_use]
+    pub fn limiter_at(&self, cgroup_id: u64, hint: u64, now: Instant) -> Option<Arc<Limiter>> {
+        let layout = self.layout.as_ref()?;
+        let path = self.index.path(cgroup_id, &layout.cpu, now)?;
+        let hinted = match hint {
+            0 => None,
+            hint if hint == cgroup_id => Some(path.clone()),
+            hint => self.index.path(hint, &layout.cpu, now),
+        };
+        self.quotas.limiter(layout, &path, hinted.as_deref(), now)
+    }
+
+    fn directory(&self, path: &str) -> Option<PathBuf> {
+        Some(self.layout.as_ref()?.directory(path))
+    }
+
+    /// A path that the reader's cgroup namespace made relative (`/../../kubepods/...`), from
+    /// the hierarchy's root.
+    fn absolute(&self, path: &str) -> String {
+        let root = if path.starts_with("/..") {
+            self.namespace_root
+                .get_or_init(|| self.find_namespace_root())
+        } else {
+            // Below the namespace's root, or no namespace: known only once it was needed.
+            match self.namespace_root.get() {
+                Some(root) => root,
+                None if self.in_namespace() => self
+                    .namespace_root
+                    .get_or_init(|| self.find_namespace_root()),
+                None => return path.to_owned(),
+            }
+        };
+        resolve(root, path)
+    }
+
+    /// Whether the agent has a cgroup namespace of its own: then pid 1, in another branch,
+    /// shows up as `/../..`.
+    fn in_namespace(&self) -> bool {
+        let mut outside = ProcDir::new(&self.roots, 1)
+            .cgroups()
+            .is_ok_and(|lines| lines.iter().any(|line| line.path.starts_with("/..")));
+        outside &= self.layout.is_some();
+        if !outside {
+            let _ = self.namespace_root.set("/".to_owned());
+        }
+        outside
+    }
+
+    /// The agent's own absolute path, by finding its pid in a `cgroup.procs`, minus what
+    /// its namespace shows of it. `/` when it cannot be found: leading `..` are then dropped.
+    fn find_namespace_root(&self) -> String {
+        let root = "/".to_owned();
+        let (Some(layout), Some(pid)) = (&self.layout, own_pid(&self.roots)) else {
+            return root;
+        };
+        let Ok(lines) = ProcDir::new(&self.roots, pid).cgroups() else {
+            return root;
+        };
+        let shown = match layout.version {
+            Version::V1 => lines.iter().find(|l| l.has_controller("cpu")),
+            Version::V2 => lines.iter().find(|l| l.hierarchy == 0),
+        };
+        let shown = shown.map_or("/", |line| &line.path);
+        // cgroup.procs numbers processes as the reader's pid namespace does, not as procfs.
+        let me = std::process::id();
+        self.all()
+            .into_iter()
+            .find(|(_, path)| self.processes(path).contains(&me))
+            .and_then(|(_, path)| {
+                path.strip_suffix(shown.trim_end_matches('/'))
+                    .map(str::to_owned)
+            })
+            .filter(|path| !path.is_empty())
+            .unwrap_or(root)
+    }
+}
+
+/// Joins a namespace's root and a path seen in it, taking `..` away textually.
+fn resolve(root: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = root.split('/').filter(|p| !p.is_empty()).collect();
+    for part in path.split('/').filter(|p| !p.is_empty()) {
+        if part == ".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn inode(dir: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(dir).ok()?;
+    metadata.is_dir().then(|| metadata.ino())
+}

@@ -1,1 +1,314 @@
-//! Finds and caches the identity of processes.
+//! Finds and caches the identity of processes and the workload of cgroups.
+
+mod cache;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use self::cache::Generations;
+use crate::{
+    event::Limiter,
+    host::{
+        cgroup::Cgroups,
+        kubelet_logs::KubeletLogs,
+        platform::{HostFacts, host_root},
+        proc::{self, ProcDir, ProcError},
+        roots::Roots,
+    },
+    metrics::AgentMetrics,
+    process::{Identity, ProcessKey, SharedIdentity},
+    stack::{
+        Stack,
+        host::host_stack,
+        process::{ProcessFacts, process_stack, process_workload},
+        report::{HostReport, ProcessReport},
+    },
+    workload::{Workload, path::PathNames},
+};
+
+/// Identities kept; twice as many for a moment, when a generation ends.
+const MAX_PROCESSES: usize = 16_384;
+/// Workloads of cgroups kept.
+const MAX_CGROUPS: usize = 16_384;
+/// An identity is looked up again after this long: a process may exec, move to another
+/// cgroup, or install a filter.
+const PROCESS_LIFETIME: Duration = Duration::from_secs(10);
+/// The same when an event came from another cgroup than the one known.
+const MOVED_LIFETIME: Duration = Duration::from_secs(1);
+/// A workload by cgroup is looked up again after this long: names may come later.
+const CGROUP_LIFETIME: Duration = Duration::from_secs(30);
+
+/// Who is behind a pid or a cgroup. Thread-safe; every answer is cached and bounded.
+#[derive(Debug)]
+pub struct Identifier {
+    roots: Roots,
+    host: HostFacts,
+    host_stack: Stack,
+    host_root: Option<std::path::PathBuf>,
+    cgroups: Cgroups,
+    logs: KubeletLogs,
+    metrics: AgentMetrics,
+    processes: Mutex<Generations<ProcessKey, (SharedIdentity, Instant)>>,
+    workloads: Mutex<Generations<u64, (Workload, Instant)>>,
+}
+
+impl Identifier {
+    /// Reads the host's facts.
+    #[must_use]
+    pub fn new(roots: Roots, metrics: AgentMetrics) -> Self {
+        let host = HostFacts::read(&roots);
+        let host_root = host_root(&roots, &host);
+        Self {
+            host_stack: host_stack(&host),
+            cgroups: Cgroups::new(&roots),
+            logs: KubeletLogs::new(host_root.clone()),
+            processes: Mutex::new(Generations::new(MAX_PROCESSES)),
+            workloads: Mutex::new(Generations::new(MAX_CGROUPS)),
+            host_root,
+            roots,
+            host,
+            metrics,
+        }
+    }
+
+    /// Where facts are read.
+    #[must_use]
+    pub fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
+    /// What the host's stack was inferred from.
+    #[must_use]
+    pub fn host_facts(&self) -> &HostFacts {
+        &self.host
+    }
+
+    /// The layers below every process on this host.
+    #[must_use]
+    pub fn host_stack(&self) -> &Stack {
+        &self.host_stack
+    }
+
+    /// The cgroups of this host.
+    #[must_use]
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
+    }
+
+    /// The names that the kubelet's logs give.
+    #[must_use]
+    pub fn kubelet_logs(&self) -> &KubeletLogs {
+        &self.logs
+    }
+
+    /// Key and identity of the process that has this pid now.
+    #[must_use]
+    pub fn identify(&self, pid: u32) -> Option<SharedIdentity> {
+        let key = ProcDir::new(&self.roots, pid).key().ok()?;
+        self.identify_key(key)
+    }
+
+    /// The identity of this very process: from the cache even when it is gone, never that
+    /// of another one with the same pid.
+    #[must_use]
+    pub fn identify_key(&self, key: ProcessKey) -> Option<SharedIdentity> {
+        let known = self.processes.lock().get(&key);
+        if let Some((identity, at)) = &known
+            && at.elapsed() < PROCESS_LIFETIME
+        {
+            return Some(identity.clone());
+        }
+        match self.look_up(key) {
+            Ok(identity) => {
+                let identity = match known {
+                    Some((known, _)) if *known == identity => known,
+                    _ => Arc::new(identity),
+                };
+                self.remember(&identity);
+                Some(identity)
+            }
+            // Gone: what was known of it stays true of its past.
+            Err(_) => known.map(|(identity, _)| identity),
+        }
+    }
+
+    /// As [`Identifier::identify_key`] with the reason of a failure; for `stack PID`.
+    ///
+    /// # Errors
+    /// There is no such process or it cannot be read.
+    pub fn look_up_pid(&self, pid: u32) -> Result<SharedIdentity, ProcError> {
+        let key = ProcDir::new(&self.roots, pid).key()?;
+        Ok(Arc::new(self.look_up(key)?))
+    }
+
+    /// Who is behind a kernel event: the process, or when it went away before it was ever
+    /// looked at, what its cgroup says.
+    #[must_use]
+    pub fn identify_event(&self, key: ProcessKey, cgroup_id: u64) -> Option<SharedIdentity> {
+        let known = self.processes.lock().get(&key);
+        if let Some((identity, at)) = known {
+            let moved =
+                cgroup_id != 0 && identity.cgroup_id != 0 && identity.cgroup_id != cgroup_id;
+            // Threads of one process may sit in several groups: not a look-up for each event.
+            let lifetime = if moved {
+                MOVED_LIFETIME
+            } else {
+                PROCESS_LIFETIME
+            };
+            if at.elapsed() < lifetime {
+                return Some(identity);
+            }
+            if moved {
+                self.processes.lock().remove(&key);
+            }
+        }
+        if let Some(identity) = self.identify_key(key) {
+            return Some(identity);
+        }
+        let path = self.cgroups.path_by_id(cgroup_id)?;
+        let facts = self.cgroup_facts(cgroup_id, &path);
+        let mut workload = self.workload_of_cgroup(cgroup_id);
+        workload.process.clear();
+        let identity = Arc::new(Identity {
+            process: key,
+            comm: String::new(),
+            cgroup_id,
+            cgroup_path: path.to_string(),
+            workload,
+            stack: process_stack(&facts, &self.host),
+        });
+        self.remember(&identity);
+        Some(identity)
+    }
+
+    /// The workload that a cgroup belongs to, without any process name; default with only
+    /// the id when the cgroup was never seen.
+    #[must_use]
+    pub fn workload_of_cgroup(&self, cgroup_id: u64) -> Workload {
+        let known = self.workloads.lock().get(&cgroup_id);
+        if let Some((workload, at)) = &known
+            && at.elapsed() < CGROUP_LIFETIME
+        {
+            return workload.clone();
+        }
+        let Some(path) = self.cgroups.path_by_id(cgroup_id) else {
+            return Workload {
+                cgroup_id,
+                ..Workload::default()
+            };
+        };
+        let facts = self.cgroup_facts(cgroup_id, &path);
+        let mut workload = process_workload(&facts, &self.host);
+        // A group that is gone or empty has no process to ask: what was known stays.
+        if let Some((known, _)) = known
+            && facts.pid == 0
+        {
+            workload = known;
+        }
+        workload.process.clear();
+        let entry = (workload.clone(), Instant::now());
+        self.workloads.lock().insert(cgroup_id, entry);
+        workload
+    }
+
+    /// See [`Cgroups::limiter`].
+    #[must_use]
+    pub fn limiter(&self, cgroup_id: u64, hint_cgroup_id: u64) -> Option<Arc<Limiter>> {
+        self.cgroups.limiter(cgroup_id, hint_cgroup_id)
+    }
+
+    /// The document of `stack` without arguments.
+    #[must_use]
+    pub fn host_report(&self) -> HostReport {
+        HostReport {
+            host: self.host_stack.0.clone(),
+            workloads: None,
+        }
+    }
+
+    /// The document of `stack --all`: one entry for each cgroup that holds processes, its
+    /// lowest pid standing for it; in the root cgroup one for each process name.
+    #[must_use]
+    pub fn all_report(&self) -> HostReport {
+        let mut pids = proc::pids(&self.roots);
+        pids.sort_unstable();
+        let mut seen = std::collections::HashSet::new();
+        let workloads = pids
+            .into_iter()
+            .filter_map(|pid| self.look_up_pid(pid).ok())
+            // Kernel threads are the host itself.
+            .filter(|identity| {
+                ProcDir::new(&self.roots, identity.process.pid)
+                    .exe()
+                    .is_some()
+            })
+            .filter(|identity| {
+                let name = match &*identity.cgroup_path {
+                    "/" => identity.comm.clone(),
+                    _ => String::new(),
+                };
+                seen.insert((identity.cgroup_path.clone(), name))
+            })
+            .map(|identity| ProcessReport::from(&*identity))
+            .collect();
+        HostReport {
+            host: self.host_stack.0.clone(),
+            workloads: Some(workloads),
+        }
+    }
+
+    fn look_up(&self, key: ProcessKey) -> Result<Identity, ProcError> {
+        let dir = ProcDir::new(&self.roots, key.pid);
+        let gone = || ProcError::Gone {
+            pid: key.pid,
+            procfs: self.roots.procfs.display().to_string(),
+        };
+        let (facts, stat) = self.process_facts(key.pid)?;
+        // The facts are this process's only if the pid was its own before and after.
+        if stat.start_ticks != key.start_ticks || dir.key()? != key {
+            return Err(gone());
+        }
+        Ok(Identity {
+            process: key,
+            comm: facts.comm.clone(),
+            cgroup_id: facts.cgroup_id,
+            cgroup_path: facts.cgroup_path.clone(),
+            workload: process_workload(&facts, &self.host),
+            stack: process_stack(&facts, &self.host),
+        })
+    }
+
+    /// Facts about a cgroup, through a process in it where the path alone leaves the runtime
+    /// open.
+    fn cgroup_facts(&self, cgroup_id: u64, path: &str) -> ProcessFacts {
+        let names = PathNames::parse(path);
+        let process = (path != "/")
+            .then(|| self.cgroups.processes(path).into_iter().next())
+            .flatten()
+            .and_then(|pid| self.process_facts(pid).ok())
+            .filter(|(facts, _)| facts.cgroup_path == path);
+        match process {
+            Some((facts, _)) => facts,
+            None => ProcessFacts {
+                cgroup_id,
+                cgroup_path: path.to_owned(),
+                runtime_state: self.runtime_state(&names, path),
+                log_names: self.log_names(&names),
+                ..ProcessFacts::default()
+            },
+        }
+    }
+
+    fn remember(&self, identity: &SharedIdentity) {
+        let mut processes = self.processes.lock();
+        processes.insert(identity.process, (identity.clone(), Instant::now()));
+        self.metrics.identities.set(processes.len() as i64);
+    }
+}

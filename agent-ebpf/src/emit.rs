@@ -1,0 +1,45 @@
+//! The way out: one ring buffer for all sensors, and what did not fit counted per sensor.
+
+use agent_common::event::sensor;
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    macros::map,
+    maps::{PerCpuArray, RingBuf},
+};
+
+/// Sized by the loader.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Records that did not fit, by sensor id.
+#[map]
+static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(sensor::COUNT, 0);
+
+/// Unread bytes above which the reader is woken; below, it comes by itself.
+#[unsafe(no_mangle)]
+static EVENTS_WAKE_BYTES: Global<u64> = Global::new(1 << 18);
+
+/// Writes one record, or counts its loss.
+pub fn event<T: Copy + 'static>(sensor_id: u32, event: &T) {
+    let Some(mut entry) = EVENTS.reserve::<T>(0) else {
+        lost(sensor_id);
+        return;
+    };
+    entry.write(*event);
+    let backlog = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    entry.submit(u64::from(if backlog > EVENTS_WAKE_BYTES.load() {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    }));
+}
+
+/// Counts one event that could not be kept.
+pub fn lost(sensor_id: u32) {
+    if let Some(count) = EVENTS_LOST.get_ptr_mut(sensor_id) {
+        // SAFETY: the pointer is to this CPU's own copy, and a program on this hook is not
+        // interrupted by another one that writes here (interrupts are off).
+        unsafe { *count += 1 };
+    }
+}

@@ -1,0 +1,80 @@
+//! Kernel structures by the offsets that the loader found in BTF. Nothing else in this crate
+//! knows a layout.
+
+pub mod sched;
+
+use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+
+macro_rules! constants {
+    ($($name:ident: $structure:literal $path:literal $size:literal $need:ident, $what:literal;)+) => {
+        /// The offsets, one constant per row of `kernel_fields`.
+        pub mod field {
+            use aya_ebpf::Global;
+            $(
+                #[doc = concat!($structure, ".", $path, ": ", $what)]
+                #[unsafe(no_mangle)]
+                pub static $name: Global<u32> = Global::new(agent_common::kernel_fields::ABSENT);
+            )+
+        }
+    };
+}
+
+agent_common::for_each_kernel_field!(constants);
+
+/// Whether the running kernel has the member.
+#[inline(always)]
+pub fn has(field: &Global<u32>) -> bool {
+    field.load() != agent_common::kernel_fields::ABSENT
+}
+
+/// How kernel memory is read, so that one program body serves both kinds of hook.
+pub trait Memory: Copy {
+    /// The value at `base + offset`; 0 where that is not readable.
+    ///
+    /// # Safety
+    ///
+    /// `base` points to a kernel object which has a `T` at the field's offset.
+    unsafe fn read<T: Copy + Default>(base: *const u8, field: &Global<u32>) -> T;
+
+    /// The pointer at `base + offset`; null where that is not readable.
+    fn pointer(base: *const u8, field: &Global<u32>) -> *const u8;
+}
+
+/// Plain loads, which the verifier checks against BTF: for arguments of `tp_btf` programs
+/// and what they point to.
+#[derive(Clone, Copy)]
+pub struct Typed;
+
+/// Loads by helper, for pointers of which the verifier knows no type.
+#[derive(Clone, Copy)]
+pub struct Probed;
+
+impl Memory for Typed {
+    #[inline(always)]
+    unsafe fn read<T: Copy + Default>(base: *const u8, field: &Global<u32>) -> T {
+        // SAFETY: by the caller's promise; the verifier refuses an offset at which the type
+        // has no such member, and the kernel makes a faulting load yield 0.
+        unsafe { core::ptr::read_volatile(base.add(field.load() as usize).cast::<T>()) }
+    }
+
+    #[inline(always)]
+    fn pointer(base: *const u8, field: &Global<u32>) -> *const u8 {
+        // SAFETY: as in `read`. Read as a pointer, so that the verifier keeps its type.
+        unsafe { core::ptr::read_volatile(base.add(field.load() as usize).cast::<*const u8>()) }
+    }
+}
+
+impl Memory for Probed {
+    #[inline(always)]
+    unsafe fn read<T: Copy + Default>(base: *const u8, field: &Global<u32>) -> T {
+        let address = base.wrapping_add(field.load() as usize).cast::<T>();
+        // SAFETY: the helper copes with any address.
+        unsafe { bpf_probe_read_kernel(address) }.unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn pointer(base: *const u8, field: &Global<u32>) -> *const u8 {
+        // SAFETY: as in `read`.
+        unsafe { Self::read::<usize>(base, field) as *const u8 }
+    }
+}

@@ -1,0 +1,239 @@
+//! Tasks, their run queues and their groups.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel},
+};
+
+use super::{Memory, Probed, field, has};
+
+/// The CPU controller is on a version 1 hierarchy.
+#[unsafe(no_mangle)]
+static CPU_CONTROLLER_V1: Global<u32> = Global::new(0);
+
+/// Levels of nested groups searched for the one that limits.
+const MAX_DEPTH: usize = 8;
+
+/// `struct task_struct`.
+#[derive(Clone, Copy)]
+pub struct Task<M>(*const u8, PhantomData<M>);
+
+/// `struct cfs_rq`: the queue of one group on one CPU.
+#[derive(Clone, Copy)]
+pub struct CfsRq<M>(*const u8, PhantomData<M>);
+
+impl<M: Memory> Task<M> {
+    /// # Safety
+    ///
+    /// `task` is a `task_struct` that lives as long as the program runs, of a kind that `M`
+    /// can read.
+    #[inline(always)]
+    pub unsafe fn new(task: *const u8) -> Self {
+        Self(task, PhantomData)
+    }
+
+    #[inline(always)]
+    fn get<T: Copy + Default>(self, field: &Global<u32>) -> T {
+        // SAFETY: `new` promised a task; `field` is one of a task's.
+        unsafe { M::read(self.0, field) }
+    }
+
+    /// Thread id; 0 for the idle task.
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        self.get(&field::TASK_PID)
+    }
+
+    /// Thread group id.
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        self.get(&field::TASK_TGID)
+    }
+
+    /// Start of the thread group's leader, ns since boot.
+    #[inline(always)]
+    pub fn leader_start_boottime_ns(self) -> u64 {
+        let leader: *const u8 = M::pointer(self.0, &field::TASK_GROUP_LEADER);
+        // SAFETY: a task's group leader is a task.
+        unsafe { M::read(leader, &field::TASK_START_BOOTTIME) }
+    }
+
+    /// `rq.clock` since which it is runnable; 0: it is not.
+    #[inline(always)]
+    pub fn last_queued(self) -> u64 {
+        self.get(&field::TASK_LAST_QUEUED)
+    }
+
+    /// `rq.clock` at which it last got a CPU.
+    #[inline(always)]
+    pub fn last_arrival(self) -> u64 {
+        self.get(&field::TASK_LAST_ARRIVAL)
+    }
+
+    /// Nanoseconds of finished waits, throttle included.
+    #[inline(always)]
+    pub fn run_delay(self) -> u64 {
+        self.get(&field::TASK_RUN_DELAY)
+    }
+
+    /// Times it got a CPU.
+    #[inline(always)]
+    pub fn pcount(self) -> u64 {
+        self.get(&field::TASK_PCOUNT)
+    }
+
+    /// A quota took it off its queue. Ask only where [`throttles_tasks`].
+    #[inline(always)]
+    pub fn throttled(self) -> bool {
+        self.get::<u8>(&field::TASK_THROTTLED) != 0
+    }
+
+    /// The queue of its group on its CPU.
+    #[inline(always)]
+    pub fn cfs_rq(self) -> CfsRq<M> {
+        CfsRq(M::pointer(self.0, &field::TASK_CFS_RQ), PhantomData)
+    }
+
+    /// Inode of its cgroup in the CPU controller's hierarchy.
+    #[inline(always)]
+    pub fn cgroup_id(self) -> u64 {
+        let css_set = M::pointer(self.0, &field::TASK_CGROUPS);
+        let cgroup = if CPU_CONTROLLER_V1.load() != 0 {
+            M::pointer(M::pointer(css_set, &field::CSS_SET_CPU), &field::CSS_CGROUP)
+        } else {
+            M::pointer(css_set, &field::CSS_SET_DFL_CGRP)
+        };
+        // SAFETY: a task is always in a cgroup of each hierarchy, and that has a directory.
+        unsafe {
+            M::read(
+                M::pointer(cgroup, &field::CGROUP_KN),
+                &field::KERNFS_NODE_ID,
+            )
+        }
+    }
+}
+
+impl<M: Memory> CfsRq<M> {
+    #[inline(always)]
+    fn get<T: Copy + Default>(self, field: &Global<u32>) -> T {
+        // SAFETY: made from a task's `cfs_rq` pointer only; `field` is one of a cfs_rq's.
+        unsafe { M::read(self.0, field) }
+    }
+
+    #[inline(always)]
+    fn rq(self) -> *const u8 {
+        M::pointer(self.0, &field::CFS_RQ_RQ)
+    }
+
+    /// The address, to recognise the queue and to ask it again later.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The clock of its CPU: that of all `sched_info` times.
+    #[inline(always)]
+    pub fn clock(self) -> u64 {
+        // SAFETY: `rq` is the CPU's `struct rq`.
+        unsafe { M::read(self.rq(), &field::RQ_CLOCK) }
+    }
+
+    /// It is held back now, by its own quota or an ancestor's.
+    #[inline(always)]
+    pub fn is_throttled(self) -> bool {
+        has(&field::CFS_RQ_THROTTLE_COUNT) && self.get::<u32>(&field::CFS_RQ_THROTTLE_COUNT) != 0
+    }
+
+    /// `rq.clock` since which it is held back; 0: it is not, or the kernel does not say.
+    #[inline(always)]
+    pub fn held_since(self) -> u64 {
+        if has(&field::CFS_RQ_SELF_CLOCK) {
+            self.get(&field::CFS_RQ_SELF_CLOCK)
+        } else {
+            0
+        }
+    }
+
+    /// Nanoseconds held back in finished throttles.
+    #[inline(always)]
+    pub fn held_ns(self) -> u64 {
+        if has(&field::CFS_RQ_SELF_TIME) {
+            self.get(&field::CFS_RQ_SELF_TIME)
+        } else if has(&field::CFS_RQ_PELT_TIME) {
+            self.get(&field::CFS_RQ_PELT_TIME)
+        } else {
+            0
+        }
+    }
+
+    /// How long ago, in the load-tracking clock, the last throttle of its group began.
+    #[inline(always)]
+    pub fn last_throttle_age_ns(self) -> u64 {
+        if !has(&field::CFS_RQ_PELT_CLOCK) || !has(&field::RQ_CLOCK_PELT) {
+            return 0;
+        }
+        let rq = self.rq();
+        // SAFETY: `rq` is the CPU's `struct rq`.
+        let mut now: u64 = unsafe { M::read(rq, &field::RQ_CLOCK_PELT) };
+        if has(&field::RQ_LOST_IDLE_TIME) {
+            // SAFETY: as above.
+            now = now.wrapping_sub(unsafe { M::read::<u64>(rq, &field::RQ_LOST_IDLE_TIME) });
+        }
+        now.saturating_sub(self.get(&field::CFS_RQ_PELT_CLOCK))
+    }
+
+    /// Inode of the nearest cgroup, itself or an ancestor, that is throttled by its own
+    /// quota on this CPU; 0 when none is found.
+    #[inline(never)]
+    pub fn limiter(self) -> u64 {
+        if !has(&field::CFS_RQ_TG)
+            || !has(&field::CFS_RQ_THROTTLED_CLOCK)
+            || !has(&field::TG_PARENT)
+            || !has(&field::TG_CFS_RQ)
+            || !has(&field::TG_CGROUP)
+        {
+            return 0;
+        }
+        // SAFETY: the helper returns a number, nothing is dereferenced.
+        let cpu = unsafe { bpf_get_smp_processor_id() } as usize;
+        let mut queue = self.0;
+        for _ in 0..MAX_DEPTH {
+            if queue.is_null() {
+                return 0;
+            }
+            // SAFETY: `Probed` copes with any address; a wrong one yields 0 and ends the walk.
+            unsafe {
+                let group = Probed::pointer(queue, &field::CFS_RQ_TG);
+                if Probed::read::<u64>(queue, &field::CFS_RQ_THROTTLED_CLOCK) != 0 {
+                    let directory = Probed::pointer(
+                        Probed::pointer(group, &field::TG_CGROUP),
+                        &field::CGROUP_KN,
+                    );
+                    return Probed::read(directory, &field::KERNFS_NODE_ID);
+                }
+                let parent = Probed::pointer(group, &field::TG_PARENT);
+                if parent.is_null() {
+                    return 0;
+                }
+                let queues = Probed::pointer(parent, &field::TG_CFS_RQ);
+                let slot = queues.wrapping_add(cpu * size_of::<usize>());
+                queue = bpf_probe_read_kernel(slot.cast::<usize>()).unwrap_or(0) as *const u8;
+            }
+        }
+        0
+    }
+}
+
+/// [`CfsRq::held_ns`] of a queue known by its address, which may no longer exist.
+#[inline(always)]
+pub fn held_ns_at(address: u64) -> u64 {
+    CfsRq::<Probed>(address as *const u8, PhantomData).held_ns()
+}
+
+/// The kernel takes single tasks off their queue (6.18) instead of whole groups.
+#[inline(always)]
+pub fn throttles_tasks() -> bool {
+    has(&field::TASK_THROTTLED)
+}

@@ -1,0 +1,3 @@
+//! The programs, one module per sensor.
+
+mod cpu;

@@ -1,0 +1,289 @@
+//! The endpoints. Each handler asks the sources and answers; none keeps a state.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    middleware::from_fn_with_state,
+    response::{
+        IntoResponse, Response,
+        sse::{KeepAlive, Sse},
+    },
+    routing::get,
+};
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{HttpConfig, guard};
+use crate::{
+    event::Event,
+    export::{
+        ExportSources, LabelSource,
+        prometheus::Format,
+        query::{self, QueryError},
+        store::StoredEvent,
+        stream::Client,
+        view::{self, EventRow},
+    },
+    time::MonoNs,
+};
+
+const PAGE: &str = include_str!("../page/index.html");
+const STYLE: &str = include_str!("../page/app.css");
+const SCRIPT: &str = include_str!("../page/app.js");
+const ICON: &str = include_str!("../page/icon.svg");
+const OPENAPI: &str = include_str!("../../../../deploy/openapi.yaml");
+
+/// Every path, for the test that compares them with the OpenAPI file.
+#[cfg(test)]
+pub(in crate::export) const PATHS: [&str; 16] = [
+    "/",
+    "/app.css",
+    "/app.js",
+    "/icon.svg",
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/api/v1/openapi.yaml",
+    "/api/v1/host",
+    "/api/v1/sensors",
+    "/api/v1/workloads",
+    "/api/v1/spans",
+    "/api/v1/verdicts",
+    "/api/v1/incidents",
+    "/api/v1/events",
+    "/api/v1/stream",
+];
+
+/// What the handlers share.
+#[derive(Clone)]
+struct App {
+    sources: ExportSources,
+    stream_places: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+type Pairs = Query<Vec<(String, String)>>;
+
+/// All routes, guarded.
+pub(super) fn router(
+    sources: ExportSources,
+    config: &HttpConfig,
+    address: SocketAddr,
+    stop: CancellationToken,
+) -> Router {
+    let app = App {
+        sources,
+        stream_places: Arc::new(Semaphore::new(config.max_stream_clients)),
+        stop,
+    };
+    let allowed: guard::AllowedHosts = address
+        .ip()
+        .is_loopback()
+        .then(|| config.allowed_hosts.clone().into());
+    Router::new()
+        .route(
+            "/",
+            get(|| async { text("text/html; charset=utf-8", PAGE) }),
+        )
+        .route(
+            "/app.css",
+            get(|| async { text("text/css; charset=utf-8", STYLE) }),
+        )
+        .route(
+            "/app.js",
+            get(|| async { text("text/javascript; charset=utf-8", SCRIPT) }),
+        )
+        .route("/icon.svg", get(|| async { text("image/svg+xml", ICON) }))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route(
+            "/api/v1/openapi.yaml",
+            get(|| async { text("application/yaml", OPENAPI) }),
+        )
+        .route("/api/v1/host", get(host))
+        .route("/api/v1/sensors", get(sensors))
+        .route("/api/v1/workloads", get(workloads))
+        .route("/api/v1/spans", get(spans))
+        .route("/api/v1/verdicts", get(verdicts))
+        .route("/api/v1/incidents", get(incidents))
+        .route("/api/v1/events", get(events))
+        .route("/api/v1/stream", get(stream))
+        .fallback(|| async {
+            error(
+                StatusCode::NOT_FOUND,
+                "no such path: see /api/v1/openapi.yaml",
+            )
+        })
+        .method_not_allowed_fallback(|| async {
+            error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this port only shows: use GET",
+            )
+        })
+        .layer(from_fn_with_state(allowed, guard::guard))
+        .with_state(app)
+}
+
+async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    let format = Format::negotiate(accept);
+    let page = tokio::task::spawn_blocking(move || {
+        let sources = &app.sources;
+        let cgroups = (sources.cgroups)();
+        sources
+            .exposition
+            .text(format, &cgroups, &sources.label, MonoNs::now())
+    });
+    match page.await {
+        Ok(page) => ([(header::CONTENT_TYPE, format.content_type())], page).into_response(),
+        Err(failed) => {
+            tracing::error!(error = %failed, "Making the metrics page failed");
+            error(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "making the page failed: see the log",
+            )
+        }
+    }
+}
+
+async fn healthz(State(app): State<App>) -> Response {
+    let health = (app.sources.health)();
+    let ok = health.failed.is_empty();
+    verdict_of(ok, json!({ "ok": ok, "failed": health.failed }))
+}
+
+async fn readyz(State(app): State<App>) -> Response {
+    let mut waiting_for = (app.sources.readiness)().waiting_for;
+    if app.stop.is_cancelled() {
+        waiting_for.push("nothing: the agent is stopping".to_owned());
+    }
+    let ready = waiting_for.is_empty();
+    verdict_of(ready, json!({ "ready": ready, "waiting_for": waiting_for }))
+}
+
+fn verdict_of(good: bool, body: Value) -> Response {
+    let status = if good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(body)).into_response()
+}
+
+async fn host(State(app): State<App>) -> Json<Value> {
+    Json(view::to_json(&(app.sources.host)()))
+}
+
+async fn sensors(State(app): State<App>) -> Json<Value> {
+    Json(json!({ "sensors": (app.sources.sensors)() }))
+}
+
+async fn workloads(State(app): State<App>, Query(pairs): Pairs) -> Result<Json<Value>, QueryError> {
+    let filter = query::parse(pairs, "limit")?;
+    let seen = app.sources.store.workloads(filter.limit);
+    let rows: Vec<_> = seen.iter().map(view::workload_row).collect();
+    Ok(Json(json!({ "workloads": rows })))
+}
+
+async fn spans(State(app): State<App>, Query(pairs): Pairs) -> Result<Json<Value>, QueryError> {
+    let filter = query::parse(pairs, "limit, service, cause, trace_id")?;
+    let spans = app.sources.store.spans(&filter);
+    let rows: Vec<_> = spans.iter().map(|s| view::span_json(s)).collect();
+    Ok(Json(json!({ "spans": rows })))
+}
+
+async fn verdicts(State(app): State<App>, Query(pairs): Pairs) -> Result<Json<Value>, QueryError> {
+    let filter = query::parse(pairs, "limit, service, cause, trace_id")?;
+    let spans = app.sources.store.verdicts(&filter);
+    let rows: Vec<_> = spans.iter().filter_map(|s| view::verdict_json(s)).collect();
+    Ok(Json(json!({ "verdicts": rows })))
+}
+
+/// Verdicts are not yet gathered into incidents, so there are none to show.
+async fn incidents(Query(pairs): Pairs) -> Result<Json<Value>, QueryError> {
+    query::parse(pairs, "limit")?;
+    Ok(Json(json!({ "incidents": [] })))
+}
+
+async fn events(State(app): State<App>, Query(pairs): Pairs) -> Result<Json<Value>, QueryError> {
+    let filter = query::parse(pairs, "limit, cause")?;
+    let events = app.sources.store.events(filter.limit, filter.cause);
+    let label = &app.sources.label;
+    let rows: Vec<_> = events.iter().map(|e| event_row(e, label)).collect();
+    Ok(Json(json!({ "events": rows })))
+}
+
+fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
+    let name_of = |cgroup| label(cgroup).map_or_else(String::new, |(_, w)| w.display_name());
+    let start_unix_nano = stored.start.0.to_string();
+    match &stored.event {
+        Event::Delay(d) => EventRow {
+            cause: d.cause,
+            start_unix_nano,
+            duration_ms: view::ms(d.end.since(d.start)),
+            pid: d.process.pid,
+            tid: d.tid,
+            cpu: d.cpu,
+            cgroup_id: d.cgroup_id,
+            workload: name_of(d.cgroup_id),
+            limiter: d
+                .limiter
+                .as_ref()
+                .map_or_else(String::new, |l| l.cgroup_path.clone()),
+        },
+        Event::Steal(s) => EventRow {
+            cause: stored.cause(),
+            start_unix_nano,
+            duration_ms: view::ms(s.stolen_ns),
+            pid: 0,
+            tid: 0,
+            cpu: s.cpu,
+            cgroup_id: 0,
+            workload: String::new(),
+            limiter: String::new(),
+        },
+    }
+}
+
+async fn stream(State(app): State<App>) -> Response {
+    let Ok(permit) = app.stream_places.try_acquire_owned() else {
+        let mut response = error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many streams are open: close one, or ask /api/v1/verdicts instead",
+        );
+        let soon = http::HeaderValue::from_static("30");
+        response.headers_mut().insert(header::RETRY_AFTER, soon);
+        return response;
+    };
+    let client = Client {
+        messages: app.sources.store.subscribe(),
+        sensors: app.sources.sensors,
+        stop: app.stop,
+        metrics: app.sources.metrics,
+        _permit: permit,
+    };
+    let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));
+    Sse::new(client.events())
+        .keep_alive(keep_alive)
+        .into_response()
+}
+
+impl IntoResponse for QueryError {
+    fn into_response(self) -> Response {
+        error(StatusCode::BAD_REQUEST, &self.to_string())
+    }
+}
+
+fn error(status: StatusCode, sentence: &str) -> Response {
+    (status, Json(json!({ "error": sentence }))).into_response()
+}
+
+/// An embedded file. It changes with the binary only, and asking again is cheap.
+fn text(kind: &'static str, body: &'static str) -> ([(HeaderName, &'static str); 1], &'static str) {
+    ([(header::CONTENT_TYPE, kind)], body)
+}

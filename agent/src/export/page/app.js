@@ -1,0 +1,424 @@
+// The page: reads the API once, then follows the event stream. Everything that comes from
+// outside is put in as text, never as markup.
+"use strict";
+
+const MAX_ROWS = 60;     // cards on the page
+const MAX_KEPT = 500;    // rows kept for filtering
+const DRAW_EVERY = 250;  // ms between redraws
+
+const LAYERS = [
+  ["L-4", "sandbox"], ["L-3", "container"], ["L-2", "paravirtual"],
+  ["L-1", "virtual machine"], ["L-0", "hardware"],
+];
+const FAMILY = {
+  memory_reclaim: "memory", oom_kill: "memory", block_throttle: "block", block_queue: "block",
+  block_device: "block", tcp_connect: "net", tcp_rtt: "net", tcp_retransmit: "net",
+  net_drop: "net", virtqueue: "net", conntrack: "net", seccomp_denied: "seccomp",
+};
+const ORDER = ["cpu_throttle", "runqueue", "steal", "kvm_exit", "memory_reclaim", "oom_kill",
+  "block_throttle", "block_queue", "block_device", "tcp_connect", "tcp_rtt", "tcp_retransmit",
+  "net_drop", "virtqueue", "conntrack", "seccomp_denied", "lock_wait", "sleep", "socket_wait",
+  "on_cpu", "unexplained", "downstream"];
+
+const $ = (id) => document.getElementById(id);
+const rows = { verdicts: [], spans: [] };
+const seen = { verdicts: new Set(), spans: new Set() };
+const cards = new Map();
+const held = [];          // rows that came while paused
+let host = null;
+let paused = false;
+let drawn = 0;           // time of the last redraw
+let timer = 0;
+
+function el(tag, cls, text) {
+  const e = document.createElement(tag);
+  if (cls) e.className = cls;
+  if (text !== undefined) e.textContent = text;
+  return e;
+}
+
+function tone(e, cause) {
+  if (ORDER.includes(cause)) {
+    e.style.setProperty("--tone", "var(--" + (FAMILY[cause] || cause) + ")");
+  }
+  return e;
+}
+
+function ms(v) {
+  if (!(v >= 0)) return "–";
+  if (v >= 10000) return (v / 1000).toFixed(1) + " s";
+  if (v >= 1000) return (v / 1000).toFixed(2) + " s";
+  if (v >= 100) return v.toFixed(0) + " ms";
+  if (v >= 1) return v.toFixed(1) + " ms";
+  return (v * 1000).toFixed(0) + " µs";
+}
+
+const percent = (v) => Math.round(v * 100) + " %";
+const words = (cause) => cause.replaceAll("_", " ");
+
+// Milliseconds of a decimal string of nanoseconds; a Number would lose digits before this.
+function clock(nanos) {
+  const d = new Date(Number(BigInt(nanos) / 1000000n));
+  const p = (n, w) => String(n).padStart(w, "0");
+  return p(d.getHours(), 2) + ":" + p(d.getMinutes(), 2) + ":" + p(d.getSeconds(), 2) + "." + p(d.getMilliseconds(), 3);
+}
+
+// ---- one span -------------------------------------------------------------------------
+
+function partsOf(row) {
+  const parts = ORDER.filter((c) => row.split[c] > 0).map((c) => [c, row.split[c]]);
+  if (row.downstream_ms > 0 && !(row.split.downstream > 0)) parts.push(["downstream", row.downstream_ms]);
+  return parts;
+}
+
+function bar(parts) {
+  const total = parts.reduce((sum, [, v]) => sum + v, 0);
+  const b = el("div", "bar");
+  b.setAttribute("role", "img");
+  b.setAttribute("aria-label", "Split: " + parts.map(([c, v]) => words(c) + " " + ms(v)).join(", "));
+  for (const [cause, v] of parts) {
+    const i = tone(el("i", cause), cause);
+    i.style.width = (100 * v / total) + "%";
+    i.title = words(cause) + " " + ms(v) + " (" + percent(v / total) + ")";
+    b.append(i);
+  }
+  return b;
+}
+
+function when(row) {
+  const w = el("div", "when");
+  const n = row.intervals.length;
+  w.setAttribute("role", "img");
+  w.setAttribute("aria-label", n + " stretches in time, from the span's start to its end");
+  for (const iv of row.intervals) {
+    const i = tone(el("i"), iv.cause);
+    const start = Math.min(Math.max(iv.start_ms / row.duration_ms, 0), 1);
+    const end = Math.min(Math.max(iv.end_ms / row.duration_ms, start), 1);
+    i.style.left = (100 * start) + "%";
+    i.style.width = (100 * (end - start)) + "%";
+    i.title = iv.fault + " " + words(iv.cause) + ", " + ms(iv.start_ms) + " to " + ms(iv.end_ms) + " after the start, " + ms(iv.cause_ms);
+    w.append(i);
+  }
+  const axis = el("div", "axis");
+  axis.setAttribute("aria-hidden", "true");
+  axis.append(el("span", "", "start"), el("span", "", n + (n === 1 ? " stretch" : " stretches") + " in time"), el("span", "", ms(row.duration_ms)));
+  const both = document.createDocumentFragment();
+  both.append(w, axis);
+  return both;
+}
+
+function fact(list, name, value) {
+  if (value === "" || value === null || value === undefined) return;
+  list.append(el("dt", "", name));
+  const dd = el("dd");
+  dd.append(value);
+  list.append(dd);
+}
+
+function traceLine(row) {
+  const line = document.createDocumentFragment();
+  line.append(el("code", "", row.trace_id));
+  const copy = el("button", "", "Copy");
+  copy.type = "button";
+  copy.setAttribute("aria-label", "Copy the trace id");
+  copy.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(row.trace_id);
+      copy.textContent = "Copied";
+    } catch {
+      // Without a secure context there is no clipboard: select it for the user instead.
+      getSelection().selectAllChildren(copy.previousSibling);
+      copy.textContent = "Selected";
+    }
+    setTimeout(() => { copy.textContent = "Copy"; }, 1500);
+  });
+  line.append(copy);
+  const base = host && /^https?:\/\//.test(host.jaeger_url) ? host.jaeger_url.replace(/\/+$/, "") : "";
+  if (base && /^[0-9a-f]{32}$/.test(row.trace_id)) {
+    const a = el("a", "out", "Open trace");
+    a.href = base + "/trace/" + row.trace_id;
+    a.rel = "noopener noreferrer";
+    a.target = "_blank";
+    line.append(a);
+  }
+  return line;
+}
+
+function details(row, answer) {
+  const box = el("details", "more");
+  box.append(el("summary", "", "Evidence and trace"));
+  const list = el("dl", "grid");
+  if (answer) {
+    fact(list, "Culprit", answer.culprit);
+    fact(list, "Incident", answer.incident);
+    const evidence = Object.entries(answer.evidence);
+    fact(list, "Evidence", evidence.map(([k, v]) => k + " = " + Number(v.toPrecision(5))).join(", "));
+  }
+  fact(list, "Workload", row.workload);
+  fact(list, "Stack", row.stack ? el("code", "", row.stack) : "");
+  fact(list, "Joined by", words(row.confidence));
+  fact(list, "Self time", row.self_time_ms === null ? "not judged" : ms(row.self_time_ms) + " of " + ms(row.duration_ms));
+  fact(list, "Trace", traceLine(row));
+  fact(list, "Span", el("code", "", row.span_id));
+  box.append(list);
+  return box;
+}
+
+function card(row, answer) {
+  const c = el("article", answer ? "card bad new" : "card new");
+  const head = el("div", "head");
+  const title = el("h3");
+  title.append(row.service || "(no service.name)", el("span", "sep", "›"), el("span", "op", row.operation || "(no name)"));
+  head.append(title, el("span", "dur", ms(row.duration_ms)));
+  if (row.status === "error") head.append(el("span", "err", "error"));
+  const time = el("time", "time", clock(row.start_unix_nano));
+  head.append(time);
+  c.append(head);
+  if (answer) {
+    tone(c, answer.cause);
+    const line = el("div", "answer");
+    line.append(el("span", "badge", answer.fault + " " + answer.cause + " " + percent(answer.share)));
+    if (answer.culprit) line.append(el("span", "by", "by " + answer.culprit));
+    c.append(line, el("p", "summary", answer.summary));
+    if (answer.remedy) {
+      const remedy = el("p", "remedy");
+      remedy.append(el("span", "", "What to do: "), answer.remedy);
+      c.append(remedy);
+    }
+  }
+  const parts = partsOf(row);
+  if (parts.length) {
+    c.append(bar(parts));
+    if (row.intervals.length && row.duration_ms > 0) c.append(when(row));
+    const list = el("ul", "parts");
+    for (const [cause, v] of parts) {
+      const li = el("li");
+      li.append(tone(keyOf(cause), cause), words(cause), el("span", "ms", ms(v)));
+      list.append(li);
+    }
+    c.append(list);
+  }
+  c.append(details(row, answer));
+  return c;
+}
+
+function keyOf(cause) {
+  const k = el("span", "key " + cause);
+  k.setAttribute("aria-hidden", "true");
+  if (cause !== "downstream" && cause !== "unexplained") k.style.background = "var(--tone)";
+  return k;
+}
+
+// ---- the list -------------------------------------------------------------------------
+
+const keyOfRow = (row) => row.trace_id + row.span_id + row.start_unix_nano;
+
+function add(kind, row) {
+  const key = keyOfRow(row);
+  if (seen[kind].has(key)) return;
+  seen[kind].add(key);
+  rows[kind].unshift(row);
+  if (rows[kind].length > MAX_KEPT) seen[kind].delete(keyOfRow(rows[kind].pop()));
+}
+
+// While paused, what comes is held back: the page stands still.
+function take(kind, row) {
+  if (!paused) add(kind, row);
+  else if (!seen[kind].has(keyOfRow(row))) {
+    held.push([kind, row]);
+    if (held.length > 2 * MAX_KEPT) held.shift();
+  }
+  later();
+}
+
+function draw() {
+  timer = 0;
+  drawn = performance.now();
+  const kind = document.querySelector("input[name=show]:checked").value;
+  const service = $("service").value;
+  const cause = $("cause").value;
+  const all = rows[kind];
+  const waiting = new Set(held.filter(([k]) => k === kind).map(([, r]) => keyOfRow(r))).size;
+  const wanted = all.filter((r) => {
+    const answer = kind === "verdicts" ? r : r.verdict;
+    return (!service || r.service === service) && (!cause || (answer && answer.cause === cause));
+  });
+  const shown = wanted.slice(0, MAX_ROWS);
+  // Cards that stay are kept, so that an open one stays open and focus is not lost.
+  const keep = new Set(shown.map((r) => kind + keyOfRow(r)));
+  for (const [key, node] of cards) if (!keep.has(key)) { node.remove(); cards.delete(key); }
+  const list = $("list");
+  let at = list.firstChild;
+  for (const row of shown) {
+    const key = kind + keyOfRow(row);
+    let node = cards.get(key);
+    if (!node) { node = card(row, kind === "verdicts" ? row : row.verdict); cards.set(key, node); }
+    if (node === at) at = at.nextSibling; else list.insertBefore(node, at);
+  }
+  options($("service"), new Set(all.map((r) => r.service)));
+  options($("cause"), new Set(all.map((r) => (kind === "verdicts" ? r : r.verdict || {}).cause).filter(Boolean)));
+  $("count").textContent = wanted.length === 0 ? "" :
+    shown.length + (kind === "verdicts" ? " latest verdicts" : " latest spans")
+    + (shown.length < wanted.length ? " of " + wanted.length : "")
+    + (waiting ? ", " + waiting + " more since the pause" : "");
+  empty(kind, all.length, wanted.length);
+}
+
+function later() {
+  if (!timer) timer = setTimeout(draw, Math.max(0, DRAW_EVERY - (performance.now() - drawn)));
+}
+
+function options(select, values) {
+  if (select === document.activeElement) return;
+  if (select.value) values.add(select.value);
+  const want = [...values].sort();
+  const have = [...select.options].slice(1).map((o) => o.value);
+  if (want.join("\n") === have.join("\n")) return;
+  const chosen = select.value;
+  select.replaceChildren(select.options[0]);
+  for (const v of want) { const o = el("option", "", v || "(no service.name)"); o.value = v; select.append(o); }
+  select.value = chosen;
+}
+
+function empty(kind, total, wanted) {
+  const box = $("empty");
+  const why = wanted ? "" : total ? "filter" : kind === "verdicts" && rows.spans.length ? "healthy" : "none";
+  box.hidden = !why;
+  if (box.dataset.why === why) return;
+  box.dataset.why = why;
+  if (why === "filter") {
+    box.replaceChildren(el("h3", "", "Nothing matches the filter"), el("p", "", "Set service and cause to “all” to see the rest."));
+  } else if (why === "healthy") {
+    box.replaceChildren(el("h3", "", "No slow span to explain"), el("p", "", "Spans arrive and none of them has one cause that takes an abnormal part of its time. “All spans” shows them with their split."));
+  } else if (why === "none") {
+    const at = (host && host.listen.otlp_http) || "127.0.0.1:4318";
+    box.replaceChildren(el("h3", "", "No spans yet"),
+      el("p", "", "Point the OpenTelemetry SDK of a service on this host at the agent; nothing else is needed:"),
+      el("pre", "mono", "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + at + "\nOTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"));
+  }
+}
+
+// ---- the side -------------------------------------------------------------------------
+
+function showHost(h) {
+  host = h;
+  document.title = h.node + " · ISOSTACK";
+  $("node").textContent = h.node;
+  $("facts").textContent = ["Linux " + h.kernel, h.architecture, h.cpus + " CPUs", "agent " + h.version].join("  ·  ");
+  const list = $("stack");
+  list.replaceChildren();
+  for (const [layer, what] of LAYERS) {
+    const found = h.stack.filter((e) => e.layer === layer);
+    const li = el("li", found.length ? "has" : "");
+    const line = el(found.length ? "summary" : "div", found.length ? "" : "none");
+    line.append(el("b", "", layer), el("span", "tech", found.map((e) => e.technology).join(", ") || "–"), el("span", "what", what));
+    if (found.length) {
+      const d = el("details");
+      d.append(line);
+      for (const e of found) d.append(el("p", "why", e.technology + ": " + e.evidence));
+      line.title = found.map((e) => e.evidence).join("\n");
+      li.append(d);
+    } else li.append(line);
+    list.append(li);
+  }
+  const flow = $("flow");
+  flow.replaceChildren();
+  fact(flow, "OTLP gRPC", el("code", "", h.listen.otlp_grpc));
+  fact(flow, "OTLP HTTP", el("code", "", h.listen.otlp_http));
+  fact(flow, "Sent on to", h.downstream ? el("code", "", h.downstream.endpoint + " (" + h.downstream.protocol + ")") : "nowhere: analysed and shown here only (--export-endpoint sends them on)");
+  $("empty").dataset.why = "";
+  later();
+}
+
+function showSensors(sensors) {
+  const list = $("sensors");
+  const marks = { on: "●", reduced: "◐", off: "○" };
+  // An open one stays open: the list comes anew only when a state changed.
+  const open = new Set([...list.querySelectorAll("details[open]")].map((d) => d.dataset.name));
+  list.replaceChildren();
+  for (const s of sensors) {
+    const li = el("li");
+    li.dataset.state = s.state;
+    const plain = s.state === "on";
+    const line = el(plain ? "div" : "summary", plain ? "row" : "");
+    const state = el("span", "state", s.state);
+    const mark = el("span", "mark", marks[s.state] || "○");
+    mark.setAttribute("aria-hidden", "true");
+    if (s.hook) state.append(el("code", "hook", s.hook));
+    line.append(mark, el("span", "name", s.name), state);
+    if (plain) li.append(line);
+    else {
+      const d = el("details");
+      d.dataset.name = s.name;
+      d.open = open.has(s.name);
+      const why = el("dl");
+      for (const [k, v] of [["Why", s.reason], ["Loses", s.loses], ["Fix", s.fix]]) {
+        if (!v) continue;
+        const pair = el("div");
+        pair.append(el("dt", "", k), el("dd", "", v));
+        why.append(pair);
+      }
+      d.append(line, why);
+      li.append(d);
+    }
+    list.append(li);
+  }
+}
+
+// ---- live -----------------------------------------------------------------------------
+
+function say(state, text) {
+  const box = document.querySelector(".live");
+  box.dataset.state = state;
+  if ($("live").textContent !== text) $("live").textContent = text;
+}
+
+async function get(path) {
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Error(path + ": " + answer.status);
+  return answer.json();
+}
+
+async function load() {
+  const [h, s, v, n] = await Promise.all([get("api/v1/host"), get("api/v1/spans?limit=200"), get("api/v1/verdicts?limit=200"), get("api/v1/sensors")]);
+  for (const row of s.spans.reverse()) take("spans", row);
+  for (const row of v.verdicts.reverse()) take("verdicts", row);
+  showSensors(n.sensors);
+  showHost(h);
+}
+
+function follow() {
+  const source = new EventSource("api/v1/stream");
+  let pause = 1000;
+  source.onopen = () => {
+    say(paused ? "pause" : "on", paused ? "Paused" : "Live");
+    // What came while there was no stream is in the API.
+    load().catch(() => {});
+  };
+  source.onerror = () => {
+    say("off", "Reconnecting");
+    // After a refusal the browser gives up for good.
+    if (source.readyState === EventSource.CLOSED) setTimeout(follow, pause);
+  };
+  source.addEventListener("verdict", (m) => {
+    const row = JSON.parse(m.data);
+    take("verdicts", row);
+    take("spans", { ...row, verdict: row });
+  });
+  source.addEventListener("span", (m) => take("spans", JSON.parse(m.data)));
+  source.addEventListener("sensors", (m) => showSensors(JSON.parse(m.data)));
+}
+
+$("pause").addEventListener("click", () => {
+  paused = !paused;
+  $("pause").setAttribute("aria-pressed", String(paused));
+  $("pause").textContent = paused ? "Resume" : "Pause";
+  const broken = document.querySelector(".live").dataset.state === "off";
+  if (!broken) say(paused ? "pause" : "on", paused ? "Paused" : "Live");
+  if (!paused) { for (const [kind, row] of held.splice(0)) add(kind, row); }
+  draw();
+});
+$("filter").addEventListener("change", draw);
+$("filter").addEventListener("submit", (e) => e.preventDefault());
+draw();
+follow();

@@ -1,0 +1,365 @@
+//! Bounded recent history: what the page and the API show.
+//!
+//! The pipeline calls [`Store::record`] for every settled batch. At high rates healthy spans
+//! are sampled by a budget per second, verdicts never; only what is kept is turned into
+//! strings, and JSON is made only while somebody listens to the stream.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+
+use super::{prometheus::SpanMetrics, stream::Published, view};
+use crate::{
+    event::{Delay, Event},
+    process::{ProcessKey, SharedIdentity},
+    span::{Joined, Resource, SpanBatch, SpanId, SpanView, TraceId},
+    time::{MonoNs, UnixNs},
+    verdict::{CauseInterval, Judgement, Split, Verdict},
+    vocabulary::Cause,
+};
+
+/// Bounds of the history.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Spans with a verdict kept.
+    pub verdicts: usize,
+    /// Latest spans kept.
+    pub spans: usize,
+    /// Latest delay intervals kept.
+    pub events: usize,
+    /// Processes kept for `/api/v1/workloads`.
+    pub workloads: usize,
+    /// Healthy spans kept in any one second; more are not looked at.
+    pub spans_per_second: u32,
+    /// Messages that a stream client may lag behind before it is dropped.
+    pub stream_backlog: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            verdicts: 1_000,
+            spans: 500,
+            events: 2_000,
+            workloads: 1_000,
+            spans_per_second: 500,
+            stream_backlog: 256,
+        }
+    }
+}
+
+/// A span as kept: what the views need, without the batch's bytes.
+#[derive(Debug)]
+pub struct StoredSpan {
+    pub(crate) trace_id: TraceId,
+    pub(crate) span_id: SpanId,
+    pub(crate) parent_span_id: SpanId,
+    pub(crate) resource: Arc<Resource>,
+    pub(crate) operation: String,
+    pub(crate) kind: i32,
+    pub(crate) status_code: i32,
+    pub(crate) start_unix_ns: u64,
+    pub(crate) end_unix_ns: u64,
+    pub(crate) joined: Joined,
+    pub(crate) split: Option<Split>,
+    pub(crate) verdict: Option<Arc<Verdict>>,
+    pub(crate) intervals: Vec<CauseInterval>,
+}
+
+/// A process that sent spans.
+#[derive(Clone, Debug)]
+pub struct SeenWorkload {
+    pub(crate) identity: SharedIdentity,
+    pub(crate) services: Vec<Arc<str>>,
+    pub(crate) spans: u64,
+    pub(crate) verdicts: u64,
+    pub(crate) last: MonoNs,
+}
+
+/// A kernel event and the wall time of its start.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredEvent {
+    pub(crate) event: Event,
+    pub(crate) start: UnixNs,
+}
+
+/// Which spans a query asks for.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// At most this many, newest first.
+    pub limit: usize,
+    /// Of this service only.
+    pub service: Option<String>,
+    /// With a verdict of this cause only.
+    pub cause: Option<Cause>,
+    /// Of this trace only.
+    pub trace_id: Option<TraceId>,
+}
+
+/// Recent history. Shared; all methods take `&self` and hold a lock for microseconds.
+#[derive(Debug)]
+pub struct Store {
+    config: StoreConfig,
+    rings: Mutex<Rings>,
+    workloads: Mutex<HashMap<ProcessKey, SeenWorkload>>,
+    events: Mutex<VecDeque<StoredEvent>>,
+    stream: broadcast::Sender<Published>,
+    metrics: Arc<SpanMetrics>,
+}
+
+#[derive(Debug, Default)]
+struct Rings {
+    verdicts: VecDeque<Arc<StoredSpan>>,
+    spans: VecDeque<Arc<StoredSpan>>,
+    second: u64,
+    kept_in_second: u32,
+}
+
+/// Services remembered for one process: a collector in between may send many.
+const MAX_SERVICES: usize = 8;
+
+impl Store {
+    /// An empty history that feeds `metrics` with what it is given.
+    #[must_use]
+    pub fn new(config: StoreConfig, metrics: Arc<SpanMetrics>) -> Self {
+        let (stream, _) = broadcast::channel(config.stream_backlog.max(1));
+        Self {
+            config,
+            rings: Mutex::default(),
+            workloads: Mutex::default(),
+            events: Mutex::default(),
+            stream,
+            metrics,
+        }
+    }
+
+    /// Takes a settled batch: `judgements[i]` is about `batch.spans[i]`.
+    pub fn record(&self, batch: &SpanBatch, judgements: &[Judgement]) {
+        self.metrics.record(batch, judgements);
+        self.note_workloads(batch, judgements);
+        let healthy_budget = self.take_budget(batch, judgements);
+        let mut kept = Vec::new();
+        let mut healthy_left = judgements.iter().filter(|j| j.verdict.is_none()).count();
+        for resource in &batch.resources {
+            for index in resource.spans.clone() {
+                let (Some(span), Some(judgement)) = (batch.spans.get(index), judgements.get(index))
+                else {
+                    continue;
+                };
+                if judgement.verdict.is_none() {
+                    // The last ones of the batch are the ones kept.
+                    healthy_left -= 1;
+                    if healthy_left >= healthy_budget {
+                        continue;
+                    }
+                }
+                kept.push(Arc::new(keep(batch, &resource.resource, span, judgement)));
+            }
+        }
+        self.publish(&kept);
+        let mut rings = self.rings.lock();
+        for span in kept {
+            if span.verdict.is_some() {
+                push_bounded(&mut rings.verdicts, span.clone(), self.config.verdicts);
+            }
+            push_bounded(&mut rings.spans, span, self.config.spans);
+        }
+    }
+
+    /// Takes a kernel event that was attributed; `start` is the wall time of its beginning.
+    pub fn record_event(&self, event: &Event, start: UnixNs) {
+        if let Event::Steal(steal) = event {
+            self.metrics.add_steal(steal.stolen_ns);
+            if steal.stolen_ns == 0 {
+                return;
+            }
+        }
+        let stored = StoredEvent {
+            event: event.clone(),
+            start,
+        };
+        push_bounded(&mut self.events.lock(), stored, self.config.events);
+    }
+
+    /// Spans with a verdict, newest first.
+    #[must_use]
+    pub fn verdicts(&self, filter: &Filter) -> Vec<Arc<StoredSpan>> {
+        select(&self.rings.lock().verdicts, filter)
+    }
+
+    /// Latest spans, newest first.
+    #[must_use]
+    pub fn spans(&self, filter: &Filter) -> Vec<Arc<StoredSpan>> {
+        select(&self.rings.lock().spans, filter)
+    }
+
+    /// Processes that sent spans, the latest first.
+    #[must_use]
+    pub fn workloads(&self, limit: usize) -> Vec<SeenWorkload> {
+        let mut all: Vec<_> = self.workloads.lock().values().cloned().collect();
+        all.sort_unstable_by_key(|w| std::cmp::Reverse(w.last));
+        all.truncate(limit);
+        all
+    }
+
+    /// Latest kernel events, newest first.
+    pub(crate) fn events(&self, limit: usize, cause: Option<Cause>) -> Vec<StoredEvent> {
+        let events = self.events.lock();
+        let wanted = |e: &&StoredEvent| cause.is_none_or(|c| e.cause() == c);
+        events
+            .iter()
+            .rev()
+            .filter(wanted)
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    /// Listens to what is recorded from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Published> {
+        self.stream.subscribe()
+    }
+
+    /// How many healthy spans of this batch may be kept.
+    fn take_budget(&self, batch: &SpanBatch, judgements: &[Judgement]) -> usize {
+        let healthy = judgements.iter().filter(|j| j.verdict.is_none()).count();
+        let mut rings = self.rings.lock();
+        let second = batch.received.0 / 1_000_000_000;
+        if rings.second != second {
+            rings.second = second;
+            rings.kept_in_second = 0;
+        }
+        let left = self
+            .config
+            .spans_per_second
+            .saturating_sub(rings.kept_in_second) as usize;
+        let granted = healthy.min(left);
+        rings.kept_in_second += granted as u32;
+        granted
+    }
+
+    fn note_workloads(&self, batch: &SpanBatch, judgements: &[Judgement]) {
+        let mut workloads = self.workloads.lock();
+        for resource in &batch.resources {
+            let Some(identity) = &resource.joined.identity else {
+                continue;
+            };
+            if !workloads.contains_key(&identity.process)
+                && workloads.len() >= self.config.workloads.max(1)
+            {
+                let oldest = workloads.iter().min_by_key(|(_, w)| w.last);
+                if let Some(key) = oldest.map(|(key, _)| *key) {
+                    workloads.remove(&key);
+                }
+            }
+            let seen = workloads
+                .entry(identity.process)
+                .or_insert_with(|| SeenWorkload {
+                    identity: identity.clone(),
+                    services: Vec::new(),
+                    spans: 0,
+                    verdicts: 0,
+                    last: batch.received,
+                });
+            let service = view::clip(&resource.resource.service);
+            if seen.services.len() < MAX_SERVICES && !seen.services.iter().any(|s| **s == *service)
+            {
+                seen.services.push(service.into());
+            }
+            let of_resource = judgements.get(resource.spans.clone()).unwrap_or_default();
+            seen.identity = identity.clone();
+            seen.last = batch.received;
+            seen.spans += of_resource.len() as u64;
+            seen.verdicts += of_resource.iter().filter(|j| j.verdict.is_some()).count() as u64;
+        }
+    }
+
+    fn publish(&self, kept: &[Arc<StoredSpan>]) {
+        if self.stream.receiver_count() == 0 {
+            return;
+        }
+        // A page can show so many; the rest is in the API.
+        let newest = |spans: Vec<&Arc<StoredSpan>>, n: usize| {
+            let skip = spans.len().saturating_sub(n);
+            spans.into_iter().skip(skip).cloned().collect::<Vec<_>>()
+        };
+        let (bad, good): (Vec<_>, Vec<_>) = kept.iter().partition(|s| s.verdict.is_some());
+        for span in newest(bad, 16) {
+            if let Some(row) = view::verdict_json(&span) {
+                self.send(Published::verdict(&row));
+            }
+        }
+        for span in newest(good, 4) {
+            self.send(Published::span(&view::span_json(&span)));
+        }
+    }
+
+    fn send(&self, message: Published) {
+        // An error says that nobody listens any more: nothing is lost by that.
+        let _ = self.stream.send(message);
+    }
+}
+
+impl StoredEvent {
+    pub(crate) fn cause(&self) -> Cause {
+        match &self.event {
+            Event::Delay(Delay { cause, .. }) => *cause,
+            Event::Steal(_) => Cause::Steal,
+        }
+    }
+}
+
+fn keep(
+    batch: &SpanBatch,
+    resource: &Arc<Resource>,
+    span: &SpanView,
+    judgement: &Judgement,
+) -> StoredSpan {
+    StoredSpan {
+        trace_id: span.trace_id,
+        span_id: span.span_id,
+        parent_span_id: span.parent_span_id,
+        resource: resource.clone(),
+        operation: view::clip(&batch.name(span)).to_owned(),
+        kind: span.kind,
+        status_code: span.status_code,
+        start_unix_ns: span.start_unix_ns,
+        end_unix_ns: span.end_unix_ns,
+        joined: judgement.joined.clone(),
+        split: judgement.split.clone(),
+        verdict: judgement.verdict.clone(),
+        intervals: judgement.intervals.clone(),
+    }
+}
+
+fn push_bounded<T>(ring: &mut VecDeque<T>, item: T, max: usize) {
+    if ring.len() >= max.max(1) {
+        ring.pop_front();
+    }
+    ring.push_back(item);
+}
+
+fn select(ring: &VecDeque<Arc<StoredSpan>>, filter: &Filter) -> Vec<Arc<StoredSpan>> {
+    let wanted = |s: &&Arc<StoredSpan>| {
+        let of_cause = |c| s.verdict.as_ref().is_some_and(|v| v.cause == c);
+        filter
+            .service
+            .as_ref()
+            .is_none_or(|f| *f == s.resource.service)
+            && filter.cause.is_none_or(of_cause)
+            && filter.trace_id.is_none_or(|t| t == s.trace_id)
+    };
+    ring.iter()
+        .rev()
+        .filter(wanted)
+        .take(filter.limit)
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! The compiled object: its constants filled in, its maps created.
+
+use std::{fs, io};
+
+use agent_common::cpu::CpuSlot;
+use aya::{
+    Btf, Ebpf, EbpfLoader, Endianness, VerifierLogLevel,
+    maps::{Array, HashMap, MapError, PerCpuArray},
+};
+
+use super::{CgroupTables, Settings, Tracked};
+use crate::{
+    host::btf::{FieldOffsets, KernelTypes},
+    sensor::WhyNot,
+};
+
+/// Built by `cargo xtask ebpf` from `agent-ebpf`; `build.rs` checks that it is up to date.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../agent-ebpf/agent-ebpf.bpf.o"
+));
+
+/// Largest pid that any kernel gives (`PID_MAX_LIMIT`).
+const PID_MAX_LIMIT: u32 = 1 << 22;
+/// Per-CPU slots over all CPUs: bounds the kernel memory to about 9 MB up to 128 CPUs.
+const TOTAL_SLOTS: usize = 16 * 1024;
+
+/// The object with its maps, before or after its programs are loaded.
+pub struct Object {
+    /// Programs and maps.
+    pub ebpf: Ebpf,
+    /// The kernel's types as aya wants them.
+    pub btf: Btf,
+    /// Where the kernel's members are.
+    pub fields: FieldOffsets,
+    pid_max: u32,
+}
+
+impl Object {
+    /// Resolves the kernel's members and creates the maps. Loads no program.
+    pub fn load(settings: &Settings) -> Result<Self, WhyNot> {
+        let roots = &settings.roots;
+        let fields = KernelTypes::read(&roots.sysfs)
+            .map_err(|error| WhyNot {
+                reason: error.to_string(),
+                fix: "use a kernel built with CONFIG_DEBUG_INFO_BTF, and let the agent see its \
+                      /sys (--sysfs)"
+                    .to_owned(),
+            })?
+            .fields();
+        let btf = Btf::parse_file(
+            roots.sysfs.join("kernel/btf/vmlinux"),
+            Endianness::default(),
+        )
+        .map_err(|error| WhyNot {
+            reason: format!("cannot read the kernel's type information: {error}"),
+            fix: "use a kernel built with CONFIG_DEBUG_INFO_BTF".to_owned(),
+        })?;
+
+        let pid_max = fs::read_to_string(roots.procfs.join("sys/kernel/pid_max"))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .map_or(PID_MAX_LIMIT, |max: u32| max.clamp(64, PID_MAX_LIMIT));
+        let cpus = aya::util::nr_cpus().map_or(128, |cpus| cpus.max(1));
+        let slots = slots_per_cpu(cpus);
+        let slot_mask = slots - 1;
+        let v1 = u32::from(cpu_controller_is_v1(settings));
+        let wake_bytes = u64::from(settings.ring_bytes) / 4;
+        let log_level = if settings.kernel_debug {
+            aya_log::Level::Debug as u8
+        } else {
+            0
+        };
+
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(Some(&btf))
+            .verifier_log_level(VerifierLogLevel::empty())
+            .map_max_entries("EVENTS", settings.ring_bytes)
+            .map_max_entries("TRACKED", pid_max.div_ceil(64))
+            .map_max_entries("CPU_SLOTS", slots)
+            .override_global("CPU_SLOT_MASK", &slot_mask, true)
+            .override_global("CPU_CONTROLLER_V1", &v1, true)
+            .override_global("EVENTS_WAKE_BYTES", &wake_bytes, true)
+            .override_global(aya_log::LEVEL, &log_level, false);
+        for (symbol, offset) in fields.iter() {
+            loader.override_global(symbol, offset, true);
+        }
+        let ebpf = loader.load(OBJECT).map_err(|error| WhyNot {
+            reason: format!("the kernel refused the agent's maps: {}", chain(&error)),
+            fix: "look for a limit on locked or kernel memory, and for a security module that \
+                  forbids bpf()"
+                .to_owned(),
+        })?;
+        drop(loader);
+        Ok(Self {
+            ebpf,
+            btf,
+            fields,
+            pid_max,
+        })
+    }
+
+    /// The set of tracked thread groups.
+    pub fn tracked(&mut self) -> io::Result<Tracked> {
+        let map = self.take("TRACKED")?;
+        Ok(Tracked::new(
+            Array::try_from(map).map_err(wrong)?,
+            self.pid_max,
+        ))
+    }
+
+    /// The tables of cgroups.
+    pub fn cgroups(&mut self) -> io::Result<CgroupTables> {
+        let slots: PerCpuArray<_, CpuSlot> =
+            PerCpuArray::try_from(self.take("CPU_SLOTS")?).map_err(wrong)?;
+        let totals = HashMap::try_from(self.take("CPU_TOTALS")?).map_err(wrong)?;
+        Ok(CgroupTables::new(slots, totals))
+    }
+
+    fn take(&mut self, name: &'static str) -> io::Result<aya::maps::Map> {
+        take(&mut self.ebpf, name)
+    }
+}
+
+/// Takes a map out of the object.
+pub fn take(ebpf: &mut Ebpf, name: &'static str) -> io::Result<aya::maps::Map> {
+    ebpf.take_map(name)
+        .ok_or_else(|| io::Error::other(format!("the eBPF object has no map {name}")))
+}
+
+/// A map is not what the code takes it for: only a mismatch of object and agent can do that.
+pub fn wrong(error: MapError) -> io::Error {
+    io::Error::other(error)
+}
+
+fn slots_per_cpu(cpus: usize) -> u32 {
+    let share = (TOTAL_SLOTS / cpus).next_power_of_two();
+    u32::try_from(share.clamp(128, 1024)).expect("at most 1024")
+}
+
+/// The CPU controller sits on a version 1 hierarchy if the list of hierarchies names it.
+fn cpu_controller_is_v1(settings: &Settings) -> bool {
+    fs::read_to_string(settings.roots.procfs.join("self/cgroup")).is_ok_and(|text| {
+        text.lines()
+            .filter_map(|line| line.split(':').nth(1))
+            .any(|controllers| controllers.split(',').any(|name| name == "cpu"))
+    })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = error.source();
+    }
+    text
+}

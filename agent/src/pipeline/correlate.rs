@@ -1,0 +1,307 @@
+//! Brings a span, its children and its process's delays together, and has it judged.
+
+use crate::{
+    pipeline::{
+        baseline::Baselines,
+        children::ChildIndex,
+        fault::{Circumstances, fault_of},
+        intervals,
+        judge::{self, Rules},
+        place::{Place, Unjudged, place},
+        split::Sweep,
+        timeline::{Entry, Timeline, Visit},
+        words::Evidence,
+    },
+    process::Identity,
+    span::{Joined, ResourceSpans, SpanBatch, SpanView},
+    time::{MonoNs, UnixNs, WallClock},
+    verdict::{CauseInterval, Judgement, Split, Verdict},
+    vocabulary::{Cause, Confidence},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// Children and delays that one span may have.
+const MAX_PER_SPAN: usize = 1 << 16;
+/// Children and delays that the spans of one batch may have together. A child has one parent
+/// and ids are unique, so honest batches stay far below.
+const MAX_PER_BATCH: usize = 1 << 22;
+
+/// What the spans of a batch came to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) joined: u64,
+    /// In the order of [`Confidence::ALL`].
+    pub(super) joins: [u64; Confidence::ALL.len()],
+    /// In the order of [`Unjudged::ALL`].
+    pub(super) unjudged: [u64; Unjudged::ALL.len()],
+}
+
+/// Judges batches; owns what is kept from span to span to save allocations.
+#[derive(Debug)]
+pub(super) struct Correlator {
+    rules: Rules,
+    sweep: Sweep,
+    counts: Counts,
+    /// What is left of [`MAX_PER_BATCH`].
+    budget: usize,
+}
+
+/// What a batch is judged against.
+struct Context<'a> {
+    clock: &'a WallClock,
+    horizon: MonoNs,
+    timeline: &'a Timeline,
+    children: &'a ChildIndex,
+}
+
+impl Correlator {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            sweep: Sweep::default(),
+            counts: Counts::default(),
+            budget: 0,
+        }
+    }
+
+    /// One judgement for each span, in order.
+    pub(super) fn judge(
+        &mut self,
+        batch: &SpanBatch,
+        horizon: MonoNs,
+        clock: &WallClock,
+        timeline: &Timeline,
+        children: &ChildIndex,
+        baselines: &mut Baselines,
+    ) -> (Vec<Judgement>, Counts) {
+        self.counts = Counts::default();
+        self.budget = MAX_PER_BATCH;
+        let context = Context {
+            clock,
+            horizon,
+            timeline,
+            children,
+        };
+        let nobody = Joined {
+            identity: None,
+            confidence: Confidence::Host,
+        };
+        let mut judgements = Vec::with_capacity(batch.spans.len());
+        for resource in &batch.resources {
+            let spans = batch.spans.get(resource.spans.clone()).unwrap_or_default();
+            // Ranges follow each other; a hole would be spans of nobody.
+            while judgements.len() < resource.spans.start.min(batch.spans.len()) {
+                judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
+            }
+            for span in spans {
+                judgements.push(self.span(batch, resource, span, &context, baselines));
+            }
+        }
+        while judgements.len() < batch.spans.len() {
+            judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
+        }
+        (judgements, std::mem::take(&mut self.counts))
+    }
+
+    fn span(
+        &mut self,
+        batch: &SpanBatch,
+        resource: &ResourceSpans,
+        span: &SpanView,
+        context: &Context<'_>,
+        baselines: &mut Baselines,
+    ) -> Judgement {
+        let joined = &resource.joined;
+        let Some(identity) = &joined.identity else {
+            return self.unjudged(joined, Unjudged::NotJoined);
+        };
+        let judged = place(span, context.clock, batch.received, context.horizon)
+            .and_then(|place| Ok((place, self.split(span, place, joined, identity, context)?)));
+        let (place, split) = match judged {
+            Ok(judged) => judged,
+            Err(reason) => return self.unjudged(joined, reason),
+        };
+        self.count_join(joined);
+        let name = batch
+            .payload
+            .get(span.name.start as usize..span.name.end as usize);
+        let key = baselines.key(&resource.resource.service, name.unwrap_or_default());
+        let at = Circumstances::of(identity.stack.layer());
+        let blamed = match joined.confidence {
+            Confidence::Host => None,
+            _ => judge::blame(&split, &at, self.rules, baselines, key),
+        };
+        let Some(blamed) = blamed else {
+            baselines.learn(key, &split);
+            return Judgement {
+                joined: joined.clone(),
+                split: Some(split),
+                verdict: None,
+                intervals: Vec::new(),
+            };
+        };
+        let mut evidence = evidence(blamed.0, place, joined, identity, context.timeline);
+        evidence.usual_ns = baselines.cause_ns(key, blamed.0);
+        let verdict: Verdict = judge::verdict(blamed, &split, identity, &evidence);
+        Judgement {
+            joined: joined.clone(),
+            intervals: self.intervals(span, blamed.0, &split, &at),
+            split: Some(split),
+            verdict: Some(Arc::new(verdict)),
+        }
+    }
+
+    fn split(
+        &mut self,
+        span: &SpanView,
+        place: Place,
+        joined: &Joined,
+        identity: &Identity,
+        context: &Context<'_>,
+    ) -> Result<Split, Unjudged> {
+        if self.budget == 0 {
+            return Err(Unjudged::WorkLimit);
+        }
+        self.sweep.begin(place.duration_ns);
+        let mut visited = 0;
+        let from = i128::from(span.start_unix_ns);
+        let children = context.children.of(span.trace_id, span.span_id);
+        for (start, end) in children.take(MAX_PER_SPAN) {
+            visited += 1;
+            self.sweep
+                .child(i128::from(start) - from, i128::from(end) - from);
+        }
+        let from = i128::from(place.start.0);
+        let sweep = &mut self.sweep;
+        let processes = delays(
+            context.timeline,
+            joined,
+            identity,
+            place,
+            &mut |entry: &Entry, _| {
+                visited += 1;
+                if visited < MAX_PER_SPAN {
+                    let (start, end) = (i128::from(entry.start), i128::from(entry.end));
+                    sweep.delay(entry.cause, entry.cpu, start - from, end - from);
+                }
+            },
+        );
+        self.budget = self.budget.saturating_sub(visited + processes);
+        if visited >= MAX_PER_SPAN {
+            return Err(Unjudged::WorkLimit);
+        }
+        let at = place.start.0;
+        Ok(self.sweep.run(|cpu, start, end| {
+            context
+                .timeline
+                .stolen_ns(cpu, at.saturating_add(start), at.saturating_add(end))
+        }))
+    }
+
+    fn intervals(
+        &self,
+        span: &SpanView,
+        blamed: Cause,
+        split: &Split,
+        at: &Circumstances,
+    ) -> Vec<CauseInterval> {
+        let chosen = intervals::select(self.sweep.pieces(), blamed, split.self_time_ns);
+        // From the span's own start: inside the span to the nanosecond, whatever the
+        // offset of the clocks has slewed since.
+        let wall = |ns| UnixNs(span.start_unix_ns.saturating_add(ns));
+        let intervals = chosen.into_iter().filter_map(|piece| {
+            Some(CauseInterval {
+                cause: piece.cause,
+                fault: fault_of(piece.cause, at)?,
+                start: wall(piece.start),
+                end: wall(piece.end),
+                cause_ns: piece.cause_ns,
+            })
+        });
+        intervals.collect()
+    }
+
+    fn unjudged(&mut self, joined: &Joined, reason: Unjudged) -> Judgement {
+        self.count_join(joined);
+        if let Some(at) = Unjudged::ALL.iter().position(|r| *r == reason) {
+            self.counts.unjudged[at] += 1;
+        }
+        Judgement {
+            joined: joined.clone(),
+            split: None,
+            verdict: None,
+            intervals: Vec::new(),
+        }
+    }
+
+    fn count_join(&mut self, joined: &Joined) {
+        self.counts.joined += u64::from(joined.identity.is_some());
+        if let Some(at) = Confidence::ALL.iter().position(|c| *c == joined.confidence) {
+            self.counts.joins[at] += 1;
+        }
+    }
+}
+
+/// Calls `f` with the delays that a span of this join is measured by: those of its process,
+/// or of its cgroup where no more than the container is known. Returns how many processes
+/// were looked at.
+fn delays(
+    timeline: &Timeline,
+    joined: &Joined,
+    identity: &Identity,
+    place: Place,
+    f: &mut Visit<'_>,
+) -> usize {
+    match joined.confidence {
+        Confidence::Host => 0,
+        Confidence::Container => {
+            timeline.of_cgroup(identity.cgroup_id, place.start, place.end(), f)
+        }
+        _ => {
+            timeline.of_process(identity.process, place.start, place.end(), f);
+            1
+        }
+    }
+}
+
+/// What the single intervals of the verdict's cause say beyond the split.
+fn evidence(
+    cause: Cause,
+    place: Place,
+    joined: &Joined,
+    identity: &Identity,
+    timeline: &Timeline,
+) -> Evidence {
+    // Steal is measured on the waits that it stretched.
+    let source = if cause == Cause::Steal {
+        Cause::Runqueue
+    } else {
+        cause
+    };
+    let mut evidence = Evidence::default();
+    let mut threads = Vec::new();
+    let mut limiters = HashMap::new();
+    delays(timeline, joined, identity, place, &mut |entry, limiter| {
+        if entry.cause != source {
+            return;
+        }
+        let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
+        evidence.intervals += 1;
+        evidence.longest_ns = evidence.longest_ns.max(inside);
+        threads.push(entry.tid);
+        if let Some(limiter) = limiter {
+            let (total, _) = limiters
+                .entry((limiter.cgroup_id, limiter.cores.to_bits()))
+                .or_insert_with(|| (0u64, Arc::clone(limiter)));
+            *total = total.saturating_add(inside);
+        }
+    });
+    threads.sort_unstable();
+    threads.dedup();
+    evidence.threads = threads.len();
+    evidence.limiter = limiters
+        .into_iter()
+        .max_by_key(|(key, (total, _))| (*total, *key))
+        .map(|(_, (_, limiter))| limiter);
+    evidence
+}

@@ -1,0 +1,164 @@
+//! Where a mechanism lives: the fault of each cause, as the design's table has it.
+
+use crate::vocabulary::{Cause, Fault, Layer};
+
+/// The device through which a flow leaves, from the process outwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slice {
+    /// veth, bridge.
+    Container,
+    /// virtio-net, vhost, netback.
+    Paravirtual,
+    /// tap, Open vSwitch.
+    Vmm,
+    /// SR-IOV virtual function.
+    VirtualFunction,
+    /// Physical network card.
+    Physical,
+    /// Beyond this host: its own devices are clean.
+    Beyond,
+}
+
+/// What the fault of some causes depends on, beside the cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Circumstances {
+    /// The layer of the process that suffered.
+    pub emitter: Layer,
+    /// Reclaim or OOM was bound by a memory cgroup's limit.
+    pub memcg_bound: bool,
+    /// The block device is a virtio or xen one.
+    pub paravirtual_disk: bool,
+    /// The virtual machine's exit was an EPT or NPT violation.
+    pub nested_page_fault: bool,
+    /// Where the flow leaves; `None` where unknown.
+    pub slice: Option<Slice>,
+}
+
+impl Circumstances {
+    /// Nothing known but the layer of the process.
+    #[must_use]
+    pub const fn of(emitter: Layer) -> Self {
+        Self {
+            emitter,
+            memcg_bound: false,
+            paravirtual_disk: false,
+            nested_page_fault: false,
+            slice: None,
+        }
+    }
+}
+
+/// The fault of a cause; `None` for `unexplained`, and for a flow whose device is unknown.
+#[must_use]
+pub fn fault_of(cause: Cause, at: &Circumstances) -> Option<Fault> {
+    Some(match cause {
+        Cause::CpuThrottle | Cause::BlockThrottle | Cause::Conntrack => Fault::L3,
+        Cause::Runqueue | Cause::BlockQueue => Fault::Host,
+        Cause::Steal => Fault::L1,
+        Cause::KvmExit if at.nested_page_fault => Fault::L0,
+        Cause::KvmExit => Fault::L1,
+        Cause::MemoryReclaim | Cause::OomKill if at.memcg_bound => Fault::L3,
+        Cause::MemoryReclaim | Cause::OomKill => Fault::Host,
+        Cause::BlockDevice if at.paravirtual_disk => Fault::L2,
+        Cause::BlockDevice => Fault::Host,
+        Cause::TcpConnect | Cause::TcpRtt | Cause::TcpRetransmit | Cause::NetDrop => {
+            match at.slice? {
+                Slice::Container => Fault::L3,
+                Slice::Paravirtual => Fault::L2,
+                Slice::Vmm => Fault::L1,
+                Slice::VirtualFunction => Fault::L0,
+                Slice::Physical => Fault::Host,
+                Slice::Beyond => Fault::Network,
+            }
+        }
+        Cause::Virtqueue => Fault::L2,
+        Cause::SeccompDenied if at.emitter == Layer::Container => Fault::L3,
+        Cause::SeccompDenied => Fault::L4,
+        Cause::LockWait | Cause::Sleep | Cause::OnCpu => Fault::App,
+        Cause::SocketWait | Cause::Downstream => Fault::Downstream,
+        Cause::Unexplained => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_the_design() {
+        let host = Circumstances::of(Layer::HardwareAssist);
+        let container = Circumstances::of(Layer::Container);
+        let sandbox = Circumstances::of(Layer::Sandbox);
+        let memcg = Circumstances {
+            memcg_bound: true,
+            ..container
+        };
+        let virtio = Circumstances {
+            paravirtual_disk: true,
+            ..container
+        };
+        let npt = Circumstances {
+            nested_page_fault: true,
+            ..host
+        };
+        let through = |slice| Circumstances {
+            slice: Some(slice),
+            ..container
+        };
+        let table = [
+            (Cause::CpuThrottle, host, Some(Fault::L3)),
+            (Cause::CpuThrottle, container, Some(Fault::L3)),
+            (Cause::Runqueue, container, Some(Fault::Host)),
+            (Cause::Steal, container, Some(Fault::L1)),
+            (Cause::KvmExit, host, Some(Fault::L1)),
+            (Cause::KvmExit, npt, Some(Fault::L0)),
+            (Cause::MemoryReclaim, memcg, Some(Fault::L3)),
+            (Cause::MemoryReclaim, container, Some(Fault::Host)),
+            (Cause::OomKill, memcg, Some(Fault::L3)),
+            (Cause::OomKill, host, Some(Fault::Host)),
+            (Cause::BlockThrottle, container, Some(Fault::L3)),
+            (Cause::BlockQueue, container, Some(Fault::Host)),
+            (Cause::BlockDevice, virtio, Some(Fault::L2)),
+            (Cause::BlockDevice, container, Some(Fault::Host)),
+            (
+                Cause::TcpConnect,
+                through(Slice::Container),
+                Some(Fault::L3),
+            ),
+            (Cause::TcpRtt, through(Slice::Paravirtual), Some(Fault::L2)),
+            (Cause::TcpRetransmit, through(Slice::Vmm), Some(Fault::L1)),
+            (
+                Cause::NetDrop,
+                through(Slice::VirtualFunction),
+                Some(Fault::L0),
+            ),
+            (Cause::NetDrop, through(Slice::Physical), Some(Fault::Host)),
+            (
+                Cause::TcpRetransmit,
+                through(Slice::Beyond),
+                Some(Fault::Network),
+            ),
+            (Cause::TcpRtt, container, None),
+            (Cause::Virtqueue, host, Some(Fault::L2)),
+            (Cause::Conntrack, container, Some(Fault::L3)),
+            (Cause::SeccompDenied, sandbox, Some(Fault::L4)),
+            (Cause::SeccompDenied, container, Some(Fault::L3)),
+            (Cause::SeccompDenied, host, Some(Fault::L4)),
+            (Cause::LockWait, container, Some(Fault::App)),
+            (Cause::Sleep, container, Some(Fault::App)),
+            (Cause::SocketWait, container, Some(Fault::Downstream)),
+            (Cause::OnCpu, container, Some(Fault::App)),
+            (Cause::Downstream, container, Some(Fault::Downstream)),
+            (Cause::Unexplained, container, None),
+        ];
+        for (cause, at, fault) in table {
+            assert_eq!(fault_of(cause, &at), fault, "{cause} at {at:?}");
+        }
+        for cause in Cause::ALL {
+            assert!(
+                table.iter().any(|(c, ..)| c == cause),
+                "{cause} is not in the table"
+            );
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Splits a span's time by cause: one sweep over the boundaries of its children and of the
+//! delays that overlap it, `O((n + m) log (n + m))`.
+//!
+//! Each instant is counted once, for the cause that stands first in [`PRECEDENCE`]:
+//!
+//! 1. `downstream`: an instant in a child span is the child's to explain, not the span's.
+//! 2. What holds a thread by decree (a kill, the CPU quota, io.max, the memory limit, a
+//!    filter): nothing that happens meanwhile would have helped.
+//! 3. What a network path or a device does; the device before its queue, as a queue is
+//!    long because the device is busy.
+//! 4. The hypervisor, then the queue for a CPU.
+//! 5. `on_cpu`: somebody in the process makes progress.
+//! 6. Voluntary waits last: in a process with many threads some idle one always waits for
+//!    a lock, a socket or a timer, and must not hide that another one runs. (Of a single
+//!    thread, running and waiting never overlap, so there the order is of no matter.)
+//!
+//! What none of them covers is `unexplained`. The parts add up to the self time exactly:
+//! they are the lengths of disjoint pieces that cover it.
+//!
+//! Steal: the hypervisor stretches what it interrupts. Of a piece of `runqueue` or
+//! `on_cpu`, the part that was stolen from its CPU in that time becomes `steal`. Where
+//! several threads wait at once, the CPU is that of the one that began last.
+
+use crate::{verdict::Split, vocabulary::Cause};
+
+/// Which cause an instant counts for, first match.
+pub const PRECEDENCE: [Cause; 22] = [
+    Cause::Downstream,
+    Cause::OomKill,
+    Cause::CpuThrottle,
+    Cause::BlockThrottle,
+    Cause::MemoryReclaim,
+    Cause::SeccompDenied,
+    Cause::Virtqueue,
+    Cause::NetDrop,
+    Cause::Conntrack,
+    Cause::TcpRetransmit,
+    Cause::BlockDevice,
+    Cause::BlockQueue,
+    Cause::TcpConnect,
+    Cause::TcpRtt,
+    Cause::KvmExit,
+    Cause::Steal,
+    Cause::Runqueue,
+    Cause::OnCpu,
+    Cause::LockWait,
+    Cause::SocketWait,
+    Cause::Sleep,
+    Cause::Unexplained,
+];
+
+/// A cause's place in [`PRECEDENCE`].
+const fn rank(cause: Cause) -> usize {
+    let mut at = 0;
+    while at < PRECEDENCE.len() {
+        if PRECEDENCE[at] as u8 == cause as u8 {
+            return at;
+        }
+        at += 1;
+    }
+    UNEXPLAINED
+}
+
+const DOWNSTREAM: usize = 0;
+const UNEXPLAINED: usize = PRECEDENCE.len() - 1;
+
+/// A stretch of a span's self time, in nanoseconds from the span's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The mechanism.
+    pub cause: Cause,
+    /// First nanosecond.
+    pub start: u64,
+    /// One past the last nanosecond.
+    pub end: u64,
+    /// How much of it the cause takes: all, except where steal takes a part.
+    pub cause_ns: u64,
+}
+
+/// The sweep, with its buffers kept from span to span.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    duration: u64,
+    boundaries: Vec<Boundary>,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Boundary {
+    at: u64,
+    /// Closing sorts before opening.
+    opens: bool,
+    rank: u8,
+    cpu: u16,
+}
+
+impl Sweep {
+    /// Starts with a span of `duration` nanoseconds.
+    pub fn begin(&mut self, duration: u64) {
+        self.duration = duration;
+        self.boundaries.clear();
+        self.pieces.clear();
+    }
+
+    /// Adds a child's interval, in nanoseconds from the span's start; clipped to the span.
+    pub fn child(&mut self, start: i128, end: i128) {
+        self.interval(DOWNSTREAM, 0, start, end);
+    }
+
+    /// Adds a delay, likewise.
+    pub fn delay(&mut self, cause: Cause, cpu: u16, start: i128, end: i128) {
+        self.interval(rank(cause), cpu, start, end);
+    }
+
+    /// Splits. `stolen(cpu, start, end)` says how much of that stretch (nanoseconds from
+    /// the span's start) the hypervisor took from the CPU.
+    pub fn run(&mut self, stolen: impl Fn(u16, u64, u64) -> u64) -> Split {
+        self.boundaries.sort_unstable();
+        let mut totals = [0u64; PRECEDENCE.len()];
+        let mut open = [0u32; PRECEDENCE.len()];
+        let mut cpu_of = [0u16; PRECEDENCE.len()];
+        let mut open_mask = 1u32 << UNEXPLAINED;
+        let mut at = 0;
+        let mut next = 0;
+        while at < self.duration {
+            while let Some(boundary) = self.boundaries.get(next).filter(|b| b.at <= at) {
+                let rank = usize::from(boundary.rank);
+                if boundary.opens {
+                    open[rank] += 1;
+                    open_mask |= 1 << rank;
+                    cpu_of[rank] = boundary.cpu;
+                } else {
+                    open[rank] -= 1;
+                    if open[rank] == 0 {
+                        open_mask &= !(1 << rank);
+                    }
+                }
+                next += 1;
+            }
+            let end = self.boundaries.get(next).map_or(self.duration, |b| b.at);
+            let rank = open_mask.trailing_zeros() as usize;
+            self.stretch(rank, cpu_of[rank], at, end, &stolen, &mut totals);
+            at = end;
+        }
+        let parts = PRECEDENCE
+            .into_iter()
+            .zip(totals)
+            .skip(1)
+            .filter(|(_, ns)| *ns > 0);
+        Split {
+            self_time_ns: self.duration - totals[DOWNSTREAM],
+            parts: parts.collect(),
+            downstream_ns: totals[DOWNSTREAM],
+        }
+    }
+
+    /// After [`Sweep::run`]: the pieces of delays, in order of time (`on_cpu`, `downstream`
+    /// and `unexplained` are not among them).
+    #[must_use]
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    fn interval(&mut self, rank: usize, cpu: u16, start: i128, end: i128) {
+        let duration = i128::from(self.duration);
+        let (start, end) = (
+            start.clamp(0, duration) as u64,
+            end.clamp(0, duration) as u64,
+        );
+        if start < end {
+            let rank = rank as u8;
+            self.boundaries.push(Boundary {
+                at: start,
+                opens: true,
+                rank,
+                cpu,
+            });
+            self.boundaries.push(Boundary {
+                at: end,
+                opens: false,
+                rank,
+                cpu,
+            });
+        }
+    }
+
+    fn stretch(
+        &mut self,
+        rank: usize,
+        cpu: u16,
+        start: u64,
+        end: u64,
+        stolen: &impl Fn(u16, u64, u64) -> u64,
+        totals: &mut [u64; PRECEDENCE.len()],
+    ) {
+        let length = end - start;
+        let cause = PRECEDENCE[rank];
+        let steal_ns = match cause {
+            Cause::Runqueue | Cause::OnCpu => stolen(cpu, start, end).min(length),
+            _ => 0,
+        };
+        totals[rank] += length - steal_ns;
+        totals[const { rank_of_steal() }] += steal_ns;
+        if matches!(cause, Cause::Downstream | Cause::Unexplained) {
+            return;
+        }
+        if cause != Cause::OnCpu && length > steal_ns {
+            self.piece(cause, start, end, length - steal_ns);
+        }
+        if steal_ns > 0 {
+            self.piece(Cause::Steal, start, end, steal_ns);
+        }
+    }
+
+    /// Adds a piece, to the one before when that touches it and is of the same cause.
+    fn piece(&mut self, cause: Cause, start: u64, end: u64, cause_ns: u64) {
+        if let Some(last) = self.pieces.last_mut()
+            && last.cause == cause
+            && last.end == start
+        {
+            last.end = end;
+            last.cause_ns += cause_ns;
+        } else {
+            self.pieces.push(Piece {
+                cause,
+                start,
+                end,
+                cause_ns,
+            });
+        }
+    }
+}
+
+const fn rank_of_steal() -> usize {
+    rank(Cause::Steal)
+}
+
+#[cfg(test)]
+mod tests;

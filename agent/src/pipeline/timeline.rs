@@ -1,0 +1,329 @@
+//! What each process lost time to, recently: delay intervals by process, with a second way
+//! in by cgroup, and the steal samples of each CPU.
+//!
+//! Bounds. An interval takes 24 bytes; at most [`TimelineConfig::max_intervals`] are kept
+//! (1 Mi by default: 24 MB, up to 48 MB while rings grow by doubling), of at most
+//! [`TimelineConfig::max_processes`]. What is older than the window goes first. When there
+//! still are too many, a process that has more than its part loses its oldest eighth, so
+//! that a noisy process costs a quiet one nothing; when none has, all lose the oldest eighth
+//! of the time. What was evicted before its time is counted.
+
+mod steal;
+mod track;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+pub use self::track::Entry;
+use self::{steal::StealLog, track::Track};
+use crate::{
+    event::{Delay, Limiter, Steal},
+    process::ProcessKey,
+    time::MonoNs,
+    vocabulary::Cause,
+};
+
+/// How much the timeline keeps.
+#[derive(Clone, Debug)]
+pub struct TimelineConfig {
+    /// Age at which an interval is forgotten.
+    pub window: Duration,
+    /// Most intervals kept, of all processes together.
+    pub max_intervals: usize,
+    /// Most processes kept.
+    pub max_processes: usize,
+}
+
+impl Default for TimelineConfig {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(120),
+            max_intervals: 1 << 20,
+            max_processes: 16_384,
+        }
+    }
+}
+
+/// Why an event was not kept, or not kept for the whole window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// It ends before it starts, or is empty.
+    Empty,
+    /// It ends after the present.
+    Future,
+    /// It ended before the window.
+    TooOld,
+    /// Its cause is not something that happens to a thread.
+    NotADelay,
+    /// A steal sample that overlaps one already taken of that CPU, or of an absurd CPU.
+    BadSteal,
+}
+
+impl Dropped {
+    /// The word for an interval that was kept and gave way before its time.
+    pub const EVICTED: &str = "timeline_full";
+
+    /// The word of the counter.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Future => "future",
+            Self::TooOld => "too_old",
+            Self::NotADelay => "not_a_delay",
+            Self::BadSteal => "bad_steal",
+        }
+    }
+}
+
+/// An event may end this much after the present (CPUs differ a little).
+const FUTURE_SLACK_NS: u64 = 1_000_000_000;
+
+/// A process with more than one in this many of all intervals is a noisy one.
+const NOISY: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Timeline {
+    config: TimelineConfig,
+    tracks: HashMap<ProcessKey, Track>,
+    by_cgroup: HashMap<u64, BTreeSet<ProcessKey>>,
+    steal: StealLog,
+    intervals: usize,
+    evicted: u64,
+}
+
+impl Timeline {
+    /// An empty one.
+    #[must_use]
+    pub fn new(config: TimelineConfig) -> Self {
+        Self {
+            config,
+            tracks: HashMap::new(),
+            by_cgroup: HashMap::new(),
+            steal: StealLog::default(),
+            intervals: 0,
+            evicted: 0,
+        }
+    }
+
+    /// Intervals kept.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.intervals
+    }
+
+    /// Whether none is kept.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.intervals == 0
+    }
+
+    /// Intervals evicted before their time since the last call.
+    pub fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// The time before which nothing is kept.
+    #[must_use]
+    pub fn horizon(&self, now: MonoNs) -> MonoNs {
+        let window = u64::try_from(self.config.window.as_nanos()).unwrap_or(u64::MAX);
+        MonoNs(now.0.saturating_sub(window))
+    }
+
+    /// Takes an interval.
+    ///
+    /// # Errors
+    /// [`Dropped`] if it cannot be kept; nothing has changed then.
+    pub fn add(&mut self, delay: &Delay, now: MonoNs) -> Result<(), Dropped> {
+        if matches!(delay.cause, Cause::Downstream | Cause::Unexplained) {
+            return Err(Dropped::NotADelay);
+        }
+        if delay.end <= delay.start {
+            return Err(Dropped::Empty);
+        }
+        if delay.end.0 > now.0.saturating_add(FUTURE_SLACK_NS) {
+            return Err(Dropped::Future);
+        }
+        let horizon = self.horizon(now);
+        if delay.end < horizon {
+            return Err(Dropped::TooOld);
+        }
+        self.make_room(delay.process, now);
+        let track = self.tracks.entry(delay.process).or_default();
+        if track.cgroup_id != delay.cgroup_id || track.is_empty() {
+            leave(&mut self.by_cgroup, track.cgroup_id, delay.process);
+            track.cgroup_id = delay.cgroup_id;
+            self.by_cgroup
+                .entry(delay.cgroup_id)
+                .or_default()
+                .insert(delay.process);
+        }
+        self.intervals -= track.expire(horizon);
+        track.insert(delay, horizon);
+        self.intervals += 1;
+        Ok(())
+    }
+
+    /// Takes a steal sample.
+    ///
+    /// # Errors
+    /// [`Dropped`] if it cannot be kept; nothing has changed then.
+    pub fn add_steal(&mut self, steal: &Steal, now: MonoNs) -> Result<(), Dropped> {
+        if steal.end <= steal.start {
+            return Err(Dropped::Empty);
+        }
+        if steal.end.0 > now.0.saturating_add(FUTURE_SLACK_NS) {
+            return Err(Dropped::Future);
+        }
+        let horizon = self.horizon(now);
+        self.steal.add(steal, horizon).ok_or(Dropped::BadSteal)
+    }
+
+    /// The part of `[start, end)` that the hypervisor took from `cpu`, each poll interval's
+    /// steal spread evenly over it.
+    #[must_use]
+    pub fn stolen_ns(&self, cpu: u16, start: u64, end: u64) -> u64 {
+        self.steal.stolen_ns(cpu, start, end)
+    }
+
+    /// Calls `f` with each interval of `process` that overlaps `[start, end)`.
+    pub fn of_process(&self, process: ProcessKey, start: MonoNs, end: MonoNs, f: &mut Visit<'_>) {
+        if let Some(track) = self.tracks.get(&process) {
+            track.overlapping(start.0, end.0, f);
+        }
+    }
+
+    /// Calls `f` with each interval of any process of the cgroup that overlaps `[start, end)`;
+    /// returns how many processes it has.
+    pub fn of_cgroup(
+        &self,
+        cgroup_id: u64,
+        start: MonoNs,
+        end: MonoNs,
+        f: &mut Visit<'_>,
+    ) -> usize {
+        let Some(members) = self.by_cgroup.get(&cgroup_id) else {
+            return 0;
+        };
+        for process in members {
+            self.of_process(*process, start, end, f);
+        }
+        members.len()
+    }
+
+    /// Forgets what is older than the window; call it every few seconds.
+    pub fn expire(&mut self, now: MonoNs) {
+        let horizon = self.horizon(now);
+        self.forget_before(horizon);
+        self.steal.expire(horizon);
+    }
+
+    /// Sees to it that one more interval, of this process, keeps the bounds.
+    fn make_room(&mut self, process: ProcessKey, now: MonoNs) {
+        if self.tracks.len() >= self.config.max_processes && !self.tracks.contains_key(&process) {
+            self.expire(now);
+            if self.tracks.len() >= self.config.max_processes {
+                self.evict_processes();
+            }
+        }
+        if self.intervals >= self.config.max_intervals {
+            self.expire(now);
+        }
+        while self.intervals >= self.config.max_intervals {
+            let largest = self
+                .tracks
+                .iter()
+                .max_by_key(|(key, track)| (track.len(), **key));
+            match largest.map(|(key, track)| (*key, track.len())) {
+                None => return,
+                Some((process, len)) if len >= self.intervals / NOISY => {
+                    self.evict_from(process, len.div_ceil(8));
+                }
+                Some(_) => self.evict_oldest(now),
+            }
+        }
+    }
+
+    /// Forgets the oldest `count` intervals of a process.
+    fn evict_from(&mut self, process: ProcessKey, count: usize) {
+        let Some(track) = self.tracks.get_mut(&process) else {
+            return;
+        };
+        let gone = track.evict_oldest(count);
+        self.intervals -= gone;
+        self.evicted += gone as u64;
+        if track.is_empty() {
+            leave(&mut self.by_cgroup, track.cgroup_id, process);
+            self.tracks.remove(&process);
+        }
+    }
+
+    /// Forgets the oldest eighth of the time kept, of all processes.
+    fn evict_oldest(&mut self, now: MonoNs) {
+        let oldest = self
+            .tracks
+            .values()
+            .map(Track::first_end)
+            .min()
+            .unwrap_or(now.0);
+        let cutoff = oldest + (now.0.saturating_sub(oldest) / 8).max(1);
+        let before = self.intervals;
+        self.forget_before(MonoNs(cutoff));
+        self.evicted += (before - self.intervals) as u64;
+    }
+
+    fn forget_before(&mut self, horizon: MonoNs) {
+        let Self {
+            tracks,
+            by_cgroup,
+            intervals,
+            ..
+        } = self;
+        tracks.retain(|process, track| {
+            *intervals -= track.expire(horizon);
+            let keep = !track.is_empty();
+            if !keep {
+                leave(by_cgroup, track.cgroup_id, *process);
+            }
+            keep
+        });
+    }
+
+    /// Forgets the eighth of the processes that have been quiet for longest: many at once,
+    /// so that a host that forks without end pays little for each.
+    fn evict_processes(&mut self) {
+        let mut by_age: Vec<(u64, ProcessKey)> = self
+            .tracks
+            .iter()
+            .map(|(key, track)| (track.last_end(), *key))
+            .collect();
+        let count = by_age.len().div_ceil(8);
+        by_age.sort_unstable();
+        for (_, process) in by_age.into_iter().take(count) {
+            if let Some(track) = self.tracks.remove(&process) {
+                self.intervals -= track.len();
+                self.evicted += track.len() as u64;
+                leave(&mut self.by_cgroup, track.cgroup_id, process);
+            }
+        }
+    }
+}
+
+/// What a query calls: the interval, and for `cpu_throttle` the cgroup whose quota it was.
+pub type Visit<'a> = dyn FnMut(&Entry, Option<&Arc<Limiter>>) + 'a;
+
+fn leave(by_cgroup: &mut HashMap<u64, BTreeSet<ProcessKey>>, cgroup_id: u64, process: ProcessKey) {
+    if let Some(members) = by_cgroup.get_mut(&cgroup_id) {
+        members.remove(&process);
+        if members.is_empty() {
+            by_cgroup.remove(&cgroup_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

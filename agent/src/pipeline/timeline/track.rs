@@ -1,0 +1,179 @@
+//! The intervals of one process, ordered by their end so that a query is a binary search
+//! and a walk over little more than what overlaps.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::Visit;
+use crate::{
+    event::{Delay, Limiter},
+    vocabulary::Cause,
+};
+
+/// One interval, compact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// First nanosecond, monotonic.
+    pub start: u64,
+    /// One past the last nanosecond, monotonic.
+    pub end: u64,
+    /// Thread id as the host sees it.
+    pub tid: u32,
+    /// CPU on which it ended.
+    pub cpu: u16,
+    /// The mechanism.
+    pub cause: Cause,
+    /// Index into the track's limiters, [`NO_LIMITER`] for none.
+    limiter: u8,
+}
+
+const _: () = assert!(
+    size_of::<Entry>() == 24,
+    "the bound of the timeline counts on it"
+);
+
+const NO_LIMITER: u8 = u8::MAX;
+/// Intervals up to this length are kept apart from longer ones: a walk must look at what
+/// ended up to one longest interval after the span, and this keeps that short.
+const SHORT_NS: u64 = 64_000_000;
+
+/// A ring in order of `end`.
+#[derive(Debug, Default)]
+struct Ring {
+    entries: VecDeque<Entry>,
+    longest_ns: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Track {
+    short: Ring,
+    long: Ring,
+    /// `(limiter, end of the last interval that names it)`.
+    limiters: Vec<(Arc<Limiter>, u64)>,
+    pub(super) cgroup_id: u64,
+}
+
+impl Track {
+    pub(super) fn len(&self) -> usize {
+        self.short.entries.len() + self.long.entries.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn first_end(&self) -> u64 {
+        let end = |ring: &Ring| ring.entries.front().map_or(u64::MAX, |e| e.end);
+        end(&self.short).min(end(&self.long))
+    }
+
+    pub(super) fn last_end(&self) -> u64 {
+        let end = |ring: &Ring| ring.entries.back().map_or(0, |e| e.end);
+        end(&self.short).max(end(&self.long))
+    }
+
+    pub(super) fn insert(&mut self, delay: &Delay, horizon: crate::time::MonoNs) {
+        let (start, end) = (delay.start.0, delay.end.0);
+        let limiter = match &delay.limiter {
+            Some(limiter) => self.limiter_index(limiter, end, horizon.0),
+            None => NO_LIMITER,
+        };
+        let ring = if end - start <= SHORT_NS {
+            &mut self.short
+        } else {
+            &mut self.long
+        };
+        ring.insert(Entry {
+            start,
+            end,
+            tid: delay.tid,
+            cpu: u16::try_from(delay.cpu).unwrap_or(u16::MAX),
+            cause: delay.cause,
+            limiter,
+        });
+    }
+
+    /// Forgets what ended before `horizon`; returns how many.
+    pub(super) fn expire(&mut self, horizon: crate::time::MonoNs) -> usize {
+        self.short.expire(horizon.0) + self.long.expire(horizon.0)
+    }
+
+    /// Forgets about `count` of the oldest; returns how many.
+    pub(super) fn evict_oldest(&mut self, count: usize) -> usize {
+        let mut gone = 0;
+        while gone < count {
+            let oldest = |ring: &Ring| ring.entries.front().map_or(u64::MAX, |e| e.end);
+            let ring = if oldest(&self.short) <= oldest(&self.long) {
+                &mut self.short
+            } else {
+                &mut self.long
+            };
+            if ring.entries.pop_front().is_none() {
+                break;
+            }
+            gone += 1;
+        }
+        gone
+    }
+
+    pub(super) fn overlapping(&self, start: u64, end: u64, f: &mut Visit<'_>) {
+        for ring in [&self.short, &self.long] {
+            let first = ring.entries.partition_point(|e| e.end <= start);
+            let last_end = end.saturating_add(ring.longest_ns);
+            for entry in ring.entries.range(first..).take_while(|e| e.end < last_end) {
+                if entry.start < end {
+                    let limiter = self.limiters.get(usize::from(entry.limiter));
+                    f(entry, limiter.map(|(limiter, _)| limiter));
+                }
+            }
+        }
+    }
+
+    /// The index of a limiter, put in the place of one that no kept interval names any
+    /// more; [`NO_LIMITER`] when all places are taken (254 changes of a quota in a window).
+    fn limiter_index(&mut self, limiter: &Arc<Limiter>, end: u64, horizon: u64) -> u8 {
+        let same =
+            |(known, _): &(Arc<Limiter>, u64)| Arc::ptr_eq(known, limiter) || **known == **limiter;
+        if let Some(at) = self.limiters.iter().position(same) {
+            self.limiters[at].1 = self.limiters[at].1.max(end);
+            return at as u8;
+        }
+        let fresh = (Arc::clone(limiter), end);
+        if let Some(at) = self.limiters.iter().position(|(_, last)| *last < horizon) {
+            self.limiters[at] = fresh;
+            return at as u8;
+        }
+        if self.limiters.len() >= usize::from(NO_LIMITER) {
+            return NO_LIMITER;
+        }
+        self.limiters.push(fresh);
+        (self.limiters.len() - 1) as u8
+    }
+}
+
+impl Ring {
+    fn insert(&mut self, entry: Entry) {
+        self.longest_ns = self.longest_ns.max(entry.end - entry.start);
+        if self.entries.back().is_none_or(|last| last.end <= entry.end) {
+            self.entries.push_back(entry);
+        } else {
+            // Another CPU's buffer was read first: near the end, so few entries move.
+            let at = self.entries.partition_point(|e| e.end <= entry.end);
+            self.entries.insert(at, entry);
+        }
+    }
+
+    fn expire(&mut self, horizon: u64) -> usize {
+        let before = self.entries.len();
+        while self.entries.front().is_some_and(|e| e.end < horizon) {
+            self.entries.pop_front();
+        }
+        if self.entries.is_empty() {
+            self.longest_ns = 0;
+        }
+        if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+        before - self.entries.len()
+    }
+}

@@ -1,0 +1,97 @@
+//! Between receiver and pipeline: finds the process, takes the bytes from the budget, and
+//! only then acknowledges.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc::UnboundedSender};
+
+use crate::{
+    forward::{ForwardHandle, Outgoing},
+    join::{Joiner, Sender},
+    metrics::{AgentMetrics, Reason},
+    otlp::{Connection, Intake, Refusal, Signal},
+    span::{SpanBatch, SpanView},
+};
+
+/// What the receivers share; see the module's head.
+#[derive(Clone)]
+pub struct SpanIntake {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    joiner: Arc<Joiner>,
+    budget: Arc<Semaphore>,
+    /// Unbounded as a channel; what is in it is bounded by `budget`.
+    pipeline: UnboundedSender<SpanBatch>,
+    forward: Option<ForwardHandle>,
+    stopping: AtomicBool,
+    metrics: AgentMetrics,
+}
+
+/// How long a sender is told to wait when the budget is used up.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl SpanIntake {
+    /// An intake that hands batches to `pipeline` and other signals to `forward`.
+    #[must_use]
+    pub fn new(
+        joiner: Arc<Joiner>,
+        budget: Arc<Semaphore>,
+        pipeline: UnboundedSender<SpanBatch>,
+        forward: Option<ForwardHandle>,
+        metrics: AgentMetrics,
+    ) -> Self {
+        let stopping = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { joiner, budget, pipeline, forward, stopping, metrics }) }
+    }
+
+    /// From now on everything is refused with "try again": the agent is stopping.
+    pub fn stop(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+    }
+
+    fn permit(&self, bytes: usize) -> Result<tokio::sync::OwnedSemaphorePermit, Refusal> {
+        if self.inner.stopping.load(Ordering::Acquire) {
+            return Err(Refusal::Stopping);
+        }
+        // At least one, so that even empty requests are bounded in number.
+        let bytes = u32::try_from(bytes.max(1)).unwrap_or(u32::MAX);
+        Arc::clone(&self.inner.budget)
+            .try_acquire_many_owned(bytes)
+            .map_err(|_| Refusal::Busy { retry_after: RETRY_AFTER })
+    }
+}
+
+impl Intake for SpanIntake {
+    type Sender = Sender;
+
+    fn connected(&self, connection: Connection) -> Arc<Sender> {
+        self.inner.joiner.connected(connection)
+    }
+
+    async fn traces(&self, sender: &Arc<Sender>, mut batch: SpanBatch) -> Result<(), Refusal> {
+        // The views cost memory too while the batch is held.
+        let held = batch.payload.len() + batch.spans.len() * size_of::<SpanView>();
+        batch.permit = Some(self.permit(held)?);
+        for spans in &mut batch.resources {
+            spans.joined = self.inner.joiner.resolve(sender, &spans.resource).await;
+        }
+        self.inner.pipeline.send(batch).map_err(|_| Refusal::Stopping)
+    }
+
+    async fn pass_through(&self, signal: Signal, payload: Bytes) -> Result<(), Refusal> {
+        let forward = self.inner.forward.as_ref().ok_or(Refusal::NoDownstream)?;
+        let permit = self.permit(payload.len())?;
+        forward.enqueue(Outgoing { signal, payload, items: 0, permit: Some(permit) });
+        self.inner.metrics.passed_through.inc();
+        Ok(())
+    }
+}
