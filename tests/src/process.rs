@@ -3,14 +3,13 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::FileExt as _, process::CommandExt as _},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
-use tempfile::TempDir;
 
 use crate::{cgroup::Cgroup, wait};
 
@@ -19,7 +18,8 @@ use crate::{cgroup::Cgroup, wait};
 pub struct Process {
     name: String,
     child: Child,
-    dir: TempDir,
+    /// Has no name: nothing is left of it, however the owner ends.
+    log: File,
 }
 
 impl Process {
@@ -36,8 +36,7 @@ impl Process {
         command: &mut Command,
         cgroup: Option<&Cgroup>,
     ) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("isostack-").tempdir()?;
-        let log = File::create(dir.path().join("log"))?;
+        let log = tempfile::tempfile().context("a file for the output")?;
         let procs = cgroup
             .map(|cgroup| fs::OpenOptions::new().write(true).open(cgroup.procs()))
             .transpose()
@@ -45,7 +44,9 @@ impl Process {
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log);
+            .stderr(log.try_clone()?)
+            // Ctrl-C is for the owner, who ends its children in order.
+            .process_group(0);
         let enter = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             match &procs {
@@ -62,7 +63,7 @@ impl Process {
         Ok(Self {
             name: name.to_owned(),
             child,
-            dir,
+            log,
         })
     }
 
@@ -75,9 +76,13 @@ impl Process {
     /// Everything it has printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        fs::read(self.dir.path().join("log"))
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        let length = self.log.metadata().map_or(0, |meta| meta.len());
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+        // At an offset: the children share the file's position.
+        match self.log.read_exact_at(&mut bytes, 0) {
+            Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) => format!("(its output cannot be read: {error})"),
+        }
     }
 
     /// Waits for a complete line of output that contains `needle`.

@@ -127,6 +127,12 @@ impl Service {
         })
     }
 
+    /// The URL of a request that takes this much CPU time.
+    #[must_use]
+    pub fn url(&self, cpu_ms: u64) -> String {
+        format!("http://{}{}", self.address, self.language.path(cpu_ms))
+    }
+
     /// Sends one request that takes this much CPU time; the answer names its trace.
     ///
     /// # Errors

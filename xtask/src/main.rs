@@ -1,12 +1,68 @@
-//! The project's chores.
+//! The project's chores. Each installs what it needs and says so.
 
+mod demo;
+mod dist;
 mod ebpf;
+mod setup;
+mod test;
 
-fn main() -> anyhow::Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["ebpf"] => ebpf::run(false),
-        ["ebpf", "--check"] => ebpf::run(true),
-        _ => anyhow::bail!("usage: cargo xtask ebpf [--check]"),
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::setup::Purpose;
+
+/// A command was used without the privilege it needs (`EX_NOPERM`).
+const EXIT_NO_PRIVILEGE: u8 = 77;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's chores", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show a slow request being localised, on this machine, until Ctrl-C.
+    Demo(demo::Args),
+    /// Set up what is missing and run every check and test.
+    Test(test::Args),
+    /// Only install what the other commands need.
+    Setup {
+        /// What for.
+        #[arg(value_enum, default_value_t = Purpose::Test)]
+        purpose: Purpose,
+    },
+    /// Build the eBPF object that is committed beside its source.
+    Ebpf {
+        /// Only prove that the committed object is what the source builds to.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the static release binary and say how big it is.
+    Dist,
+    /// Build the container image (an OCI archive), without a container engine.
+    Image(dist::ImageArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Setup { purpose } => setup::run(purpose),
+        Command::Ebpf { check } => ebpf::run(check),
+        Command::Dist => dist::dist().map(drop),
+        Command::Image(args) => dist::image(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            match error.downcast_ref::<setup::NoPrivilege>() {
+                Some(_) => EXIT_NO_PRIVILEGE.into(),
+                None => ExitCode::FAILURE,
+            }
+        }
     }
 }

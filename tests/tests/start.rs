@@ -1,0 +1,191 @@
+//! How the agent starts, refuses to start, and stops.
+
+use std::{
+    io::Write as _,
+    net::TcpListener,
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::Context as _;
+use harness::{
+    agent::Agent,
+    artifact, http,
+    jaeger::Jaeger,
+    service::{Language, Service},
+};
+
+fn run(wrapper: &[&str], flags: &[&str]) -> anyhow::Result<Output> {
+    let mut words: Vec<&std::ffi::OsStr> = wrapper.iter().map(AsRef::as_ref).collect();
+    let agent = artifact::program("isostack-agent")?;
+    words.push(agent.as_ref());
+    words.extend(flags.iter().map(std::ffi::OsStr::new));
+    Command::new(words[0])
+        .args(&words[1..])
+        .output()
+        .context("cannot run")
+}
+
+fn refusal(wrapper: &[&str], flags: &[&str], code: i32) -> anyhow::Result<String> {
+    let output = run(wrapper, flags)?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{flags:?}: {said}");
+    assert!(
+        output.stdout.is_empty(),
+        "logs belong to stderr: {output:?}"
+    );
+    Ok(said)
+}
+
+#[test]
+fn a_wrong_flag_is_answered_with_the_nearest() -> anyhow::Result<()> {
+    let said = refusal(&[], &["--export-endpont", "http://127.0.0.1:1"], 64)?;
+    assert!(said.contains("--export-endpoint"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn wrong_values_are_refused_before_anything_starts() -> anyhow::Result<()> {
+    for (flag, value) in [
+        ("--sensors", "cpuu"),
+        ("--settle", "fast"),
+        ("--http-listen", "nowhere"),
+        ("--export-endpoint", "ftp://127.0.0.1"),
+        ("--export-protocol", "carrier-pigeon"),
+    ] {
+        let said = refusal(&[], &[flag, value], 64)?;
+        assert!(said.contains(value), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_wrong_key_in_the_file_is_answered_with_the_nearest() -> anyhow::Result<()> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    writeln!(file, "setle = \"1s\"")?;
+    let path = file.path().to_str().context("path")?;
+    let said = refusal(&[], &["--config", path], 64)?;
+    assert!(said.contains("settle"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn without_privilege_it_says_what_to_do() -> anyhow::Result<()> {
+    // The program's folder may be closed to others: drop the capabilities, not the user.
+    let said = refusal(
+        &[
+            "setpriv",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--no-new-privs",
+            "--",
+        ],
+        &["--http-listen", "127.0.0.1:0"],
+        77,
+    )?;
+    assert!(said.contains("root") || said.contains("CAP_BPF"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_holder() -> anyhow::Result<()> {
+    let held = TcpListener::bind("127.0.0.1:0")?;
+    let address = held.local_addr()?.to_string();
+    let flags = [
+        "--http-listen",
+        "127.0.0.1:0",
+        "--otlp-grpc-listen",
+        &address,
+        "--otlp-http-listen",
+        "127.0.0.1:0",
+    ];
+    let output = run(&[], &flags)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(&address), "{said}");
+    assert!(said.contains(&std::process::id().to_string()), "{said}");
+    Ok(())
+}
+
+#[test]
+fn starts_without_configuration_and_shows_itself() -> anyhow::Result<()> {
+    let agent = Agent::start(&[])?;
+    for path in ["/", "/metrics", "/healthz", "/readyz"] {
+        let answer = http::get(&agent.url(path))?;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+    for path in ["host", "sensors", "verdicts", "spans"] {
+        agent.api(&format!("/api/v1/{path}"))?;
+    }
+    let sensors = agent.api("/api/v1/sensors")?.to_string();
+    assert!(sensors.contains("\"cpu\""), "{sensors}");
+    Ok(())
+}
+
+#[test]
+fn metrics_pass_promtool() -> anyhow::Result<()> {
+    let agent = Agent::start(&[])?;
+    let service = Service::start(
+        Language::Rust,
+        "svc",
+        &format!("http://{}", agent.otlp_grpc),
+        None,
+    )?;
+    service.request(5)?;
+    harness::wait::until("received spans", harness::wait::PATIENCE, || {
+        let page = http::get(&agent.url("/metrics")).ok()?.body;
+        page.contains("isostack_span_duration_seconds_bucket")
+            .then_some(())
+    })?;
+    let page = http::get(&agent.url("/metrics"))?.body;
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    promtool
+        .stdin
+        .take()
+        .context("stdin")?
+        .write_all(page.as_bytes())?;
+    let output = promtool.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{page}");
+    Ok(())
+}
+
+#[test]
+fn a_stop_delivers_what_is_there() -> anyhow::Result<()> {
+    let jaeger = Jaeger::start()?;
+    // Spans would wait an hour: only the stop can deliver them.
+    let flags = ["--export-endpoint", &jaeger.otlp_grpc(), "--settle", "1h"];
+    let mut agent = Agent::start(&flags)?;
+    let endpoint = format!("http://{}", agent.otlp_grpc);
+    let mut service = Service::start(Language::Rust, "svc", &endpoint, None)?;
+    let trace = service.trace_of_request(5)?;
+    service.process.terminate()?; // sends its spans and is answered
+    assert!(jaeger.trace(&trace)?.is_empty());
+    let status = agent.process.terminate()?;
+    assert!(status.success(), "{status}: {}", agent.process.output());
+    jaeger.wait_for_trace(&trace, 3)?;
+    Ok(())
+}
+
+#[test]
+fn a_stop_says_what_it_could_not_deliver() -> anyhow::Result<()> {
+    // A port that answers nobody: bound, never accepted from.
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let endpoint = format!("http://{}", silent.local_addr()?);
+    let mut agent = Agent::start(&["--export-endpoint", &endpoint, "--drain-timeout", "1s"])?;
+    let to = format!("http://{}", agent.otlp_grpc);
+    let mut service = Service::start(Language::Rust, "svc", &to, None)?;
+    service.request(5)?;
+    service.process.terminate()?;
+    let status = agent.process.terminate()?;
+    let said = agent.process.output();
+    assert!(
+        said.contains("3 spans") || said.contains("spans=3"),
+        "{status}: {said}"
+    );
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Everything that must hold, in one run; a failing suite does not keep the others from
+//! running.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail};
+use harness::artifact;
+
+use crate::setup::{self, Purpose};
+
+/// Flags of `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run only the suites whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// What came out of a suite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+struct Suite {
+    name: &'static str,
+    command: Command,
+}
+
+/// Runs every suite.
+///
+/// # Errors
+/// When the machine cannot be set up or a suite failed.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    setup::need_root("cargo xtask test (it loads eBPF programs and makes cgroups)")?;
+    setup::run(Purpose::Test)?;
+    match std::env::var_os("KUBECONFIG") {
+        Some(path) => println!("Kubernetes tests run against {}", path.display()),
+        None => println!("Kubernetes tests are skipped: KUBECONFIG is not set"),
+    }
+    let mut total = Count::default();
+    let mut lines = Vec::new();
+    for mut suite in suites()? {
+        if args
+            .only
+            .as_ref()
+            .is_some_and(|only| !suite.name.contains(only.as_str()))
+        {
+            continue;
+        }
+        let began = Instant::now();
+        println!("\n=== {}", suite.name);
+        let count = run_suite(&mut suite.command)?;
+        lines.push(format!(
+            "{:<24} {:>5} passed {:>3} failed {:>6.0} s",
+            suite.name,
+            count.passed,
+            count.failed,
+            began.elapsed().as_secs_f64()
+        ));
+        total.passed += count.passed;
+        total.failed += count.failed;
+    }
+    println!(
+        "\n{}\n\n{} passed, {} failed",
+        lines.join("\n"),
+        total.passed,
+        total.failed
+    );
+    if total.failed > 0 {
+        bail!("{} failed", total.failed);
+    }
+    Ok(())
+}
+
+fn suites() -> anyhow::Result<Vec<Suite>> {
+    let deny = setup::cargo_deny()?;
+    let mut deny_all = Command::new(&deny);
+    deny_all.args(["check", "licenses", "bans", "sources"]);
+    let own = std::env::current_exe().context("own path")?;
+    let mut ebpf = Command::new(own);
+    ebpf.args(["ebpf", "--check"]);
+    let not_here = [
+        "--workspace",
+        "--exclude",
+        "agent-ebpf",
+        "--exclude",
+        "isostack-tests",
+    ];
+    let units = [&["test", "--no-fail-fast"], &not_here[..]].concat();
+    Ok(vec![
+        suite("format", cargo(["fmt", "--all", "--check"])),
+        suite(
+            "lints",
+            cargo(["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+        ),
+        suite("licences, bans, sources", deny_all),
+        suite("committed eBPF object", ebpf),
+        suite("unit tests", cargo(units)),
+        // One at a time: they measure CPU time that they would take from each other.
+        suite(
+            "end-to-end tests",
+            cargo([
+                "test",
+                "--no-fail-fast",
+                "-p",
+                "isostack-tests",
+                "--",
+                "--test-threads=1",
+            ]),
+        ),
+    ])
+}
+
+const fn suite(name: &'static str, command: Command) -> Suite {
+    Suite { name, command }
+}
+
+fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(args);
+    command
+}
+
+/// Runs a suite, passes its output on, and counts the test runner's closing lines; a suite
+/// that is no test runner counts as one.
+fn run_suite(command: &mut Command) -> anyhow::Result<Count> {
+    let name = command.get_program().display().to_string();
+    let mut child = command
+        .current_dir(artifact::root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {name}"))?;
+    let mut count = Count::default();
+    if let Some(output) = child.stdout.take() {
+        let mut screen = std::io::stdout();
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line?;
+            screen.write_all(&line)?;
+            screen.write_all(b"\n")?;
+            let closing = closing_line(&String::from_utf8_lossy(&line)).unwrap_or_default();
+            count.passed += closing.passed;
+            count.failed += closing.failed;
+        }
+    }
+    let ok = child.wait()?.success();
+    match (ok, count) {
+        (
+            true,
+            Count {
+                passed: 0,
+                failed: 0,
+            },
+        ) => count.passed = 1,
+        (false, Count { failed: 0, .. }) => count.failed = 1,
+        _ => {}
+    }
+    Ok(count)
+}
+
+/// `test result: ok. 12 passed; 0 failed; ...`
+fn closing_line(line: &str) -> Option<Count> {
+    let (_, rest) = line.split_once("test result: ")?;
+    let (_, counts) = rest.split_once(". ")?;
+    let number = |word: &str| {
+        let part = counts.split("; ").find(|part| part.ends_with(word))?;
+        part.split(' ').next()?.parse().ok()
+    };
+    Some(Count {
+        passed: number(" passed")?,
+        failed: number(" failed")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_what_the_runner_says() {
+        let line =
+            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(
+            closing_line(line),
+            Some(Count {
+                passed: 12,
+                failed: 3
+            })
+        );
+        assert_eq!(closing_line("running 12 tests"), None);
+    }
+
+    #[test]
+    fn a_suite_that_fails_without_a_closing_line_is_one_failure() -> anyhow::Result<()> {
+        assert_eq!(
+            run_suite(&mut Command::new("false"))?,
+            Count {
+                passed: 0,
+                failed: 1
+            }
+        );
+        assert_eq!(
+            run_suite(&mut Command::new("true"))?,
+            Count {
+                passed: 1,
+                failed: 0
+            }
+        );
+        Ok(())
+    }
+}
