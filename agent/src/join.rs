@@ -5,8 +5,6 @@
 //! exists here; they never make a process the sender of what it cannot have sent.
 
 mod decide;
-#[cfg(test)]
-mod tests;
 
 use std::{
     fmt,
@@ -54,7 +52,7 @@ impl JoinConfig {
 }
 
 /// Searches that run at the same time; the rest queue.
-const PARALLEL_SEARCHES: usize = 2;
+const PARALLEL_SEARCHES: usize = 8;
 /// Resources remembered for one connection.
 const MAX_RESOURCES: usize = 64;
 /// Distinct services counted for one connection; more than one means a collector.

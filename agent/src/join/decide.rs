@@ -18,7 +18,7 @@ use crate::{
     workload::Workload,
 };
 
-/// Executables (or their beginnings) of programs that pass on other programs' spans.
+/// Executables (`otelcol` also stands for `otelcol-contrib`) of programs that pass on other programs' spans.
 const PROXIES: &[&str] = &[
     "otelcol",
     "otelcontribcol",
@@ -33,9 +33,6 @@ const PROXIES: &[&str] = &[
     "jaeger",
     "tempo",
     "telegraf",
-    "haproxy",
-    "nginx",
-    "traefik",
     "istio-proxy",
     "linkerd2-proxy",
     "pilot-agent",
@@ -262,9 +259,7 @@ impl Judge<'_> {
         let dir = ProcDir::new(self.identifier.roots(), identity.process.pid);
         let exe = dir.exe().unwrap_or_default();
         let name = exe.rsplit('/').next().unwrap_or_default();
-        PROXIES
-            .iter()
-            .any(|proxy| name.starts_with(proxy) || identity.comm.starts_with(proxy))
+        [name, &*identity.comm].into_iter().any(is_proxy_name)
     }
 
     /// Whether the resource names a container or pod that this is not.
@@ -276,6 +271,14 @@ impl Judge<'_> {
             || (container::is_id(&resource.container_id)
                 && differs(&resource.container_id, &workload.container_id))
     }
+}
+
+/// `otelcol`, `otelcol-contrib`, `jaeger_linux`, but not `temporal`.
+fn is_proxy_name(name: &str) -> bool {
+    PROXIES.iter().any(|proxy| {
+        name.strip_prefix(proxy)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.']))
+    })
 }
 
 /// Whether all are in one cgroup that is not the root.
@@ -328,4 +331,80 @@ fn with_names(identity: SharedIdentity, resource: &Resource) -> SharedIdentity {
         }
     }
     Arc::new(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collectors_by_name() {
+        for name in [
+            "otelcol",
+            "otelcol-contrib",
+            "jaeger-all-in-one",
+            "envoy",
+            "alloy",
+        ] {
+            assert!(is_proxy_name(name), "{name}");
+        }
+        for name in ["temporal", "alloydb", "vectordb", "sshd", "java", ""] {
+            assert!(!is_proxy_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_resource_names_a_container_but_never_renames_it() {
+        let identity = |pod_uid: &str, pod: &str| {
+            Arc::new(crate::process::Identity {
+                process: ProcessKey {
+                    pid: 1,
+                    start_ticks: 1,
+                },
+                comm: String::new(),
+                cgroup_id: 1,
+                cgroup_path: String::new(),
+                workload: Workload {
+                    pod_uid: pod_uid.into(),
+                    pod: pod.into(),
+                    ..Workload::default()
+                },
+                stack: crate::stack::Stack::default(),
+            })
+        };
+        let claim = |pod_uid: &str, pod: &str| Resource {
+            pod_uid: pod_uid.into(),
+            pod: pod.into(),
+            namespace: "shop".into(),
+            ..Resource::default()
+        };
+        let names = |identity, claim: Resource| {
+            let workload = &with_names(identity, &claim).workload;
+            (workload.namespace.clone(), workload.pod.clone())
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        let odd = format!("we\"ird\n\u{202e}{}", "x".repeat(4096));
+        assert_eq!(
+            names(identity("u", ""), claim("", &odd)),
+            pair("shop", &odd)
+        );
+        assert_eq!(
+            names(identity("u", ""), claim("u", "web")),
+            pair("shop", "web")
+        );
+        assert_eq!(names(identity("u", ""), claim("v", "web")), pair("", ""));
+        assert_eq!(
+            names(identity("u", "web"), claim("u", "db")),
+            pair("", "web")
+        );
+        assert_eq!(
+            names(identity("u", "web"), claim("u", "")),
+            pair("shop", "web")
+        );
+        assert_eq!(
+            names(identity("", ""), claim("", "web")),
+            pair("", ""),
+            "no container"
+        );
+    }
 }
