@@ -117,7 +117,20 @@ impl PeerFinder {
         }
         let list = self.namespaces.list(start, deadline);
         self.in_list(&list, local, peer, deadline)
-            .unwrap_or(Peer::Remote)
+            .unwrap_or_else(|| self.without_socket(local.ip(), peer.ip()))
+    }
+
+    /// No such socket (any more): from here all the same, if the address is.
+    fn without_socket(&self, local: IpAddr, peer: IpAddr) -> Peer {
+        let hinted = self.hints.lock().get(&peer).unwrap_or_default();
+        let seen_here = hinted
+            .iter()
+            .any(|pid| ProcDir::new(&self.roots, *pid).stat().is_ok());
+        if peer.is_loopback() || peer == local || seen_here {
+            Peer::Vanished
+        } else {
+            Peer::Remote
+        }
     }
 
     /// `None` when none of these namespaces has the sender's socket.

@@ -219,6 +219,36 @@ async fn a_batch_is_joined_after_its_sender_ended() {
     assert_eq!(process(&joined), expected);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_closed_at_once_is_joined_by_what_is_provable() {
+    let lab = lab();
+    let server = Server::on("127.0.0.1:0");
+    let to = server.address();
+    let again = format!(
+        "exec 4<>/dev/tcp/{}/{}; exec 4>&-; echo; read",
+        to.ip(),
+        to.port()
+    );
+    let mut child = start("bash", &["-c", &connecting(to, &again)]);
+    let (_stream, first) = server.accept();
+    let (_stream, second) = server.accept();
+    child.line();
+    let resource = of_pid(child.pid());
+    let joined = lab.join(&second, resource.clone()).await;
+    assert_eq!(
+        process(&joined),
+        (None, Confidence::Host),
+        "a pid alone proves nothing"
+    );
+    let expected = (Some(key(child.pid())), Confidence::Process);
+    assert_eq!(process(&lab.join(&first, resource.clone()).await), expected);
+    assert_eq!(process(&lab.join(&second, resource).await), expected);
+    let joined = lab.join(&second, of_pid(child.pid() + 1)).await;
+    assert_eq!(process(&joined), (None, Confidence::Host));
+    let joined = lab.join(&second, shop()).await;
+    assert_eq!(process(&joined), (None, Confidence::Host));
+}
+
 /// Makes the kernel hand out `pid` next; others on the machine may be faster.
 fn start_as(pid: u32, script: &str) -> Option<Running> {
     for _ in 0..200 {
