@@ -1,5 +1,6 @@
 //! Real connections, namespaces, containers and pid reuse; needs root, bash, iproute2,
-//! util-linux, runc and a static busybox. Everything made is taken away again, on failure too.
+//! iptables, util-linux, runc and a static busybox. Everything made is taken away again, on
+//! failure too.
 
 #![expect(
     clippy::unwrap_used,

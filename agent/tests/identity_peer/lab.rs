@@ -131,6 +131,38 @@ impl Net {
         ip(&["-n", name, "link", "set", inner, "up"]);
         net
     }
+
+    /// Sends what goes to `service` to the host's end instead, as kube-proxy does.
+    pub fn translate(&self, service: &str) {
+        let name = &*self.name;
+        ip(&[
+            "-n",
+            name,
+            "route",
+            "add",
+            "default",
+            "via",
+            &self.host_address,
+        ]);
+        ip(&[
+            "netns",
+            "exec",
+            name,
+            "iptables",
+            "-t",
+            "nat",
+            "-A",
+            "OUTPUT",
+            "-d",
+            service,
+            "-p",
+            "tcp",
+            "-j",
+            "DNAT",
+            "--to-destination",
+            &self.host_address,
+        ]);
+    }
 }
 
 impl Drop for Net {

@@ -65,6 +65,21 @@ fn a_process_in_namespaces_of_its_own_behind_a_veth_pair() {
 }
 
 #[test]
+fn a_sender_that_connected_to_a_service_address() {
+    let net = Net::new();
+    net.translate("203.0.113.5");
+    let server = Server::on(&format!("{}:0", net.host_address));
+    let mut service = server.address();
+    service.set_ip("203.0.113.5".parse().unwrap());
+    let script = connecting(service, "read");
+    let child = start("ip", &["netns", "exec", &net.name, "bash", "-c", &script]);
+    let (_stream, connection) = server.accept();
+    // `ip netns exec` becomes the command.
+    let expected = Peer::Local(vec![key(child.pid())]);
+    assert_eq!(finder().find(&connection), expected);
+}
+
+#[test]
 fn forked_workers_share_the_connection() {
     let server = Server::on("127.0.0.1:0");
     let script = connecting(server.address(), "sleep 600 & sleep 600 & echo; read");
