@@ -5,8 +5,7 @@
 //! exists here; they never make a process the sender of what it cannot have sent.
 
 mod decide;
-#[cfg(test)]
-mod tests;
+mod sighting;
 
 use std::{
     fmt,
@@ -18,11 +17,14 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-use self::decide::{Decision, Question, decide};
+use self::{
+    decide::{ContainerIndex, Decision, Question, decide},
+    sighting::Sighting,
+};
 use crate::{
     host::{
         identify::{Identifier, cache::Generations},
-        peer::{Peer, PeerFinder},
+        peer::PeerFinder,
     },
     otlp::Connection,
     process::ProcessKey,
@@ -54,7 +56,7 @@ impl JoinConfig {
 }
 
 /// Searches that run at the same time; the rest queue.
-const PARALLEL_SEARCHES: usize = 2;
+const PARALLEL_SEARCHES: usize = 8;
 /// Resources remembered for one connection.
 const MAX_RESOURCES: usize = 64;
 /// Distinct services counted for one connection; more than one means a collector.
@@ -89,6 +91,7 @@ struct Shared {
     identifier: Arc<Identifier>,
     finder: PeerFinder,
     config: JoinConfig,
+    containers: ContainerIndex,
     searches: Arc<Semaphore>,
     recent: Mutex<Generations<RecentKey, ProcessKey>>,
     announced: Mutex<Generations<ProcessKey, ()>>,
@@ -108,7 +111,7 @@ impl fmt::Debug for Joiner {
 pub struct Sender {
     connection: Connection,
     /// `None` until the search has ended.
-    peer: watch::Receiver<Option<Peer>>,
+    peer: watch::Receiver<Option<Arc<Sighting>>>,
     state: Mutex<SenderState>,
 }
 
@@ -150,6 +153,7 @@ impl Joiner {
                 finder: PeerFinder::new(identifier.roots().clone(), config.search_budget),
                 identifier,
                 config,
+                containers: ContainerIndex::default(),
                 searches: Arc::new(Semaphore::new(PARALLEL_SEARCHES)),
                 recent: Mutex::new(Generations::new(MAX_RECENT)),
                 announced: Mutex::new(Generations::new(MAX_RECENT)),
@@ -171,7 +175,7 @@ impl Joiner {
         })
     }
 
-    fn search(&self, connection: Connection, found: watch::Sender<Option<Peer>>) {
+    fn search(&self, connection: Connection, found: watch::Sender<Option<Arc<Sighting>>>) {
         let shared = self.shared.clone();
         tokio::spawn(async move {
             let Ok(permit) = shared.searches.clone().acquire_owned().await else {
@@ -183,12 +187,13 @@ impl Joiner {
             }
             let search = tokio::task::spawn_blocking(move || {
                 let peer = shared.finder.find(&connection);
+                tracing::debug!(?peer, "Looked for a sender's process");
+                let sighting = Sighting::new(&shared.identifier, peer);
                 drop(permit);
-                peer
+                sighting
             });
-            let peer = search.await.unwrap_or(Peer::Vanished);
-            tracing::debug!(?peer, "Looked for a sender's process");
-            found.send_replace(Some(peer));
+            let sighting = search.await.unwrap_or(Sighting::nothing());
+            found.send_replace(Some(Arc::new(sighting)));
         });
     }
 
@@ -203,11 +208,11 @@ impl Joiner {
             }
             state.services.len()
         };
-        let (peer, settled) = self.peer(sender).await;
+        let (sighting, settled) = self.sighting(sender).await;
         let question = Question {
             connection: sender.connection.clone(),
             resource: resource.clone(),
-            peer,
+            sighting,
             several_services: services > 1,
         };
         let shared = self.shared.clone();
@@ -228,13 +233,17 @@ impl Joiner {
     }
 
     /// What the search found, and whether it has ended.
-    async fn peer(&self, sender: &Sender) -> (Peer, bool) {
+    async fn sighting(&self, sender: &Sender) -> (Arc<Sighting>, bool) {
         let mut peer = sender.peer.clone();
         let found = tokio::time::timeout(self.shared.config.wait, peer.wait_for(Option::is_some));
-        match found.await {
-            Ok(Ok(found)) => (found.clone().unwrap_or(Peer::Vanished), true),
+        let found = match found.await {
+            Ok(Ok(found)) => found.clone(),
             // The search was given up, or takes too long.
-            Ok(Err(_)) | Err(_) => (Peer::Vanished, false),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        match found {
+            Some(sighting) => (sighting, true),
+            None => (Arc::new(Sighting::nothing()), false),
         }
     }
 }
@@ -286,7 +295,13 @@ impl Shared {
         let Decision {
             identity,
             confidence,
-        } = decide(&self.identifier, &self.config.node_name, question, recent);
+        } = decide(
+            &self.identifier,
+            &self.containers,
+            &self.config.node_name,
+            question,
+            recent,
+        );
         if let Some(identity) = &identity
             && confidence == Confidence::Process
         {

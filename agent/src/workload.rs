@@ -50,10 +50,45 @@ impl Workload {
         } else {
             &self.pod
         };
-        match (self.namespace.as_str(), pod.as_str()) {
-            ("", "") => container.to_owned(),
-            ("", pod) => format!("{pod}/{container}"),
-            (namespace, pod) => format!("{namespace}/{pod}/{container}"),
-        }
+        [&*self.namespace, pod, container]
+            .into_iter()
+            .filter(|name| !name.is_empty())
+            .collect::<Vec<_>>()
+            .join("/")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_calls_it() {
+        let names = |namespace: &str, pod: &str, container: &str, process: &str| {
+            let workload = Workload {
+                namespace: namespace.into(),
+                pod: pod.into(),
+                pod_uid: if pod.is_empty() { "" } else { "uid" }.into(),
+                container: container.into(),
+                process: process.into(),
+                ..Workload::default()
+            };
+            workload.display_name()
+        };
+        assert_eq!(names("shop", "web-0", "http", "java"), "shop/web-0/http");
+        assert_eq!(
+            names("shop", "web-0", "", ""),
+            "shop/web-0",
+            "the pod's own group"
+        );
+        assert_eq!(names("", "", "", "java"), "java");
+        let by_id = Workload {
+            pod_uid: "uid".into(),
+            container_id: "0123456789abcdef".into(),
+            unit: "in.service".into(),
+            ..Workload::default()
+        };
+        assert_eq!(by_id.display_name(), "uid/0123456789ab");
+        assert_eq!(Workload::default().display_name(), "");
     }
 }

@@ -1,5 +1,10 @@
 //! Frozen hosts in, stacks and workloads out: needs no privilege and no particular machine.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, helpers included"
+)]
+
 use std::path::Path;
 
 use isostack_agent::{

@@ -19,7 +19,7 @@ use crate::{
         cgroup::Cgroups,
         kubelet_logs::KubeletLogs,
         platform::{HostFacts, host_root},
-        proc::{self, ProcDir, ProcError},
+        proc::{self, ProcDir, ProcError, Stat},
         roots::Roots,
     },
     metrics::AgentMetrics,
@@ -111,21 +111,29 @@ impl Identifier {
     /// Key and identity of the process that has this pid now.
     #[must_use]
     pub fn identify(&self, pid: u32) -> Option<SharedIdentity> {
-        let key = ProcDir::new(&self.roots, pid).key().ok()?;
-        self.identify_key(key)
+        let stat = ProcDir::new(&self.roots, pid).stat().ok()?;
+        self.identify_with(stat.key(pid), || Ok(stat))
     }
 
     /// The identity of this very process: from the cache even when it is gone, never that
     /// of another one with the same pid.
     #[must_use]
     pub fn identify_key(&self, key: ProcessKey) -> Option<SharedIdentity> {
+        self.identify_with(key, || ProcDir::new(&self.roots, key.pid).stat())
+    }
+
+    fn identify_with(
+        &self,
+        key: ProcessKey,
+        stat: impl FnOnce() -> Result<Stat, ProcError>,
+    ) -> Option<SharedIdentity> {
         let known = self.processes.lock().get(&key);
         if let Some((identity, at)) = &known
             && at.elapsed() < PROCESS_LIFETIME
         {
             return Some(identity.clone());
         }
-        match self.look_up(key) {
+        match stat().and_then(|stat| self.look_up(key, stat)) {
             Ok(identity) => {
                 let identity = match known {
                     Some((known, _)) if *known == identity => known,
@@ -144,8 +152,8 @@ impl Identifier {
     /// # Errors
     /// There is no such process or it cannot be read.
     pub fn look_up_pid(&self, pid: u32) -> Result<SharedIdentity, ProcError> {
-        let key = ProcDir::new(&self.roots, pid).key()?;
-        Ok(Arc::new(self.look_up(key)?))
+        let stat = ProcDir::new(&self.roots, pid).stat()?;
+        Ok(Arc::new(self.look_up(stat.key(pid), stat)?))
     }
 
     /// Who is behind a kernel event: the process, or when it went away before it was ever
@@ -264,15 +272,18 @@ impl Identifier {
         }
     }
 
-    fn look_up(&self, key: ProcessKey) -> Result<Identity, ProcError> {
+    /// The facts are this process's only if the pid was its own before (`stat`) and after.
+    fn look_up(&self, key: ProcessKey, stat: Stat) -> Result<Identity, ProcError> {
         let dir = ProcDir::new(&self.roots, key.pid);
         let gone = || ProcError::Gone {
             pid: key.pid,
             procfs: self.roots.procfs.display().to_string(),
         };
-        let (facts, stat) = self.process_facts(key.pid)?;
-        // The facts are this process's only if the pid was its own before and after.
-        if stat.start_ticks != key.start_ticks || dir.key()? != key {
+        if stat.key(key.pid) != key {
+            return Err(gone());
+        }
+        let facts = self.process_facts(key.pid, stat)?;
+        if dir.key()? != key {
             return Err(gone());
         }
         Ok(Identity {
@@ -292,10 +303,13 @@ impl Identifier {
         let process = (path != "/")
             .then(|| self.cgroups.processes(path).into_iter().next())
             .flatten()
-            .and_then(|pid| self.process_facts(pid).ok())
-            .filter(|(facts, _)| facts.cgroup_path == path);
+            .and_then(|pid| {
+                let stat = ProcDir::new(&self.roots, pid).stat().ok()?;
+                self.process_facts(pid, stat).ok()
+            })
+            .filter(|facts| facts.cgroup_path == path);
         match process {
-            Some((facts, _)) => facts,
+            Some(facts) => facts,
             None => ProcessFacts {
                 cgroup_id,
                 cgroup_path: path.to_owned(),

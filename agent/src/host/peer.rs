@@ -105,30 +105,51 @@ impl PeerFinder {
     }
 
     fn tcp(&self, local: SocketAddr, peer: SocketAddr) -> Peer {
-        let deadline = Instant::now() + self.budget;
-        let mut last = Peer::Remote;
-        // A second look with a fresh list: the sender may be younger than the first one.
-        for fresh in [false, true] {
-            let (list, was_fresh) = self.namespaces.list(fresh);
-            let Some((socket, namespace)) = self.socket(&list, local, peer, deadline) else {
-                if was_fresh {
-                    return last;
-                }
-                continue;
-            };
-            let holders = self.holders(socket.inode, namespace, peer.ip(), deadline);
-            if !holders.is_empty() {
-                let pids = holders.iter().map(|key| key.pid);
-                let pids = pids.take(MAX_PIDS_PER_HINT).collect();
-                self.hints.lock().insert(peer.ip(), pids);
-                return Peer::Local(holders);
-            }
-            last = Peer::Vanished;
-            if was_fresh {
-                return last;
-            }
+        let start = Instant::now();
+        let deadline = start + self.budget;
+        // The last list usually has the sender; if not, it may be younger than the list.
+        let found = self
+            .namespaces
+            .known()
+            .and_then(|list| self.in_list(&list, local, peer, deadline));
+        if let Some(found @ Peer::Local(_)) = found {
+            return found;
         }
-        last
+        let list = self.namespaces.list(start, deadline);
+        self.in_list(&list, local, peer, deadline)
+            .unwrap_or_else(|| self.without_socket(local.ip(), peer.ip()))
+    }
+
+    /// No such socket (any more): from here all the same, if the address is.
+    fn without_socket(&self, local: IpAddr, peer: IpAddr) -> Peer {
+        let hinted = self.hints.lock().get(&peer).unwrap_or_default();
+        let seen_here = hinted
+            .iter()
+            .any(|pid| ProcDir::new(&self.roots, *pid).stat().is_ok());
+        if peer.is_loopback() || peer == local || seen_here {
+            Peer::Vanished
+        } else {
+            Peer::Remote
+        }
+    }
+
+    /// `None` when none of these namespaces has the sender's socket.
+    fn in_list(
+        &self,
+        list: &[Namespace],
+        local: SocketAddr,
+        peer: SocketAddr,
+        deadline: Instant,
+    ) -> Option<Peer> {
+        let (socket, namespace) = self.socket(list, local, peer, deadline)?;
+        let holders = self.holders(socket.inode, namespace, peer.ip(), deadline);
+        if holders.is_empty() {
+            return Some(Peer::Vanished);
+        }
+        let pids = holders.iter().map(|key| key.pid);
+        let pids = pids.take(MAX_PIDS_PER_HINT).collect();
+        self.hints.lock().insert(peer.ip(), pids);
+        Some(Peer::Local(holders))
     }
 
     /// The sender's socket and the network namespace it is in.

@@ -32,8 +32,6 @@ pub struct Namespaces {
     pub mnt: Option<u64>,
     /// Process ids.
     pub pid: Option<u64>,
-    /// Network.
-    pub net: Option<u64>,
     /// Users.
     pub user: Option<u64>,
 }
@@ -45,7 +43,6 @@ impl Namespaces {
         Self {
             mnt: process.namespace("mnt"),
             pid: process.namespace("pid"),
-            net: process.namespace("net"),
             user: process.namespace("user"),
         }
     }

@@ -93,10 +93,7 @@ impl ProcDir {
     /// # Errors
     /// As [`ProcDir::stat`].
     pub fn key(&self) -> Result<ProcessKey, ProcError> {
-        Ok(ProcessKey {
-            pid: self.pid,
-            start_ticks: self.stat()?.start_ticks,
-        })
+        Ok(self.stat()?.key(self.pid))
     }
 
     /// `status`: pids in nested namespaces, seccomp mode, credentials.

@@ -4,7 +4,9 @@ mod container;
 
 use std::{net::IpAddr, sync::Arc};
 
+pub(super) use self::container::ContainerIndex;
 use self::container::Containers;
+use super::sighting::{Holder, Sighting};
 use crate::{
     host::{
         identify::Identifier,
@@ -18,7 +20,7 @@ use crate::{
     workload::Workload,
 };
 
-/// Executables (or their beginnings) of programs that pass on other programs' spans.
+/// Executables (`otelcol` also stands for `otelcol-contrib`) of programs that pass on other programs' spans.
 const PROXIES: &[&str] = &[
     "otelcol",
     "otelcontribcol",
@@ -33,9 +35,6 @@ const PROXIES: &[&str] = &[
     "jaeger",
     "tempo",
     "telegraf",
-    "haproxy",
-    "nginx",
-    "traefik",
     "istio-proxy",
     "linkerd2-proxy",
     "pilot-agent",
@@ -63,7 +62,7 @@ const MAX_RELATIVES: usize = 4096;
 pub(super) struct Question {
     pub connection: Connection,
     pub resource: Arc<Resource>,
-    pub peer: Peer,
+    pub sighting: Arc<Sighting>,
     /// Resources of more than one service came over this connection.
     pub several_services: bool,
 }
@@ -89,12 +88,14 @@ pub(super) struct Decision {
 /// (address, service, instance, pid) was joined to before.
 pub(super) fn decide(
     identifier: &Identifier,
+    index: &ContainerIndex,
     node_name: &str,
     question: &Question,
     recent: Option<ProcessKey>,
 ) -> Decision {
     let judge = Judge {
         identifier,
+        index,
         resource: &question.resource,
     };
     let found = judge
@@ -117,23 +118,18 @@ type Found = (SharedIdentity, Confidence);
 
 struct Judge<'a> {
     identifier: &'a Identifier,
+    index: &'a ContainerIndex,
     resource: &'a Resource,
 }
 
 impl Judge<'_> {
     /// Item 3 of the design: the process at the other end.
     fn by_connection(&self, question: &Question) -> Option<Found> {
-        let Peer::Local(holders) = &question.peer else {
-            return None;
-        };
-        let holders: Vec<SharedIdentity> = holders
-            .iter()
-            .filter_map(|key| self.identifier.identify_key(*key))
-            .collect();
+        let holders = &question.sighting.holders;
         let first = holders.first()?;
         if holders
             .iter()
-            .any(|holder| self.is_proxy(holder) || self.contradicts(&holder.workload))
+            .any(|holder| is_proxy(holder) || self.contradicts(&holder.identity.workload))
         {
             return None;
         }
@@ -142,39 +138,36 @@ impl Judge<'_> {
                 return None;
             }
             return match &holders[..] {
-                [only] => Some((only.clone(), Confidence::Process)),
+                [only] => Some((only.identity.clone(), Confidence::Process)),
                 // Forked workers share the socket: which one cannot be told, their group can.
-                _ => one_group(&holders).then(|| (first.clone(), Confidence::Container)),
+                _ => one_group(holders).then(|| (first.identity.clone(), Confidence::Container)),
             };
         };
         // Behind a collector in a container, everybody's pid is 1.
         if question.several_services && pid == 1 {
             return None;
         }
-        let named: Vec<&SharedIdentity> = holders
-            .iter()
-            .filter(|h| self.inner_pid(h) == Some(pid))
-            .collect();
-        if let [only] = named[..] {
-            return Some((only.clone(), Confidence::Process));
+        let mut named = holders.iter().filter(|h| h.inner_pid == Some(pid));
+        if let (Some(one), None) = (named.next(), named.next()) {
+            return Some((one.identity.clone(), Confidence::Process));
         }
         if question.several_services {
             return None;
         }
         // The program may state its pid as the host sees it.
-        if let Some(holder) = holders.iter().find(|h| h.process.pid == pid) {
-            return Some((holder.clone(), Confidence::Process));
+        if let Some(holder) = holders.iter().find(|h| h.identity.process.pid == pid) {
+            return Some((holder.identity.clone(), Confidence::Process));
         }
         holders.iter().find_map(|holder| self.relative(holder, pid))
     }
 
     /// The stated pid is not a holder's: a worker whose parent holds the connection, or a
     /// parent whose pid was read before the fork.
-    fn relative(&self, holder: &SharedIdentity, pid: u32) -> Option<Found> {
+    fn relative(&self, holder: &Holder, pid: u32) -> Option<Found> {
         let roots = self.identifier.roots();
-        let dir = ProcDir::new(roots, holder.process.pid);
-        let (namespace, exe) = (dir.namespace("pid")?, dir.exe()?);
-        let pids = match &*holder.cgroup_path {
+        let namespace = holder.pid_namespace?;
+        let sender = &holder.identity;
+        let pids = match &*sender.cgroup_path {
             "/" => proc::pids(roots),
             path => self.identifier.cgroups().processes(path),
         };
@@ -186,27 +179,30 @@ impl Judge<'_> {
                     .is_ok_and(|status| status.ns_pids.last() == Some(&pid))
         });
         let stated = same.next()?;
-        let stated_dir = ProcDir::new(roots, stated);
         // The same program, or it is a stranger that happens to have the number.
-        if stated_dir.exe()? != exe {
+        if ProcDir::new(roots, stated).exe()? != holder.exe {
             return None;
         }
-        if is_ancestor(self.identifier, stated, holder.process.pid) {
+        if is_ancestor(self.identifier, stated, sender.process.pid) {
             // The resource was made before the fork: the holder of the socket is the sender.
-            return Some((holder.clone(), Confidence::Process));
+            return Some((sender.clone(), Confidence::Process));
         }
         let identity = self.identifier.identify(stated)?;
-        (identity.cgroup_path == holder.cgroup_path).then_some((identity, Confidence::Process))
+        (identity.cgroup_path == sender.cgroup_path).then_some((identity, Confidence::Process))
     }
 
     /// Item 4: a container or pod that the resource names and that exists here.
     fn by_claim(&self, node_name: &str, question: &Question) -> Option<Found> {
         let resource = self.resource;
         let elsewhere = !resource.node.is_empty() && resource.node != node_name;
-        if question.peer == Peer::Remote && elsewhere {
+        if question.sighting.peer == Peer::Remote && elsewhere {
             return None;
         }
-        let containers = Containers::new(self.identifier);
+        let claims = [&resource.container_id, &resource.pod_uid, &resource.pod];
+        if claims.iter().all(|claim| claim.is_empty()) {
+            return None;
+        }
+        let containers = Containers::new(self.identifier, self.index.get(self.identifier));
         let paths = containers.named_by(resource)?;
         let processes = containers.processes(&paths);
         if let Some(pid) = resource.pid {
@@ -225,28 +221,24 @@ impl Judge<'_> {
     /// The connection was over before its process could be found: the process that the same
     /// sender was before, if it is provably still that.
     fn by_memory(&self, question: &Question, recent: ProcessKey) -> Option<Found> {
-        if question.peer != Peer::Vanished || question.several_services {
+        if question.sighting.peer != Peer::Vanished || question.several_services {
             return None;
         }
-        let dir = ProcDir::new(self.identifier.roots(), recent.pid);
-        if dir.key().ok()? != recent {
-            return None;
-        }
-        let identity = self.identifier.identify_key(recent)?;
-        if self.is_proxy(&identity) || self.contradicts(&identity.workload) {
+        let holder = Holder::look(self.identifier, recent)?;
+        if is_proxy(&holder) || self.contradicts(&holder.identity.workload) {
             return None;
         }
         // Its own address or its own stated pid must still point at it.
         match self.resource.pid {
             Some(pid) => {
-                let still = self.inner_pid(&identity) == Some(pid);
-                still.then_some((identity, Confidence::Process))
+                let still = holder.inner_pid == Some(pid);
+                still.then_some((holder.identity, Confidence::Process))
             }
             None => {
-                let own = proc::own_pid(self.identifier.roots())?;
-                let own = ProcDir::new(self.identifier.roots(), own).namespace("net")?;
-                let elsewhere = dir.namespace("net")? != own;
-                elsewhere.then_some((identity, Confidence::Container))
+                let roots = self.identifier.roots();
+                let own = ProcDir::new(roots, proc::own_pid(roots)?).namespace("net")?;
+                let its = ProcDir::new(roots, recent.pid).namespace("net")?;
+                (its != own).then_some((holder.identity, Confidence::Container))
             }
         }
     }
@@ -256,15 +248,6 @@ impl Judge<'_> {
         let dir = ProcDir::new(self.identifier.roots(), identity.process.pid);
         let pid = dir.status().ok()?.ns_pids.last().copied()?;
         (dir.key().ok()? == identity.process).then_some(pid)
-    }
-
-    fn is_proxy(&self, identity: &SharedIdentity) -> bool {
-        let dir = ProcDir::new(self.identifier.roots(), identity.process.pid);
-        let exe = dir.exe().unwrap_or_default();
-        let name = exe.rsplit('/').next().unwrap_or_default();
-        PROXIES
-            .iter()
-            .any(|proxy| name.starts_with(proxy) || identity.comm.starts_with(proxy))
     }
 
     /// Whether the resource names a container or pod that this is not.
@@ -278,11 +261,28 @@ impl Judge<'_> {
     }
 }
 
+/// `otelcol`, `otelcol-contrib`, `jaeger_linux`, but not `temporal`.
+fn is_proxy_name(name: &str) -> bool {
+    PROXIES.iter().any(|proxy| {
+        name.strip_prefix(proxy)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.']))
+    })
+}
+
 /// Whether all are in one cgroup that is not the root.
-fn one_group(holders: &[SharedIdentity]) -> bool {
-    holders
-        .iter()
-        .all(|h| h.cgroup_path == holders[0].cgroup_path && h.cgroup_path != "/")
+fn one_group(holders: &[Holder]) -> bool {
+    let mut paths = holders.iter().map(|h| &h.identity.cgroup_path);
+    let Some(first) = paths.next() else {
+        return false;
+    };
+    first != "/" && paths.all(|path| path == first)
+}
+
+fn is_proxy(holder: &Holder) -> bool {
+    let name = holder.exe.rsplit('/').next().unwrap_or_default();
+    [name, &*holder.identity.comm]
+        .into_iter()
+        .any(is_proxy_name)
 }
 
 fn is_ancestor(identifier: &Identifier, ancestor: u32, of: u32) -> bool {
@@ -328,4 +328,80 @@ fn with_names(identity: SharedIdentity, resource: &Resource) -> SharedIdentity {
         }
     }
     Arc::new(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collectors_by_name() {
+        for name in [
+            "otelcol",
+            "otelcol-contrib",
+            "jaeger-all-in-one",
+            "envoy",
+            "alloy",
+        ] {
+            assert!(is_proxy_name(name), "{name}");
+        }
+        for name in ["temporal", "alloydb", "vectordb", "sshd", "java", ""] {
+            assert!(!is_proxy_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_resource_names_a_container_but_never_renames_it() {
+        let identity = |pod_uid: &str, pod: &str| {
+            Arc::new(crate::process::Identity {
+                process: ProcessKey {
+                    pid: 1,
+                    start_ticks: 1,
+                },
+                comm: String::new(),
+                cgroup_id: 1,
+                cgroup_path: String::new(),
+                workload: Workload {
+                    pod_uid: pod_uid.into(),
+                    pod: pod.into(),
+                    ..Workload::default()
+                },
+                stack: crate::stack::Stack::default(),
+            })
+        };
+        let claim = |pod_uid: &str, pod: &str| Resource {
+            pod_uid: pod_uid.into(),
+            pod: pod.into(),
+            namespace: "shop".into(),
+            ..Resource::default()
+        };
+        let names = |identity, claim: Resource| {
+            let workload = &with_names(identity, &claim).workload;
+            (workload.namespace.clone(), workload.pod.clone())
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        let odd = format!("we\"ird\n\u{202e}{}", "x".repeat(4096));
+        assert_eq!(
+            names(identity("u", ""), claim("", &odd)),
+            pair("shop", &odd)
+        );
+        assert_eq!(
+            names(identity("u", ""), claim("u", "web")),
+            pair("shop", "web")
+        );
+        assert_eq!(names(identity("u", ""), claim("v", "web")), pair("", ""));
+        assert_eq!(
+            names(identity("u", "web"), claim("u", "db")),
+            pair("", "web")
+        );
+        assert_eq!(
+            names(identity("u", "web"), claim("u", "")),
+            pair("shop", "web")
+        );
+        assert_eq!(
+            names(identity("", ""), claim("", "web")),
+            pair("", ""),
+            "no container"
+        );
+    }
 }

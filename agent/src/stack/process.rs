@@ -2,8 +2,6 @@
 //! needed is in [`ProcessFacts`], so that frozen facts give the same answer anywhere.
 
 mod container;
-#[cfg(test)]
-mod tests;
 
 use serde::{Deserialize, Serialize};
 

@@ -25,15 +25,14 @@ const STATES: &[(&str, &str)] = &[
 ];
 
 impl Identifier {
-    /// Facts about the process with this pid now.
-    pub(super) fn process_facts(&self, pid: u32) -> Result<(ProcessFacts, Stat), ProcError> {
+    /// Facts about the process with this pid now, whose `stat` was read just before.
+    pub(super) fn process_facts(&self, pid: u32, stat: Stat) -> Result<ProcessFacts, ProcError> {
         let dir = ProcDir::new(&self.roots, pid);
-        let stat = dir.stat()?;
         let cgroup_path = self.cgroups.path_of(&dir.cgroups()?);
         let names = PathNames::parse(&cgroup_path);
         let mut facts = ProcessFacts {
             pid,
-            comm: stat.comm.clone(),
+            comm: stat.comm,
             exe: dir.exe().unwrap_or_default(),
             cgroup_id: self.cgroups.id_of(&cgroup_path),
             namespaces: Namespaces::read(&dir),
@@ -54,7 +53,7 @@ impl Identifier {
         if machine_monitor(facts.exe_name()).is_some() {
             facts.kvm_machine = dir.any_fd(|target| target == "anon_inode:kvm-vm");
         }
-        Ok((facts, stat))
+        Ok(facts)
     }
 
     fn ancestors(&self, first: u32) -> Vec<Ancestor> {

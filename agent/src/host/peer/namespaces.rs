@@ -36,7 +36,8 @@ pub(super) struct Namespaces {
 
 #[derive(Debug)]
 struct Listing {
-    made: Instant,
+    /// When reading it began.
+    began: Instant,
     /// What making it took: many connections from elsewhere must not keep a CPU busy.
     cost: Duration,
     list: Arc<Vec<Namespace>>,
@@ -55,28 +56,43 @@ impl Namespaces {
         ProcDir::new(&self.roots, proc::own_pid(&self.roots)?).namespace("net")
     }
 
-    /// The list, and whether it was made just now; `fresh` asks for that.
-    pub fn list(&self, fresh: bool) -> (Arc<Vec<Namespace>>, bool) {
-        let mut inner = self.inner.lock();
-        if let Some(known) = &*inner {
-            let lifetime = if fresh {
-                MIN_INTERVAL.max(known.cost * 10)
-            } else {
-                LIFETIME
+    /// The list, made at `since` or later; waits for its turn, but not beyond `deadline`:
+    /// then the last one must do.
+    pub fn list(&self, since: Instant, deadline: Instant) -> Arc<Vec<Namespace>> {
+        loop {
+            let wait = {
+                let mut inner = self.inner.lock();
+                let now = Instant::now();
+                let wait = match &*inner {
+                    Some(known) if known.began >= since || now >= deadline => {
+                        return known.list.clone();
+                    }
+                    Some(known) => MIN_INTERVAL
+                        .max(known.cost * 10)
+                        .saturating_sub(now.saturating_duration_since(known.began)),
+                    None => Duration::ZERO,
+                };
+                if wait.is_zero() {
+                    let list = Arc::new(self.read());
+                    *inner = Some(Listing {
+                        began: now,
+                        cost: now.elapsed(),
+                        list: list.clone(),
+                    });
+                    return list;
+                }
+                wait
             };
-            if known.made.elapsed() < lifetime {
-                return (known.list.clone(), fresh);
-            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            std::thread::sleep(wait.min(left));
         }
-        let start = Instant::now();
-        let list = Arc::new(self.read());
-        let made = Instant::now();
-        *inner = Some(Listing {
-            made,
-            cost: made - start,
-            list: list.clone(),
-        });
-        (list, true)
+    }
+
+    /// The last list, if it is not too old to be worth a look.
+    pub fn known(&self) -> Option<Arc<Vec<Namespace>>> {
+        let inner = self.inner.lock();
+        let known = inner.as_ref()?;
+        (known.began.elapsed() < LIFETIME).then(|| known.list.clone())
     }
 
     fn read(&self) -> Vec<Namespace> {

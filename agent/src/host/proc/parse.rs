@@ -1,5 +1,7 @@
 //! The forms of `stat`, `status` and `cgroup`.
 
+use crate::process::ProcessKey;
+
 /// What is used of `/proc/PID/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -33,6 +35,17 @@ impl Stat {
             ppid,
             start_ticks,
         })
+    }
+}
+
+impl Stat {
+    /// The key of the process whose `stat` this is.
+    #[must_use]
+    pub const fn key(&self, pid: u32) -> ProcessKey {
+        ProcessKey {
+            pid,
+            start_ticks: self.start_ticks,
+        }
     }
 }
 

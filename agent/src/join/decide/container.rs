@@ -1,6 +1,11 @@
 //! Containers that a resource names, among the cgroups of this host.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
 
 use crate::{
     host::identify::Identifier,
@@ -12,9 +17,37 @@ use crate::{
 /// Processes looked at in one container.
 const MAX_PROCESSES: usize = 1024;
 
+/// The cgroups that are containers, listed at most once in [`LIFETIME`].
+#[derive(Debug, Default)]
+pub(crate) struct ContainerIndex(Mutex<Option<(Instant, List)>>);
+
+type List = Arc<Vec<(Arc<str>, PathNames)>>;
+
+/// A list is good for this long: no longer than an answer without a process is kept.
+const LIFETIME: Duration = Duration::from_secs(1);
+
+impl ContainerIndex {
+    pub fn get(&self, identifier: &Identifier) -> List {
+        let mut list = self.0.lock();
+        if let Some((at, list)) = &*list
+            && at.elapsed() < LIFETIME
+        {
+            return list.clone();
+        }
+        let all = identifier.cgroups().all().into_iter();
+        let new: List = Arc::new(
+            all.map(|(_, path)| (path.clone(), PathNames::parse(&path)))
+                .filter(|(_, names)| names.kind == PathKind::Container)
+                .collect(),
+        );
+        *list = Some((Instant::now(), new.clone()));
+        new
+    }
+}
+
 pub(super) struct Containers<'a> {
     identifier: &'a Identifier,
-    all: Vec<(Arc<str>, PathNames)>,
+    all: List,
 }
 
 /// Whether it can be a container's id or its usual short form.
@@ -23,14 +56,7 @@ pub(super) fn is_id(text: &str) -> bool {
 }
 
 impl<'a> Containers<'a> {
-    pub fn new(identifier: &'a Identifier) -> Self {
-        let all = identifier
-            .cgroups()
-            .all()
-            .into_iter()
-            .map(|(_, path)| (path.clone(), PathNames::parse(&path)))
-            .filter(|(_, names)| names.kind == PathKind::Container)
-            .collect();
+    pub const fn new(identifier: &'a Identifier, all: List) -> Self {
         Self { identifier, all }
     }
 

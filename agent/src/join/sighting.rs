@@ -1,0 +1,63 @@
+//! What was seen at the other end of a connection, kept while the sender was alive: a batch
+//! may be joined after its sender ended.
+
+use crate::{
+    host::{identify::Identifier, peer::Peer, proc::ProcDir},
+    process::{ProcessKey, SharedIdentity},
+};
+
+/// The result of a search.
+#[derive(Debug)]
+pub(super) struct Sighting {
+    pub peer: Peer,
+    /// Those of a local peer's processes that could still be looked at.
+    pub holders: Vec<Holder>,
+}
+
+/// A process that holds the connection.
+#[derive(Clone, Debug)]
+pub(super) struct Holder {
+    pub identity: SharedIdentity,
+    /// Its pid in its own pid namespace.
+    pub inner_pid: Option<u32>,
+    pub pid_namespace: Option<u64>,
+    /// Target of its `exe` link.
+    pub exe: String,
+}
+
+impl Sighting {
+    /// Looks at the processes of a search's result.
+    pub fn new(identifier: &Identifier, peer: Peer) -> Self {
+        let holders = match &peer {
+            Peer::Local(keys) => keys
+                .iter()
+                .filter_map(|key| Holder::look(identifier, *key))
+                .collect(),
+            Peer::Vanished | Peer::Remote => Vec::new(),
+        };
+        Self { peer, holders }
+    }
+
+    /// Nothing is known.
+    pub const fn nothing() -> Self {
+        Self {
+            peer: Peer::Vanished,
+            holders: Vec::new(),
+        }
+    }
+}
+
+impl Holder {
+    /// `None` when the process is gone.
+    pub fn look(identifier: &Identifier, key: ProcessKey) -> Option<Self> {
+        let dir = ProcDir::new(identifier.roots(), key.pid);
+        let holder = Self {
+            identity: identifier.identify_key(key)?,
+            inner_pid: dir.status().ok()?.ns_pids.last().copied(),
+            pid_namespace: dir.namespace("pid"),
+            exe: dir.exe().unwrap_or_default(),
+        };
+        // All of it is of this process only if the pid still is.
+        (dir.key().ok()? == key).then_some(holder)
+    }
+}
