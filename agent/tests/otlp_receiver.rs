@@ -1,5 +1,7 @@
 //! The receiver against real senders, and against what real senders must never send.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "otlp_receiver/harness.rs"]
 mod harness;
 

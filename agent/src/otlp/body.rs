@@ -141,6 +141,8 @@ pub(super) fn gunzip(compressed: &[u8], limits: &Limits) -> Result<Held, BodyErr
         }
         permits.extend(limits.reserve(grown)?);
     }
+    // What is counted is the length: room to grow must not be kept for as long.
+    out.shrink_to_fit();
     Ok(Held {
         bytes: out.into(),
         _permits: permits,

@@ -12,6 +12,7 @@ use super::{
     wire::{Fields, Value, WireError, put_varint, varint_len},
 };
 use crate::{
+    process::SharedIdentity,
     span::{Joined, SpanBatch, SpanView},
     verdict::Judgement,
     vocabulary::Confidence,
@@ -42,6 +43,7 @@ pub fn enrich(batch: &SpanBatch, judgements: &[Judgement], options: &EnrichOptio
         options,
         scratch: Vec::new(),
         bases: HashMap::new(),
+        last_base: None,
         pieces: Vec::with_capacity(batch.spans.len() + 2 * batch.resources.len()),
         span: 0,
     };
@@ -59,14 +61,22 @@ enum Piece {
     Insert { at: usize, content: Range<usize> },
 }
 
+/// An identity, by its address (which the judgements keep alive), and the confidence.
+type BaseKey = (usize, Confidence);
+
+fn address(identity: &SharedIdentity) -> usize {
+    Arc::as_ptr(identity) as usize
+}
+
 struct Plan<'a> {
     batch: &'a SpanBatch,
     judgements: &'a [Judgement],
     options: &'a EnrichOptions,
     /// Encoded additions; pieces refer to parts of it.
     scratch: Vec<u8>,
-    /// The encoded first attributes, by identity (its address) and confidence.
-    bases: HashMap<(usize, Confidence), Range<usize>>,
+    /// The encoded first attributes, by what they are made from.
+    bases: HashMap<BaseKey, Range<usize>>,
+    last_base: Option<(BaseKey, Range<usize>)>,
     pieces: Vec<Piece>,
     /// Index of the next span.
     span: usize,
@@ -154,20 +164,13 @@ impl Plan<'_> {
     /// Adds the attributes at `at`, the end of the span; returns how many bytes.
     fn attributes(&mut self, judgement: &Judgement, at: usize) -> usize {
         let joined = &judgement.joined;
-        let identity = joined
-            .identity
-            .as_ref()
-            .map_or(0, |i| Arc::as_ptr(i) as usize);
-        let (scratch, node) = (&mut self.scratch, &self.options.node);
-        let base = self
-            .bases
-            .entry((identity, joined.confidence))
-            .or_insert_with(|| {
-                let start = scratch.len();
-                put_base(scratch, joined, node);
-                start..scratch.len()
-            })
-            .clone();
+        let identity = joined.identity.as_ref();
+        let key = (identity.map_or(0, address), joined.confidence);
+        let base = match &self.last_base {
+            // Most batches come from one process.
+            Some((last, base)) if *last == key => base.clone(),
+            _ => self.base(key, joined),
+        };
         let mut added = self.insert(at, base);
         if let Some(verdict) = &judgement.verdict {
             let start = self.scratch.len();
@@ -175,6 +178,18 @@ impl Plan<'_> {
             added += self.insert(at, start..self.scratch.len());
         }
         added
+    }
+
+    /// The encoded first attributes of `joined`, made once.
+    fn base(&mut self, key: BaseKey, joined: &Joined) -> Range<usize> {
+        let (scratch, node) = (&mut self.scratch, &self.options.node);
+        let base = self.bases.entry(key).or_insert_with(|| {
+            let start = scratch.len();
+            put_base(scratch, joined, node);
+            start..scratch.len()
+        });
+        self.last_base = Some((key, base.clone()));
+        base.clone()
     }
 
     fn insert(&mut self, at: usize, content: Range<usize>) -> usize {

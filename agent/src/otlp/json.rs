@@ -33,6 +33,7 @@ pub fn to_protobuf(signal: Signal, json: &[u8]) -> Result<Bytes, Malformed> {
     .deserialize(&mut deserializer)
     .and_then(|()| deserializer.end())
     .map_err(|error| Malformed::Json(error.to_string()))?;
+    out.shrink_to_fit();
     Ok(out.into())
 }
 

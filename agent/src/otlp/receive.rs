@@ -7,7 +7,7 @@
 //! Everything is bounded: connections, calls at once on a connection, the size of a
 //! request, the bytes of all unfinished requests together, and the time to send one.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -246,7 +246,7 @@ where
     if input.len() <= MAX_INLINE_BYTES {
         return work(&input).map_err(Into::into);
     }
-    match pin!(tokio::task::spawn_blocking(move || work(&input))).await {
+    match tokio::task::spawn_blocking(move || work(&input)).await {
         Ok(done) => done.map_err(Into::into),
         // Only when the runtime is shutting down, or the decoder has a bug.
         Err(error) => Err(BodyError::Broken(error.to_string()).into()),

@@ -91,8 +91,10 @@ impl Kind {
     /// Checks packed numbers.
     fn check_packed(self, bytes: &[u8]) -> Result<(), WireError> {
         match self {
-            Self::Fixed64 | Self::Sfixed64 | Self::Double if bytes.len() % 8 == 0 => Ok(()),
-            Self::Fixed32 if bytes.len() % 4 == 0 => Ok(()),
+            Self::Fixed64 | Self::Sfixed64 | Self::Double if bytes.len().is_multiple_of(8) => {
+                Ok(())
+            }
+            Self::Fixed32 if bytes.len().is_multiple_of(4) => Ok(()),
             Self::Fixed64 | Self::Sfixed64 | Self::Double | Self::Fixed32 => {
                 Err(WireError::Truncated)
             }

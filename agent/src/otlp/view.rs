@@ -6,8 +6,6 @@
 //! refused downstream would be lost, and would take others with it. Strings that are not
 //! UTF-8 pass: they are forwarded as they came.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -16,7 +14,7 @@ use super::{
     wire::{Fields, Value, WireError},
 };
 use crate::{
-    span::{Joined, Resource, ResourceSpans, SpanBatch, SpanView},
+    span::{Joined, ResourceSpans, SpanBatch, SpanView},
     time::MonoNs,
     vocabulary::Confidence,
 };
@@ -235,19 +233,41 @@ pub(super) struct Attribute<'a> {
 
 impl<'a> Attribute<'a> {
     /// Reads and checks the `KeyValue` message `bytes`, `depth` messages deep.
+    #[inline]
     pub fn read(bytes: &'a [u8], depth: usize) -> Result<Self, WireError> {
+        match Self::plain(bytes) {
+            Some(attribute) => Ok(attribute),
+            None => Self::any(bytes, depth),
+        }
+    }
+
+    /// A short key and then a short value that is no message: what nearly all are.
+    #[inline]
+    fn plain(bytes: &'a [u8]) -> Option<Self> {
+        let [0x0a, length @ 0..0x80, rest @ ..] = bytes else {
+            return None;
+        };
+        let (key, rest) = rest.split_at_checked(usize::from(*length))?;
+        let [0x12, length @ 0..0x80, value @ ..] = rest else {
+            return None;
+        };
+        let is_plain = match value {
+            [0x0a, length @ 0..0x80, text @ ..] => text.len() == usize::from(*length),
+            [0x10, 0..0x80] | [0x18, 0..0x80] | [0x21, _, _, _, _, _, _, _, _] => true,
+            [0x18, 0x80..=0xff, 0..0x80] | [0x18, 0x80..=0xff, 0x80..=0xff, 0..0x80] => true,
+            _ => false,
+        };
+        (is_plain && value.len() == usize::from(*length)).then_some(Self { key, value })
+    }
+
+    fn any(bytes: &'a [u8], depth: usize) -> Result<Self, WireError> {
         let mut read = Self::default();
         let mut fields = Fields::new(bytes);
         while let Some(field) = fields.next_field()? {
             match (field.number, field.value) {
                 (1, Value::Len(key)) => read.key = key,
                 (2, Value::Len(value)) => {
-                    // One string, as most are: the quick way. The rest by the table.
-                    let is_string = matches!(value, [0x0a, length @ 0..0x80, rest @ ..]
-                        if usize::from(*length) == rest.len());
-                    if !is_string {
-                        schema::ANY_VALUE.check(value, depth + 1)?;
-                    }
+                    schema::ANY_VALUE.check(value, depth + 1)?;
                     read.value = value;
                 }
                 (3, Value::Varint(_)) => {}
@@ -285,14 +305,6 @@ impl<'a> Attribute<'a> {
         }
         found
     }
-}
-
-/// The `Resource` of those bytes, without the cache; for tests and tools.
-///
-/// # Errors
-/// When the bytes are not a `Resource` message.
-pub fn read_resource(bytes: &[u8]) -> Result<Arc<Resource>, Malformed> {
-    Ok(Arc::new(resource::read(bytes)?))
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// When the bytes from here on are not a field.
-    #[inline]
+    #[inline(always)]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.position >= self.bytes.len() {
             return Ok(None);
@@ -255,10 +255,10 @@ pub fn put_prefixed<R>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> R)
     out.push(0);
     let result = write(out);
     let length = out.len() - prefix - 1;
-    let mut encoded = Vec::with_capacity(5);
     if length < 0x80 {
         out[prefix] = length as u8;
     } else {
+        let mut encoded = Vec::with_capacity(5);
         put_varint(&mut encoded, length as u64);
         out.splice(prefix..=prefix, encoded);
     }

@@ -10,7 +10,9 @@ use crate::harness::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_under_way_is_finished() {
-    let agent = start().await;
+    let mut config = config("127.0.0.1:0", "127.0.0.1:0");
+    config.drain_timeout = Duration::from_secs(60);
+    let agent = start_with(config).await;
     agent.state.gate.acquire().await.unwrap().forget();
     let payload = request(vec![span("last")]);
     let http = agent.post("/v1/traces", PROTOBUF, &[], payload.clone());

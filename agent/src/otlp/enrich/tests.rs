@@ -207,10 +207,7 @@ fn without_our_scope(resource: &[u8]) -> Vec<u8> {
 fn without_our_attributes(span: &[u8]) -> Vec<u8> {
     let mut fields = Fields::new(span);
     let mut end = 0;
-    loop {
-        let Some(field) = fields.next_field().unwrap() else {
-            break;
-        };
+    while let Some(field) = fields.next_field().unwrap() {
         let is_ours = match (field.number, field.value) {
             (9, Value::Len(body)) => KeyValue::decode(body).unwrap().key.starts_with("isostack."),
             _ => false,

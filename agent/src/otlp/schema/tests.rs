@@ -2,7 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+};
+use proptest::{collection::vec, prelude::*, sample::Index};
+use prost::Message as _;
+
 use super::*;
+use crate::otlp::json;
 
 /// `(number, json key, label, type, type name)` of each field, by message.
 type Published = BTreeMap<std::string::String, Vec<(u32, std::string::String, u64, u64)>>;
@@ -133,4 +140,47 @@ fn packed_numbers_are_checked() {
     assert_eq!(Uint64.check_packed(&[1, 0x80]), Err(WireError::Truncated));
     let long = [255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1];
     assert_eq!(Uint64.check_packed(&long), Err(WireError::VarintOverflow));
+}
+
+const SAMPLE_METRICS: &str = r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name",
+  "value":{"stringValue":"shop"}}]},"scopeMetrics":[{"metrics":[
+    {"name":"h","histogram":{"dataPoints":[{"count":3,"sum":1,"bucketCounts":[1,2],"explicitBounds":[5],
+      "exemplars":[{"asInt":"4","spanId":"0001020304050607"}]}]}},
+    {"name":"e","exponentialHistogram":{"dataPoints":[{"scale":-3,
+      "positive":{"offset":-7,"bucketCounts":["1",300]}}]}},
+    {"name":"s","sum":{"isMonotonic":true,"dataPoints":[{"asDouble":1.5}]}}]}]}]}"#;
+const SAMPLE_LOGS: &str = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1",
+  "body":{"kvlistValue":{"values":[{"key":"a","value":{"arrayValue":{"values":[{"intValue":5}]}}}]}},
+  "severityNumber":9,"flags":1,"traceId":"000102030405060708090a0b0c0d0e0f"}]}]}]}"#;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// What the check lets pass, a strict parser downstream takes (but for UTF-8).
+    #[test]
+    fn what_passes_is_decoded_by_prost(
+        edits in vec((any::<Index>(), any::<u8>()), 0..4),
+        cut in 0..6_usize,
+        is_metrics: bool,
+    ) {
+        let (signal, sample) = match is_metrics {
+            true => (Signal::Metrics, SAMPLE_METRICS),
+            false => (Signal::Logs, SAMPLE_LOGS),
+        };
+        let mut bytes = json::to_protobuf(signal, sample.as_bytes()).unwrap().to_vec();
+        for (at, byte) in &edits {
+            let at = at.index(bytes.len());
+            bytes[at] = *byte;
+        }
+        bytes.truncate(bytes.len() - cut);
+        let passes = Message::request(signal).check(&bytes, 0).is_ok();
+        let decoded = match is_metrics {
+            true => ExportMetricsServiceRequest::decode(&*bytes).map(drop),
+            false => ExportLogsServiceRequest::decode(&*bytes).map(drop),
+        };
+        match decoded {
+            Ok(()) => prop_assert!(passes, "it is not stricter"),
+            Err(error) => prop_assert!(!passes || error.to_string().contains("UTF-8"), "{}", error),
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Views against messages encoded by prost, and against broken ones.
 
+use std::sync::Arc;
+
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, KeyValue, any_value},
