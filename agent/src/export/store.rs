@@ -360,6 +360,3 @@ fn select(ring: &VecDeque<Arc<StoredSpan>>, filter: &Filter) -> Vec<Arc<StoredSp
         .cloned()
         .collect()
 }
-
-#[cfg(test)]
-mod tests;

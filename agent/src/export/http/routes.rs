@@ -37,27 +37,6 @@ const SCRIPT: &str = include_str!("../page/app.js");
 const ICON: &str = include_str!("../page/icon.svg");
 const OPENAPI: &str = include_str!("../../../../deploy/openapi.yaml");
 
-/// Every path, for the test that compares them with the OpenAPI file.
-#[cfg(test)]
-pub(in crate::export) const PATHS: [&str; 16] = [
-    "/",
-    "/app.css",
-    "/app.js",
-    "/icon.svg",
-    "/metrics",
-    "/healthz",
-    "/readyz",
-    "/api/v1/openapi.yaml",
-    "/api/v1/host",
-    "/api/v1/sensors",
-    "/api/v1/workloads",
-    "/api/v1/spans",
-    "/api/v1/verdicts",
-    "/api/v1/incidents",
-    "/api/v1/events",
-    "/api/v1/stream",
-];
-
 /// What the handlers share.
 #[derive(Clone)]
 struct App {

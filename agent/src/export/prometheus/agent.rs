@@ -108,6 +108,11 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         m.stream_dropped.clone(),
     );
     r.register(
+        "http_timeouts",
+        "HTTP clients that did not read or write in time",
+        m.http_timeouts.clone(),
+    );
+    r.register(
         "http_refused",
         "HTTP connections refused, too many open",
         m.http_refused.clone(),
