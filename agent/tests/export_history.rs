@@ -1,5 +1,10 @@
 //! What the store keeps and what the metrics page says about it, through the real types.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, helpers included"
+)]
+
 use std::{
     collections::BTreeMap,
     io::Write as _,
@@ -9,12 +14,7 @@ use std::{
 
 use isostack_agent::{
     event::{Delay, Event, Steal},
-    export::{
-        Exposition, LabelSource, PrometheusConfig, Store, StoreConfig,
-        prometheus::{Format, SpanMetrics},
-        store::Filter,
-    },
-    metrics::AgentMetrics,
+    export::{ExportSources, LabelSource, PrometheusConfig, prometheus::Format, store::Filter},
     process::ProcessKey,
     sensor::CgroupCpu,
     time::{MonoNs, UnixNs},
@@ -29,22 +29,8 @@ use support::{MS, Plan, cgroup, identity};
 
 const START: u64 = 1_795_000_000_123_456_789;
 
-struct Bench {
-    store: Store,
-    exposition: Exposition,
-    metrics: AgentMetrics,
-}
-
-fn bench(config: &PrometheusConfig) -> Bench {
-    let metrics = AgentMetrics::default();
-    let spans = Arc::new(SpanMetrics::new(config, &metrics));
-    let exposition = Exposition::new(config, &metrics, &spans, Arc::new(support::sensors));
-    let store = Store::new(StoreConfig::default(), spans);
-    Bench {
-        store,
-        exposition,
-        metrics,
-    }
+fn bench(config: &PrometheusConfig) -> ExportSources {
+    support::sources(config, Vec::new())
 }
 
 fn named() -> PrometheusConfig {
@@ -77,7 +63,7 @@ fn throttled(seed: u64) -> Plan {
     }
 }
 
-fn record(bench: &Bench, plans: &[Plan], at_s: u64) {
+fn record(bench: &ExportSources, plans: &[Plan], at_s: u64) {
     let (batch, judgements) = support::batch(plans, MonoNs(at_s * 1_000_000_000));
     bench.store.record(&batch, &judgements);
 }
@@ -115,7 +101,7 @@ fn samples(page: &str) -> BTreeMap<String, f64> {
         .collect()
 }
 
-fn page(bench: &Bench, cgroups: &[CgroupCpu], label: &LabelSource, at_s: u64) -> String {
+fn page(bench: &ExportSources, cgroups: &[CgroupCpu], label: &LabelSource, at_s: u64) -> String {
     let now = MonoNs(at_s * 1_000_000_000);
     bench
         .exposition
@@ -368,7 +354,7 @@ fn exemplars_sit_in_the_bucket_of_their_value() {
         with[0].contains(&format!("trace_id=\"{trace}\"")),
         "{with:?}"
     );
-    assert!(with[0].contains("} 0.012 179500000"), "{with:?}");
+    assert!(with[0].contains("\"} 0.012 "), "{with:?}");
     let of_span = page.lines().filter(|l| l.contains(" # {"));
     assert!(
         of_span
@@ -405,6 +391,70 @@ fn spans_are_counted_by_service_operation_status_and_cause() {
     );
     let verdicts = "isostack_verdicts_total{service=\"shop\",cause=\"cpu_throttle\",fault=\"L-3\"}";
     assert_eq!(samples[verdicts], 1.0);
+}
+
+#[test]
+fn impossible_times_spoil_no_sum() {
+    let bench = bench(&named());
+    let plans = [plan(1), plan(2), plan(3), plan(4)];
+    let (mut batch, judgements) = support::batch(&plans, MonoNs(1));
+    batch.spans[0].start_unix_ns = 0;
+    batch.spans[1].end_unix_ns = batch.spans[1].start_unix_ns - 1;
+    batch.spans[2].end_unix_ns = u64::MAX;
+    bench.store.record(&batch, &judgements);
+    let samples = samples(&page(&bench, &[], &label(&[]), 1));
+    let labels = "{service=\"shop\",operation=\"GET /\",status=\"unset\"}";
+    assert_eq!(
+        samples[&format!("isostack_span_duration_seconds_count{labels}")],
+        1.0
+    );
+    assert_eq!(
+        samples[&format!("isostack_span_duration_seconds_sum{labels}")],
+        0.1
+    );
+    assert_eq!(bench.store.spans(&all()).len(), 4, "shown all the same");
+    let rows = bench.store.spans(&all());
+    for row in rows
+        .iter()
+        .map(|s| isostack_agent::export::view::span_json(s))
+    {
+        assert!(row["duration_ms"].as_f64().unwrap() >= 0.0);
+    }
+}
+
+#[test]
+fn made_up_service_names_leave_the_page_bounded() {
+    let config = PrometheusConfig {
+        max_series: 200,
+        ..named()
+    };
+    let bench = bench(&config);
+    let names: Vec<&'static str> = (0..3_000)
+        .map(|i| &*Box::leak(format!("made-up-{i}").into_boxed_str()))
+        .collect();
+    for chunk in names.chunks(100) {
+        let plans: Vec<_> = chunk
+            .iter()
+            .map(|&service| Plan { service, ..plan(1) })
+            .collect();
+        record(&bench, &plans, 1);
+    }
+    let first = Plan {
+        service: "made-up-0",
+        ..plan(1)
+    };
+    record(&bench, &[first], 1);
+    let samples = samples(&page(&bench, &[], &label(&[]), 1));
+    let made_up = samples
+        .keys()
+        .filter(|name| name.contains("made-up"))
+        .count();
+    assert!((150..=200).contains(&made_up), "{made_up}");
+    let first = "isostack_span_duration_seconds_count{service=\"made-up-0\",operation=\"GET /\",status=\"unset\"}";
+    assert_eq!(
+        samples[first], 2.0,
+        "what has a series goes on being counted"
+    );
 }
 
 #[test]

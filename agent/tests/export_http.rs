@@ -1,5 +1,10 @@
 //! The HTTP port as a client meets it: a real server, real connections.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, helpers included"
+)]
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use isostack_agent::{
