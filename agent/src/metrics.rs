@@ -107,7 +107,7 @@ pub struct AgentMetrics {
     pub stream_clients: Level,
     /// Clients of the event stream that were cut off because they did not keep up.
     pub stream_dropped: Counter,
-    /// Connections to the HTTP port cut off because the client did not read or write in time.
+    /// Connections to the HTTP port cut off because the client stopped reading.
     pub http_timeouts: Counter,
     /// Connections to the HTTP port refused because too many were open.
     pub http_refused: Counter,

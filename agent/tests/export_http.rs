@@ -8,8 +8,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use isostack_agent::{
+    event::{Delay, Event, Limiter, Steal},
     export::{BindError, ExportSources, Health, HttpConfig, PrometheusConfig, Readiness, bind},
-    time::MonoNs,
+    process::ProcessKey,
+    time::{MonoNs, UnixNs},
     vocabulary::{Cause, Fault},
 };
 use serde_json::Value;
@@ -110,9 +112,11 @@ impl Server {
         self.ask(path, "Host: localhost\r\n").await
     }
 
+    /// Each batch in a second of its own, so that the stream takes all of it.
     fn record(&self, seeds: std::ops::Range<u64>) {
+        let received = MonoNs(seeds.start * 1_000_000_000);
         let plans: Vec<_> = seeds.map(plan).collect();
-        let (batch, judgements) = support::batch(&plans, MonoNs(1));
+        let (batch, judgements) = support::batch(&plans, received);
         self.sources.store.record(&batch, &judgements);
     }
 
@@ -248,6 +252,58 @@ async fn a_verdict_has_the_shape_that_machines_rely_on() {
     let workloads = server.get("/api/v1/workloads").await.json();
     assert_eq!(workloads["workloads"][0]["verdicts"], 3);
     assert_eq!(workloads["workloads"][0]["services"][0], "shop");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn events_name_who_suffered_and_who_limited() {
+    let server = start().await;
+    let limiter = Limiter {
+        cgroup_id: 7,
+        cgroup_path: "/kubepods/burstable".into(),
+        cores: 0.5,
+        is_ancestor: true,
+    };
+    let delay = Delay {
+        cause: Cause::CpuThrottle,
+        start: MonoNs(1_000_000),
+        end: MonoNs(4_500_000),
+        process: ProcessKey {
+            pid: 42,
+            start_ticks: 1,
+        },
+        tid: 43,
+        cpu: 1,
+        cgroup_id: 71,
+        limiter_cgroup_id: 7,
+        limiter: Some(Arc::new(limiter)),
+    };
+    let store = &server.sources.store;
+    store.record_event(&Event::Delay(delay), UnixNs(START));
+    let steal = |stolen_ns| {
+        Event::Steal(Steal {
+            cpu: 3,
+            start: MonoNs(1),
+            end: MonoNs(2),
+            stolen_ns,
+        })
+    };
+    store.record_event(&steal(0), UnixNs(START));
+    store.record_event(&steal(2_000_000), UnixNs(START));
+    let rows = server.get("/api/v1/events").await.json();
+    let rows = rows["events"].as_array().unwrap();
+    assert_eq!(rows.len(), 2, "a poll without steal is no event");
+    assert_eq!(
+        (&rows[0]["cause"], &rows[0]["duration_ms"]),
+        (&"steal".into(), &2.0.into())
+    );
+    let row = &rows[1];
+    assert_eq!(row["start_unix_nano"], START.to_string());
+    assert_eq!(row["duration_ms"], 3.5);
+    assert_eq!(row["workload"], "shop/checkout-7d9f6c5b4-x2x9q/checkout");
+    assert_eq!(row["limiter"], "/kubepods/burstable");
+    let one = server.get("/api/v1/events?cause=cpu_throttle").await.json();
+    assert_eq!(one["events"].as_array().unwrap().len(), 1);
     server.stop().await;
 }
 

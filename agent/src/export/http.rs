@@ -51,8 +51,9 @@ impl Default for HttpConfig {
     }
 }
 
-/// How long a client may take over the head of a request.
-const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection may be idle or a client take over the head of a request: longer than
+/// usual scrape intervals, so that Prometheus keeps its connection.
+const HEADERS_WITHIN: Duration = Duration::from_secs(75);
 
 /// Why the port could not be had.
 #[derive(Debug, Error)]
@@ -169,9 +170,9 @@ impl Bound {
     }
 }
 
-/// Whether the head of the request, or the reading of the answer, took too long.
+/// Whether the client did not take in the answer in time.
 fn is_timeout(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error);
     let io = source.and_then(|s| s.downcast_ref::<io::Error>());
-    error.is_timeout() || io.is_some_and(|e| e.kind() == io::ErrorKind::TimedOut)
+    io.is_some_and(|e| e.kind() == io::ErrorKind::TimedOut)
 }

@@ -111,7 +111,7 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
     );
     r.register(
         "http_timeouts",
-        "HTTP clients that did not read or write in time",
+        "HTTP clients that stopped reading",
         m.http_timeouts.clone(),
     );
     r.register(
