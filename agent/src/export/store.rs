@@ -192,7 +192,7 @@ impl Store {
                 };
                 if judgement.verdict.is_none() {
                     // The last ones of the batch are the ones kept.
-                    healthy_left -= 1;
+                    healthy_left = healthy_left.saturating_sub(1);
                     if healthy_left >= healthy_budget {
                         continue;
                     }
