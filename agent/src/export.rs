@@ -2,8 +2,9 @@
 //! Prometheus.
 //!
 //! [`Store::record`] takes every judged batch; everything else here only reads. Nothing in
-//! this module reads `/proc`, knows a kernel structure or can hold the pipeline up: locks
-//! are held for a push or a copy, never while text is made.
+//! this module knows a kernel structure, or reads `/proc` but for the agent's own memory.
+//! The store's locks are held for a push or a copy, never while JSON is made; a scrape makes
+//! the pipeline wait only where it adds a new series while that family is being written.
 
 pub mod http;
 pub mod prometheus;

@@ -109,6 +109,8 @@ pub struct AgentMetrics {
     pub stream_clients: Level,
     /// Clients of the event stream that were cut off because they did not keep up.
     pub stream_dropped: Counter,
+    /// Connections to the HTTP port cut off because the client stopped reading.
+    pub http_timeouts: Counter,
     /// Connections to the HTTP port refused because too many were open.
     pub http_refused: Counter,
     /// Series left out because the cap was reached: refused when they were to be made, or

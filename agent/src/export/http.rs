@@ -12,6 +12,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use rustix::net::sockopt;
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,8 @@ pub struct HttpConfig {
     pub max_connections: usize,
     /// Clients of the event stream at a time; more are answered 503.
     pub max_stream_clients: usize,
+    /// A client that takes in nothing for this long is cut off.
+    pub client_timeout: Duration,
     /// How long answers in progress may take once told to stop.
     pub stop_within: Duration,
 }
@@ -42,13 +45,15 @@ impl Default for HttpConfig {
             allowed_hosts: Vec::new(),
             max_connections: 256,
             max_stream_clients: 64,
+            client_timeout: Duration::from_secs(20),
             stop_within: Duration::from_secs(2),
         }
     }
 }
 
-/// How long a client may take over the head of a request.
-const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection may be idle or a client take over the head of a request: longer than
+/// usual scrape intervals, so that Prometheus keeps its connection.
+const HEADERS_WITHIN: Duration = Duration::from_secs(75);
 
 /// Why the port could not be had.
 #[derive(Debug, Error)]
@@ -131,15 +136,27 @@ impl Bound {
                 metrics.http_refused.inc();
                 continue;
             };
-            // A client that is slow with its request must not keep its place.
+            // A client that is slow with its request or does not read the answer must not
+            // keep its place: the kernel ends the latter, as nobody polls a blocked write.
+            let timeout_ms = self
+                .config
+                .client_timeout
+                .as_millis()
+                .min(u128::from(u32::MAX));
+            if let Err(error) = sockopt::set_tcp_user_timeout(&stream, timeout_ms as u32) {
+                tracing::debug!(%error, "A client that stops reading will keep its connection");
+            }
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADERS_WITHIN)
                 .serve_connection(TokioIo::new(stream), service.clone());
             let connection = graceful.watch(connection);
+            let timeouts = metrics.http_timeouts.clone();
             tokio::spawn(async move {
                 // What goes wrong on one connection is the client's matter.
-                let _ = connection.await;
+                if connection.await.is_err_and(|e| is_timeout(&e)) {
+                    timeouts.inc();
+                }
                 drop(place);
             });
         }
@@ -151,4 +168,11 @@ impl Bound {
             tracing::warn!("HTTP answers in progress were cut off by the stop");
         }
     }
+}
+
+/// Whether the client did not take in the answer in time.
+fn is_timeout(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|s| s.downcast_ref::<io::Error>());
+    io.is_some_and(|e| e.kind() == io::ErrorKind::TimedOut)
 }

@@ -194,6 +194,3 @@ impl Exposition {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -26,6 +26,9 @@ pub enum QueryError {
         /// Names that exist.
         known: &'static str,
     },
+    /// Not a query string.
+    #[error("the query cannot be read: {0}")]
+    Unreadable(String),
     /// A parameter twice.
     #[error("`{0}` is given twice: give it once")]
     Twice(&'static str),

@@ -34,7 +34,7 @@ pub struct StoreConfig {
     /// Processes kept for `/api/v1/workloads`.
     pub workloads: usize,
     /// Healthy spans kept in any one second; more are not looked at.
-    pub spans_per_second: u32,
+    pub spans_per_second: usize,
     /// Messages that a stream client may lag behind before it is dropped.
     pub stream_backlog: usize,
 }
@@ -80,6 +80,14 @@ pub struct SeenWorkload {
     pub(crate) last: MonoNs,
 }
 
+impl SeenWorkload {
+    /// Spans seen since it was first (or again) heard of.
+    #[must_use]
+    pub const fn spans(&self) -> u64 {
+        self.spans
+    }
+}
+
 /// A kernel event and the wall time of its start.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredEvent {
@@ -108,6 +116,7 @@ pub struct Store {
     workloads: Mutex<HashMap<ProcessKey, SeenWorkload>>,
     events: Mutex<VecDeque<StoredEvent>>,
     stream: broadcast::Sender<Published>,
+    sent: Mutex<Sent>,
     metrics: Arc<SpanMetrics>,
 }
 
@@ -115,10 +124,40 @@ pub struct Store {
 struct Rings {
     verdicts: VecDeque<Arc<StoredSpan>>,
     spans: VecDeque<Arc<StoredSpan>>,
-    second: u64,
-    kept_in_second: u32,
+    healthy: PerSecond,
 }
 
+/// What was sent to the stream in the present second.
+#[derive(Debug, Default)]
+struct Sent {
+    verdicts: PerSecond,
+    spans: PerSecond,
+}
+
+/// How many of something were let through in one second.
+#[derive(Debug, Default)]
+struct PerSecond {
+    second: u64,
+    taken: usize,
+}
+
+impl PerSecond {
+    /// How many of `wanted` may pass at `now`, at most `max` in its second.
+    fn take(&mut self, now: MonoNs, wanted: usize, max: usize) -> usize {
+        let second = now.0 / 1_000_000_000;
+        if self.second != second {
+            *self = Self { second, taken: 0 };
+        }
+        let granted = wanted.min(max.saturating_sub(self.taken));
+        self.taken += granted;
+        granted
+    }
+}
+
+/// Verdicts sent to the stream in one second.
+const VERDICTS_SENT_PER_SECOND: usize = 40;
+/// Healthy spans sent to the stream in one second.
+const SPANS_SENT_PER_SECOND: usize = 10;
 /// Services remembered for one process: a collector in between may send many.
 const MAX_SERVICES: usize = 8;
 
@@ -133,6 +172,7 @@ impl Store {
             workloads: Mutex::default(),
             events: Mutex::default(),
             stream,
+            sent: Mutex::default(),
             metrics,
         }
     }
@@ -152,7 +192,7 @@ impl Store {
                 };
                 if judgement.verdict.is_none() {
                     // The last ones of the batch are the ones kept.
-                    healthy_left -= 1;
+                    healthy_left = healthy_left.saturating_sub(1);
                     if healthy_left >= healthy_budget {
                         continue;
                     }
@@ -160,7 +200,7 @@ impl Store {
                 kept.push(Arc::new(keep(batch, &resource.resource, span, judgement)));
             }
         }
-        self.publish(&kept);
+        self.publish(&kept, batch.received);
         let mut rings = self.rings.lock();
         for span in kept {
             if span.verdict.is_some() {
@@ -228,18 +268,9 @@ impl Store {
     fn take_budget(&self, batch: &SpanBatch, judgements: &[Judgement]) -> usize {
         let healthy = judgements.iter().filter(|j| j.verdict.is_none()).count();
         let mut rings = self.rings.lock();
-        let second = batch.received.0 / 1_000_000_000;
-        if rings.second != second {
-            rings.second = second;
-            rings.kept_in_second = 0;
-        }
-        let left = self
-            .config
-            .spans_per_second
-            .saturating_sub(rings.kept_in_second) as usize;
-        let granted = healthy.min(left);
-        rings.kept_in_second += granted as u32;
-        granted
+        rings
+            .healthy
+            .take(batch.received, healthy, self.config.spans_per_second)
     }
 
     fn note_workloads(&self, batch: &SpanBatch, judgements: &[Judgement]) {
@@ -278,23 +309,27 @@ impl Store {
         }
     }
 
-    fn publish(&self, kept: &[Arc<StoredSpan>]) {
+    fn publish(&self, kept: &[Arc<StoredSpan>], now: MonoNs) {
         if self.stream.receiver_count() == 0 {
             return;
         }
         // A page can show so many; the rest is in the API.
-        let newest = |spans: Vec<&Arc<StoredSpan>>, n: usize| {
-            let skip = spans.len().saturating_sub(n);
-            spans.into_iter().skip(skip).cloned().collect::<Vec<_>>()
-        };
         let (bad, good): (Vec<_>, Vec<_>) = kept.iter().partition(|s| s.verdict.is_some());
-        for span in newest(bad, 16) {
-            if let Some(row) = view::verdict_json(&span) {
+        let (bad_left, good_left) = {
+            let mut sent = self.sent.lock();
+            let bad_left = sent.verdicts.take(now, bad.len(), VERDICTS_SENT_PER_SECOND);
+            (
+                bad_left,
+                sent.spans.take(now, good.len(), SPANS_SENT_PER_SECOND),
+            )
+        };
+        for span in bad.iter().skip(bad.len() - bad_left) {
+            if let Some(row) = view::verdict_json(span) {
                 self.send(Published::verdict(&row));
             }
         }
-        for span in newest(good, 4) {
-            self.send(Published::span(&view::span_json(&span)));
+        for span in good.iter().skip(good.len() - good_left) {
+            self.send(Published::span(&view::span_json(span)));
         }
     }
 
@@ -360,6 +395,3 @@ fn select(ring: &VecDeque<Arc<StoredSpan>>, filter: &Filter) -> Vec<Arc<StoredSp
         .cloned()
         .collect()
 }
-
-#[cfg(test)]
-mod tests;

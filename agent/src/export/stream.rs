@@ -55,6 +55,7 @@ struct State {
     client: Client,
     ticks: Interval,
     told: Option<Vec<SensorStatus>>,
+    lagged: bool,
 }
 
 impl Client {
@@ -67,6 +68,7 @@ impl Client {
             client: self,
             ticks,
             told: None,
+            lagged: false,
         };
         stream::unfold(state, |mut state| async {
             let event = state.next().await?;
@@ -93,7 +95,7 @@ impl State {
                     Ok(m) => return Some(sse::Event::default().event(m.event).data(&*m.json)),
                     Err(RecvError::Closed) => return None,
                     Err(RecvError::Lagged(_)) => {
-                        self.client.metrics.stream_dropped.inc();
+                        self.lagged = true;
                         return None;
                     }
                 }
@@ -104,6 +106,48 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
+        if self.lagged {
+            self.client.metrics.stream_dropped.inc();
+        }
         self.client.metrics.stream_clients.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_lags_is_dropped_and_counted() {
+        let (sender, messages) = broadcast::channel(4);
+        let places = Arc::new(tokio::sync::Semaphore::new(1));
+        let metrics = AgentMetrics::default();
+        let client = Client {
+            messages,
+            sensors: Arc::new(Vec::new),
+            stop: CancellationToken::new(),
+            metrics: metrics.clone(),
+            _permit: places.clone().try_acquire_owned().unwrap(),
+        };
+        let mut events = std::pin::pin!(client.events());
+        assert!(events.next().await.is_some(), "the sensors");
+        let row = serde_json::json!({});
+        sender.send(Published::span(&row)).unwrap();
+        assert!(events.next().await.is_some());
+        assert_eq!(
+            (metrics.stream_clients.get(), places.available_permits()),
+            (1, 0)
+        );
+        for _ in 0..5 {
+            sender.send(Published::span(&row)).unwrap();
+        }
+        assert!(events.next().await.is_none());
+        assert_eq!(
+            (metrics.stream_clients.get(), places.available_permits()),
+            (0, 1)
+        );
+        assert_eq!(metrics.stream_dropped.get(), 1);
     }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     middleware::from_fn_with_state,
     response::{
         IntoResponse, Response,
@@ -24,7 +24,7 @@ use crate::{
         ExportSources, LabelSource,
         prometheus::Format,
         query::{self, QueryError},
-        store::StoredEvent,
+        store::{Filter, StoredEvent},
         stream::Client,
         view::{self, EventRow},
     },
@@ -37,27 +37,6 @@ const SCRIPT: &str = include_str!("../page/app.js");
 const ICON: &str = include_str!("../page/icon.svg");
 const OPENAPI: &str = include_str!("../../../../deploy/openapi.yaml");
 
-/// Every path, for the test that compares them with the OpenAPI file.
-#[cfg(test)]
-pub(in crate::export) const PATHS: [&str; 16] = [
-    "/",
-    "/app.css",
-    "/app.js",
-    "/icon.svg",
-    "/metrics",
-    "/healthz",
-    "/readyz",
-    "/api/v1/openapi.yaml",
-    "/api/v1/host",
-    "/api/v1/sensors",
-    "/api/v1/workloads",
-    "/api/v1/spans",
-    "/api/v1/verdicts",
-    "/api/v1/incidents",
-    "/api/v1/events",
-    "/api/v1/stream",
-];
-
 /// What the handlers share.
 #[derive(Clone)]
 struct App {
@@ -66,7 +45,7 @@ struct App {
     stop: CancellationToken,
 }
 
-type Pairs = Query<Vec<(String, String)>>;
+type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// All routes, guarded.
 pub(super) fn router(
@@ -183,35 +162,35 @@ async fn sensors(State(app): State<App>) -> Json<Value> {
     Json(json!({ "sensors": (app.sources.sensors)() }))
 }
 
-async fn workloads(State(app): State<App>, Query(pairs): Pairs) -> Result<Json<Value>, QueryError> {
-    let filter = query::parse(pairs, "limit")?;
+async fn workloads(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+    let filter = parse(pairs, "limit")?;
     let seen = app.sources.store.workloads(filter.limit);
     let rows: Vec<_> = seen.iter().map(view::workload_row).collect();
     Ok(Json(json!({ "workloads": rows })))
 }
 
-async fn spans(State(app): State<App>, Query(pairs): Pairs) -> Result<Json<Value>, QueryError> {
-    let filter = query::parse(pairs, "limit, service, cause, trace_id")?;
+async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+    let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.spans(&filter);
     let rows: Vec<_> = spans.iter().map(|s| view::span_json(s)).collect();
     Ok(Json(json!({ "spans": rows })))
 }
 
-async fn verdicts(State(app): State<App>, Query(pairs): Pairs) -> Result<Json<Value>, QueryError> {
-    let filter = query::parse(pairs, "limit, service, cause, trace_id")?;
+async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+    let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.verdicts(&filter);
     let rows: Vec<_> = spans.iter().filter_map(|s| view::verdict_json(s)).collect();
     Ok(Json(json!({ "verdicts": rows })))
 }
 
 /// Verdicts are not yet gathered into incidents, so there are none to show.
-async fn incidents(Query(pairs): Pairs) -> Result<Json<Value>, QueryError> {
-    query::parse(pairs, "limit")?;
+async fn incidents(pairs: Pairs) -> Result<Json<Value>, QueryError> {
+    parse(pairs, "limit")?;
     Ok(Json(json!({ "incidents": [] })))
 }
 
-async fn events(State(app): State<App>, Query(pairs): Pairs) -> Result<Json<Value>, QueryError> {
-    let filter = query::parse(pairs, "limit, cause")?;
+async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+    let filter = parse(pairs, "limit, cause")?;
     let events = app.sources.store.events(filter.limit, filter.cause);
     let label = &app.sources.label;
     let rows: Vec<_> = events.iter().map(|e| event_row(e, label)).collect();
@@ -281,6 +260,12 @@ impl IntoResponse for QueryError {
 
 fn error(status: StatusCode, sentence: &str) -> Response {
     (status, Json(json!({ "error": sentence }))).into_response()
+}
+
+/// The query of a request, or what is wrong with it.
+fn parse(pairs: Pairs, known: &'static str) -> Result<Filter, QueryError> {
+    let Query(pairs) = pairs.map_err(|e| QueryError::Unreadable(e.body_text()))?;
+    query::parse(pairs, known)
 }
 
 /// An embedded file. It changes with the binary only, and asking again is cheap.

@@ -11,12 +11,14 @@ use prometheus_client::{
 
 use super::Source;
 use crate::{
-    metrics::AgentMetrics,
+    metrics::{AgentMetrics, Encoded, Encoding, Join, Sensor},
     sensor::{SensorState, SensorStatus},
+    vocabulary::Confidence,
 };
 
 /// Registers every counter of `metrics`, the sensors' states and the process's own use.
 pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<SensorStatus>>) {
+    start_at_zero(m, &sensors());
     let r = r.sub_registry_with_prefix("isostack_agent");
     r.register("events", "Kernel events decoded", m.events.clone());
     r.register(
@@ -108,6 +110,11 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         m.stream_dropped.clone(),
     );
     r.register(
+        "http_timeouts",
+        "HTTP clients that stopped reading",
+        m.http_timeouts.clone(),
+    );
+    r.register(
         "http_refused",
         "HTTP connections refused, too many open",
         m.http_refused.clone(),
@@ -119,6 +126,23 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
     );
     r.register_collector(Box::new(Sensors(sensors)));
     r.register_collector(Box::new(Process));
+}
+
+/// Series whose labels are known beforehand exist from the start: a rate over a series that
+/// begins at 7 does not see those seven.
+fn start_at_zero(m: &AgentMetrics, sensors: &[SensorStatus]) {
+    for encoding in [Encoding::Grpc, Encoding::HttpProtobuf, Encoding::HttpJson] {
+        drop(m.spans_received.get_or_create(&Encoded { encoding }));
+    }
+    for confidence in Confidence::ALL {
+        let confidence = confidence.as_str();
+        drop(m.joins.get_or_create(&Join { confidence }));
+    }
+    for status in sensors {
+        let sensor = status.name;
+        drop(m.events.get_or_create(&Sensor { sensor }));
+        drop(m.events_lost.get_or_create(&Sensor { sensor }));
+    }
 }
 
 /// `sensor_state{sensor,state}`: 1 for the state that holds, 0 for the two others.

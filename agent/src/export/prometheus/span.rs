@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -25,6 +28,7 @@ use crate::{
     export::view,
     metrics::AgentMetrics,
     span::{SpanBatch, SpanView},
+    time::{MonoNs, UnixNs},
     verdict::Judgement,
     vocabulary::{Cause, Fault},
 };
@@ -71,6 +75,10 @@ const DURATION_BUCKETS: [f64; 18] = [
 const DURATION_SERIES: usize = DURATION_BUCKETS.len() + 3;
 /// A new exemplar for the same histogram no more often than this.
 const EXEMPLAR_EVERY_NS: u64 = 1_000_000_000;
+/// Exemplars of spans that ended longer ago are dated now.
+const RECENT_NS: u64 = 600 * 1_000_000_000;
+/// Longest duration that is believed: a day.
+const LONGEST_NS: u64 = 86_400 * 1_000_000_000;
 /// The operation that stands for those beyond the bound.
 const OTHER: &str = "other";
 
@@ -86,6 +94,8 @@ pub struct SpanMetrics {
     exemplars: Mutex<Exemplars>,
     budget: Budget,
     max_operations: usize,
+    /// Number of services at which those without series are forgotten.
+    prune_at: AtomicUsize,
 }
 
 /// The series of one service, by what is looked up for each span.
@@ -97,11 +107,29 @@ struct Service {
     verdicts: HashMap<(Cause, Fault), Option<CounterWithExemplar<TraceLabels>>>,
 }
 
-/// One histogram for each status, made when first needed; `Some(None)` was refused.
+/// One histogram for each status, made when first needed.
 #[derive(Debug, Default)]
 struct Operation {
-    by_status: [Option<Option<Durations>>; 3],
-    exemplar_at_ns: u64,
+    by_status: [Option<Durations>; 3],
+    exemplar_at: MonoNs,
+}
+
+/// A span, what was said about it, and when its exemplars are dated.
+pub(super) struct Judged<'a> {
+    pub(super) span: &'a SpanView,
+    pub(super) judgement: &'a Judgement,
+    pub(super) at: UnixNs,
+}
+
+impl Judged<'_> {
+    /// What leads to the trace; nothing for a span without ids.
+    fn trace(&self) -> Option<TraceLabels> {
+        let labels = || TraceLabels {
+            trace_id: view::hex(&self.span.trace_id),
+            span_id: view::hex(&self.span.span_id),
+        };
+        (self.span.trace_id != [0; 16]).then(labels)
+    }
 }
 
 impl SpanMetrics {
@@ -122,6 +150,7 @@ impl SpanMetrics {
             exemplars: Mutex::default(),
             budget: Budget::new(config.max_series, metrics.series_overflow.clone()),
             max_operations: config.max_operations,
+            prune_at: AtomicUsize::new(PRUNE_EVERY),
         }
     }
 
@@ -157,6 +186,7 @@ impl SpanMetrics {
 
     /// Counts a settled batch.
     pub(crate) fn record(&self, batch: &SpanBatch, judgements: &[Judgement]) {
+        let now = UnixNs::now();
         let mut known = self.known.lock();
         for resource in &batch.resources {
             let name = view::clip(&resource.resource.service);
@@ -167,55 +197,62 @@ impl SpanMetrics {
             let service = known.get_mut(name).expect("inserted just above");
             for index in resource.spans.clone() {
                 if let (Some(span), Some(j)) = (batch.spans.get(index), judgements.get(index)) {
-                    self.record_span(service, batch, span, j);
+                    // Prometheus takes exemplars of a series in the order of time: one dated
+                    // in the future would keep the later ones out.
+                    let recent = now.0.saturating_sub(span.end_unix_ns) < RECENT_NS;
+                    let at = if recent && span.end_unix_ns <= now.0 {
+                        UnixNs(span.end_unix_ns)
+                    } else {
+                        now
+                    };
+                    let judged = Judged {
+                        span,
+                        judgement: j,
+                        at,
+                    };
+                    self.record_span(service, batch, &judged);
                 }
             }
         }
         // A sender that makes up service names must not fill memory either: what has no
         // series (refused by the budget) need not be remembered.
-        if known.len() > MAX_SERVICES {
+        if known.len() >= self.prune_at.load(Ordering::Relaxed) {
             known.retain(|_, service| service.has_series());
+            let next = known.len() + PRUNE_EVERY;
+            self.prune_at.store(next, Ordering::Relaxed);
         }
     }
 
-    fn record_span(
-        &self,
-        service: &mut Service,
-        batch: &SpanBatch,
-        span: &SpanView,
-        j: &Judgement,
-    ) {
-        // End before start or no end: no duration, so nothing for a histogram of them.
-        if span.start_unix_ns != 0 && span.end_unix_ns >= span.start_unix_ns {
-            self.observe_duration(service, batch, span, j);
-        }
-        if let Some(split) = &j.split {
+    fn record_span(&self, service: &mut Service, batch: &SpanBatch, of: &Judged<'_>) {
+        self.observe_duration(service, batch, of);
+        if let Some(split) = &of.judgement.split {
             for (cause, ns) in &split.parts {
-                let fault = fault_of(*cause, j);
+                let fault = fault_of(*cause, of.judgement);
                 if let Some(seconds) = self.cause(service, *cause, fault) {
                     seconds.inc_by(*ns as f64 / 1e9);
                 }
             }
         }
-        if let Some(verdict) = &j.verdict {
+        if let Some(verdict) = &of.judgement.verdict {
             if let Some(counter) = self.verdict(service, verdict.cause, verdict.fault) {
-                counter.inc_by(1, Some(trace(span)), Some(time(span.end_unix_ns)));
+                counter.inc_by(1, of.trace(), Some(time(of.at)));
             }
-            if let Some(identity) = &j.joined.identity {
+            if let Some(identity) = &of.judgement.joined.identity {
                 let mut exemplars = self.exemplars.lock();
-                exemplars.note(identity.cgroup_id, span, j, verdict.cause);
+                exemplars.note(identity.cgroup_id, of, verdict.cause);
             }
         }
     }
 
-    fn observe_duration(
-        &self,
-        service: &mut Service,
-        batch: &SpanBatch,
-        span: &SpanView,
-        j: &Judgement,
-    ) {
-        let name = batch.name(span);
+    fn observe_duration(&self, service: &mut Service, batch: &SpanBatch, of: &Judged<'_>) {
+        // No start, no end, end before start, or a clock that went mad: no duration, and one
+        // such span would spoil the sum for good.
+        let (start, end) = (of.span.start_unix_ns, of.span.end_unix_ns);
+        let duration_ns = end.saturating_sub(start);
+        if start == 0 || end < start || duration_ns > LONGEST_NS {
+            return;
+        }
+        let name = batch.name(of.span);
         let name = view::clip(&name);
         let full = service.operations.len() >= self.max_operations;
         let key = if full && !service.operations.contains_key(name) {
@@ -223,39 +260,36 @@ impl SpanMetrics {
         } else {
             name
         };
-        if !service.operations.contains_key(key) {
-            service.operations.insert(key.into(), Operation::default());
-        }
-        let (key, operation) = {
-            let (key, _) = service
-                .operations
-                .get_key_value(key)
-                .expect("inserted just above");
-            let key = key.clone();
-            let operation = service.operations.get_mut(&key).expect("the same key");
-            (key, operation)
-        };
-        let status = view::status_word(span.status_code);
+        let status = view::status_word(of.span.status_code);
         let slot = usize::from(status == "ok") + 2 * usize::from(status == "error");
-        let histogram = operation.by_status[slot].get_or_insert_with(|| {
-            self.budget.take(DURATION_SERIES).then(|| {
-                self.durations.get_or_create_owned(&SpanLabels {
-                    service: service.name.clone(),
-                    operation: key,
-                    status,
-                })
-            })
-        });
-        let Some(histogram) = histogram else { return };
-        // A span with a verdict is what somebody looks for; else now and then one.
-        let since = batch.received.0.saturating_sub(operation.exemplar_at_ns);
-        let exemplar = j.verdict.is_some() || since >= EXEMPLAR_EVERY_NS;
-        if exemplar {
-            operation.exemplar_at_ns = batch.received.0;
+        let made = service.operations.get(key).map(|o| &o.by_status[slot]);
+        if !matches!(made, Some(Some(_))) {
+            // One that is refused is not remembered either: names must not fill memory.
+            if !self.budget.take(DURATION_SERIES) {
+                return;
+            }
+            let operation: Arc<str> = key.into();
+            let histogram = self.durations.get_or_create_owned(&SpanLabels {
+                service: service.name.clone(),
+                operation: operation.clone(),
+                status,
+            });
+            let operation = service.operations.entry(operation).or_default();
+            operation.by_status[slot] = Some(histogram);
         }
-        let seconds = (span.end_unix_ns - span.start_unix_ns) as f64 / 1e9;
-        let exemplar = (exemplar && span.trace_id != [0; 16]).then(|| trace(span));
-        histogram.observe(seconds, exemplar, Some(time(span.end_unix_ns)));
+        let Some(operation) = service.operations.get_mut(key) else {
+            return;
+        };
+        // A span with a verdict is what somebody looks for; else now and then one.
+        let since = batch.received.since(operation.exemplar_at);
+        let wanted = of.judgement.verdict.is_some() || since >= EXEMPLAR_EVERY_NS;
+        if wanted {
+            operation.exemplar_at = batch.received;
+        }
+        if let Some(histogram) = &operation.by_status[slot] {
+            let exemplar = if wanted { of.trace() } else { None };
+            histogram.observe(duration_ns as f64 / 1e9, exemplar, Some(time(of.at)));
+        }
     }
 
     fn cause(&self, service: &mut Service, cause: Cause, fault: &'static str) -> Option<Seconds> {
@@ -286,8 +320,8 @@ impl SpanMetrics {
     }
 }
 
-/// Services remembered before those without series are forgotten.
-const MAX_SERVICES: usize = 4_096;
+/// After so many new services those without series are forgotten.
+const PRUNE_EVERY: usize = 1_024;
 
 impl Service {
     fn new(name: &str) -> Self {
@@ -300,8 +334,7 @@ impl Service {
     }
 
     fn has_series(&self) -> bool {
-        let made = |o: &Operation| o.by_status.iter().flatten().flatten().next().is_some();
-        self.operations.values().any(made) || self.causes.values().any(Option::is_some)
+        !self.operations.is_empty() || self.causes.values().any(Option::is_some)
     }
 }
 
@@ -345,13 +378,6 @@ fn fault_of(cause: Cause, j: &Judgement) -> &'static str {
     }
 }
 
-fn trace(span: &SpanView) -> TraceLabels {
-    TraceLabels {
-        trace_id: view::hex(&span.trace_id),
-        span_id: view::hex(&span.span_id),
-    }
-}
-
-fn time(unix_ns: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_nanos(unix_ns)
+fn time(at: UnixNs) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(at.0)
 }

@@ -9,13 +9,12 @@ use std::{
     fmt::Write as _,
 };
 
-use super::Budget;
+use super::{Budget, span::Judged};
 use crate::{
     export::{LabelSource, view},
     sensor::{CgroupCpu, FIRST_SLOT_LOG2_NS, KernelHistogram},
-    span::SpanView,
     time::MonoNs,
-    verdict::Judgement,
+    verdict::CauseInterval,
     vocabulary::{Cause, Layer},
     workload::Workload,
 };
@@ -86,17 +85,22 @@ struct Exemplar {
 
 impl Exemplars {
     /// Keeps the longest single stretch of `cause` in a span as the exemplar of its bucket.
-    pub(super) fn note(&mut self, cgroup_id: u64, span: &SpanView, j: &Judgement, cause: Cause) {
+    pub(super) fn note(&mut self, cgroup_id: u64, of: &Judged<'_>, cause: Cause) {
         let kind = match cause {
             Cause::CpuThrottle => Kind::Throttled,
             Cause::Runqueue => Kind::Runqueue,
             _ => return,
         };
         // Merged stretches are no single wait: their sum would sit in the wrong bucket.
-        let single = |i: &&crate::verdict::CauseInterval| {
+        let single = |i: &&CauseInterval| {
             i.cause == cause && i.cause_ns == i.end.0.saturating_sub(i.start.0)
         };
-        let longest = j.intervals.iter().filter(single).max_by_key(|i| i.cause_ns);
+        let longest = of
+            .judgement
+            .intervals
+            .iter()
+            .filter(single)
+            .max_by_key(|i| i.cause_ns);
         let Some(interval) = longest else { return };
         let key = (cgroup_id, kind, bucket_of(interval.cause_ns));
         if self.0.len() >= MAX_EXEMPLARS && !self.0.contains_key(&key) {
@@ -106,10 +110,10 @@ impl Exemplars {
             }
         }
         let exemplar = Exemplar {
-            trace_id: span.trace_id,
-            span_id: span.span_id,
+            trace_id: of.span.trace_id,
+            span_id: of.span.span_id,
             value_ns: interval.cause_ns,
-            unix_ns: interval.end.0,
+            unix_ns: of.at.0,
         };
         self.0.insert(key, exemplar);
     }
