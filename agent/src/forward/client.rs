@@ -40,7 +40,7 @@ const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(20);
 /// Sends requests of one signal to one target.
 pub(super) enum Client {
     Grpc {
-        grpc: Grpc<Checked>,
+        grpc: Box<Grpc<Checked>>,
         method: PathAndQuery,
         metadata: MetadataMap,
     },
@@ -77,7 +77,7 @@ impl Client {
                     grpc = grpc.send_compressed(CompressionEncoding::Gzip);
                 }
                 Self::Grpc {
-                    grpc,
+                    grpc: Box::new(grpc),
                     method: PathAndQuery::from_static(signal.method()),
                     metadata: MetadataMap::from_headers(headers),
                 }
