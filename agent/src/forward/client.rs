@@ -22,7 +22,7 @@ use tonic::{
 };
 
 use super::{
-    answer::{self, Answer},
+    answer::{self, Answer, MAX_ANSWER_BYTES},
     body::Chunks,
     checked::Checked,
     config::{Compression, Protocol, Target},
@@ -31,8 +31,6 @@ use super::{
 use crate::otlp::Signal;
 
 const USER_AGENT: &str = concat!("isostack-agent/", env!("CARGO_PKG_VERSION"));
-/// Longest answer that is read: the rest of a longer one is garbage anyway.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// A connection that is silent this long is asked whether it is still there (HTTP/2), so
 /// that a peer gone without a word is noticed by more than time-outs.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(20);
