@@ -25,6 +25,9 @@
 //! | HTTP 400, 422; gRPC `INVALID_ARGUMENT` | joined requests are parted, so that one sender's bad data does not lose another's; a single one is lost (`rejected`) |
 //! | HTTP 413; gRPC `RESOURCE_EXHAUSTED` or `OUT_OF_RANGE` whose message speaks of length | parted, then cut between resources, scopes, items; a single item is lost (`too_large`) |
 //!
+//! Where gRPC is spoken and something answers that does not speak it (a proxy, a web server),
+//! the HTTP status counts.
+//!
 //! Downstream gets data twice only where it took a request and its answer did not arrive:
 //! with the connection, or within the time-out.
 

@@ -1,6 +1,11 @@
 //! The forwarder against servers on real sockets: what is accepted arrives, whatever state
 //! downstream is in, and what cannot arrive is said.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy knows the helpers of a test crate not to be tests"
+)]
+
 #[path = "forward_real/agent.rs"]
 mod agent;
 #[path = "forward_real/answers.rs"]

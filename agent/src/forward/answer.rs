@@ -25,6 +25,9 @@ const TOO_LONG: [&str; 4] = [
     "too long",
 ];
 
+/// Longest answer that is read: no answer of OTLP is that long.
+pub(super) const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
 /// What is to be done with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -132,6 +135,12 @@ pub(super) fn from_status(status: &Status) -> Answer {
         .get_details_retry_info()
         .and_then(|info| info.retry_delay)
         .map(|delay| delay.min(MAX_THROTTLE));
+    // Tonic words its own refusal of a long answer as a server of tonic its refusal of a
+    // long request.
+    let own_limit = format!("the limit is: {MAX_ANSWER_BYTES} bytes");
+    if status.message().contains(&own_limit) {
+        return garbage(format!("more than {MAX_ANSWER_BYTES} bytes"));
+    }
     let too_long = || {
         let text = status.message().to_ascii_lowercase();
         TOO_LONG.iter().any(|words| text.contains(words))

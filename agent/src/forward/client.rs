@@ -22,7 +22,7 @@ use tonic::{
 };
 
 use super::{
-    answer::{self, Answer},
+    answer::{self, Answer, MAX_ANSWER_BYTES},
     body::Chunks,
     checked::Checked,
     config::{Compression, Protocol, Target},
@@ -31,8 +31,6 @@ use super::{
 use crate::otlp::Signal;
 
 const USER_AGENT: &str = concat!("isostack-agent/", env!("CARGO_PKG_VERSION"));
-/// Longest answer that is read: the rest of a longer one is garbage anyway.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// A connection that is silent this long is asked whether it is still there (HTTP/2), so
 /// that a peer gone without a word is noticed by more than time-outs.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -40,7 +38,7 @@ const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(20);
 /// Sends requests of one signal to one target.
 pub(super) enum Client {
     Grpc {
-        grpc: Grpc<Checked>,
+        grpc: Box<Grpc<Checked>>,
         method: PathAndQuery,
         metadata: MetadataMap,
     },
@@ -77,7 +75,7 @@ impl Client {
                     grpc = grpc.send_compressed(CompressionEncoding::Gzip);
                 }
                 Self::Grpc {
-                    grpc,
+                    grpc: Box::new(grpc),
                     method: PathAndQuery::from_static(signal.method()),
                     metadata: MetadataMap::from_headers(headers),
                 }

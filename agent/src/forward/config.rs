@@ -13,12 +13,15 @@
 //!   `OTEL_EXPORTER_OTLP_INSECURE=false`; by variable TLS unless `..._INSECURE=true`, as the
 //!   specification has it.
 
+mod endpoint;
+
 use std::{fmt, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
+use self::endpoint::{Setting, grpc_endpoint, http_endpoint, parse_uri};
 use super::{
     signal::{Named, SIGNALS},
     tls::{self, TlsFiles},
@@ -181,22 +184,6 @@ impl ForwardConfig {
     }
 }
 
-/// A value and the flag or variable it came from, for the message.
-struct Setting {
-    key: String,
-    value: String,
-}
-
-impl Setting {
-    fn refuse(&self, reason: impl Into<String>) -> ForwardConfigError {
-        ForwardConfigError::Value {
-            key: self.key.clone(),
-            value: self.value.clone(),
-            reason: reason.into(),
-        }
-    }
-}
-
 struct Source<'a> {
     endpoint: Option<&'a str>,
     protocol: Option<&'a str>,
@@ -211,7 +198,7 @@ impl Source<'_> {
         let given = parse_uri(&endpoint)?;
         let protocol = self.protocol(signal, &given)?;
         let endpoint = match protocol {
-            Protocol::Grpc => self.grpc_endpoint(signal, &endpoint, given)?,
+            Protocol::Grpc => grpc_endpoint(&endpoint, given, || self.insecure(signal, &endpoint))?,
             Protocol::HttpProtobuf => http_endpoint(signal, &endpoint, given, base)?,
         };
         let tls = if endpoint.scheme_str() == Some("https") {
@@ -275,32 +262,14 @@ impl Source<'_> {
         }
     }
 
-    fn grpc_endpoint(
-        &self,
-        signal: Signal,
-        setting: &Setting,
-        uri: Uri,
-    ) -> Result<Uri, ForwardConfigError> {
-        if !matches!(uri.path(), "" | "/") {
-            return Err(setting.refuse(
-                "a gRPC endpoint has no path: write only scheme, host and port, or choose the \
-                 protocol http/protobuf",
-            ));
+    /// Whether an endpoint without scheme is plain text.
+    fn insecure(&self, signal: Signal, endpoint: &Setting) -> Result<bool, ForwardConfigError> {
+        match self.env(signal, "INSECURE") {
+            None => Ok(endpoint.key.starts_with("--")),
+            Some(s) if s.value.eq_ignore_ascii_case("true") => Ok(true),
+            Some(s) if s.value.eq_ignore_ascii_case("false") => Ok(false),
+            Some(s) => Err(s.refuse("write true or false")),
         }
-        let scheme = match uri.scheme_str() {
-            Some(scheme) => scheme.to_owned(),
-            None => {
-                let by_flag = setting.key.starts_with("--");
-                let insecure = match self.env(signal, "INSECURE") {
-                    None => by_flag,
-                    Some(s) if s.value.eq_ignore_ascii_case("true") => true,
-                    Some(s) if s.value.eq_ignore_ascii_case("false") => false,
-                    Some(s) => return Err(s.refuse("write true or false")),
-                };
-                if insecure { "http" } else { "https" }.to_owned()
-            }
-        };
-        build(setting, &scheme, &uri, "/")
     }
 
     fn headers(&self, signal: Signal) -> Result<HeaderMap, ForwardConfigError> {
@@ -370,90 +339,6 @@ fn general(key: &str) -> String {
 fn non_empty(value: Option<&str>) -> Option<String> {
     let value = value?.trim();
     (!value.is_empty()).then(|| value.to_owned())
-}
-
-fn parse_uri(setting: &Setting) -> Result<Uri, ForwardConfigError> {
-    const EXAMPLE: &str = "write an address like http://collector:4317 or https://host:4318";
-    // Checked first, so that a password is not repeated in any message.
-    if setting.value.contains('@') {
-        return Err(ForwardConfigError::Value {
-            key: setting.key.clone(),
-            value: "(not shown)".to_owned(),
-            reason: "credentials in an address would be shown in logs: pass them in \
-                     OTEL_EXPORTER_OTLP_HEADERS"
-                .to_owned(),
-        });
-    }
-    let uri: Uri = setting
-        .value
-        .parse()
-        .map_err(|e| setting.refuse(format!("not an address ({e}): {EXAMPLE}")))?;
-    match uri.scheme_str() {
-        None | Some("http" | "https") => {}
-        Some(other) => {
-            return Err(setting.refuse(format!("the scheme {other} is not known: {EXAMPLE}")));
-        }
-    }
-    if uri.host().is_none_or(str::is_empty) {
-        return Err(setting.refuse(format!("no host in it: {EXAMPLE}")));
-    }
-    // A port out of range is no port to the parser, but still part of the text.
-    let text = uri.authority().map_or("", |a| a.as_str());
-    if uri.port_u16() == Some(0) || (uri.port_u16().is_none() && uri.host() != Some(text)) {
-        return Err(setting.refuse("the port must be 1 to 65535"));
-    }
-    Ok(uri)
-}
-
-fn http_endpoint(
-    signal: Signal,
-    setting: &Setting,
-    uri: Uri,
-    base: bool,
-) -> Result<Uri, ForwardConfigError> {
-    let Some(scheme) = uri.scheme_str() else {
-        return Err(setting.refuse(format!(
-            "no scheme in it: write http://{0} or https://{0}",
-            setting.value
-        )));
-    };
-    if uri.query().is_some() {
-        return Err(setting.refuse("an endpoint has no query: leave out what follows the '?'"));
-    }
-    let path = uri.path();
-    if !base {
-        return build(setting, scheme, &uri, path);
-    }
-    let trimmed = path.trim_end_matches('/');
-    if SIGNALS.iter().any(|s| trimmed.ends_with(s.path())) {
-        return Err(setting.refuse(format!(
-            "the path of the signal is added by the agent: leave out {}, or set it as \
-             OTEL_EXPORTER_OTLP_{}_ENDPOINT",
-            signal.path(),
-            signal.upper()
-        )));
-    }
-    build(
-        setting,
-        scheme,
-        &uri,
-        &format!("{trimmed}{}", signal.path()),
-    )
-}
-
-fn build(
-    setting: &Setting,
-    scheme: &str,
-    uri: &Uri,
-    path: &str,
-) -> Result<Uri, ForwardConfigError> {
-    let authority = uri.authority().map_or("", |a| a.as_str());
-    Uri::builder()
-        .scheme(scheme)
-        .authority(authority)
-        .path_and_query(path)
-        .build()
-        .map_err(|e| setting.refuse(format!("not an address ({e})")))
 }
 
 #[cfg(test)]

@@ -288,3 +288,6 @@ impl Lane {
         self.again(halves.0);
     }
 }
+
+#[cfg(test)]
+mod tests;

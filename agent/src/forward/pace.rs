@@ -84,3 +84,6 @@ impl Pace {
         delay.mul_f64(rand::random_range(0.5..=1.0))
     }
 }
+
+#[cfg(test)]
+mod tests;

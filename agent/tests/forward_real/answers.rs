@@ -245,6 +245,9 @@ async fn misconfigured_or_foreign_downstreams_lose_nothing() {
         ("grpc", http(500), "error"),
         ("grpc", http(401), "unauthorized"),
         ("grpc", Reply::Ok(b"\x0a\xff".to_vec()), "garbage"),
+        // Too long an answer must not be taken for too long a request.
+        ("grpc", Reply::Ok(vec![0; 100_000]), "garbage"),
+        ("http/protobuf", Reply::Ok(vec![0; 100_000]), "garbage"),
         ("grpc", http(404), "not_found"),
         ("grpc", http(502), "unavailable"),
     ] {
