@@ -24,10 +24,11 @@ pub struct Histogram {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CgroupTotals {
+    /// Waits for a CPU, throttle time subtracted. First, as it is written at every switch and
+    /// then shares a cache line with the cgroup's id.
+    pub runqueue: Histogram,
     /// Single throttled intervals.
     pub throttled: Histogram,
-    /// Waits for a CPU, throttle time subtracted.
-    pub runqueue: Histogram,
 }
 
 /// A stretch of a run queue's clock during which a group was throttled on that CPU.
@@ -56,12 +57,14 @@ pub struct CpuSlot {
     /// Kernels before 6.18: cgroup found throttled when a thread of this one was last
     /// switched out under a throttle.
     pub limiter_cgroup_id: u64,
+    /// `rq.clock` of that.
+    pub limiter_clock: u64,
     /// Index of the next window to overwrite.
     pub next_window: u64,
 }
 
 const _: () = assert!(size_of::<Histogram>() == 224);
-const _: () = assert!(size_of::<CpuSlot>() == 8 + 448 + 8 + 64 + 8 + 8);
+const _: () = assert!(size_of::<CpuSlot>() == 8 + 448 + 8 + 64 + 8 + 8 + 8);
 
 /// The slot of a value of `ns` nanoseconds.
 #[inline(always)]

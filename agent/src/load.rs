@@ -5,6 +5,7 @@
 //! thread of their own.
 
 mod cgroups;
+mod cost;
 mod object;
 mod reader;
 mod self_test;
@@ -24,6 +25,7 @@ use aya::{
     programs::{BtfTracePoint, ProgramError, RawTracePoint},
 };
 
+pub use self::cost::Toggled;
 use self::{cgroups::CgroupTables, object::Object, reader::Reader, tracked::Tracked};
 use crate::{
     event::Event,
@@ -82,31 +84,6 @@ pub enum StartError {
     /// The thread that reads the events cannot be started.
     #[error("cannot start the event reader: {0}")]
     Reader(#[from] io::Error),
-}
-
-/// A program that does nothing on the hook of the `cpu` sensor, for as long as this lives:
-/// what the hook alone costs, for benchmarks.
-pub struct Floor {
-    _ebpf: Ebpf,
-}
-
-impl Floor {
-    /// Loads and attaches it.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses.
-    pub fn attach(settings: &Settings) -> io::Result<Self> {
-        let mut object = Object::load(settings).map_err(|why| io::Error::other(why.reason))?;
-        let hook = Hook {
-            program: "floor_switch",
-            kind: HookKind::TpBtf,
-            target: "sched_switch",
-            loses: "",
-        };
-        object.attach(&hook).map_err(io::Error::other)?;
-        Ok(Self { _ebpf: object.ebpf })
-    }
 }
 
 /// The running sensors; dropping it detaches and unloads them all.

@@ -64,6 +64,9 @@ static HELD_MARKS: Array<[u8; THROTTLE_MARKS]> = Array::with_max_entries(1, 0);
 #[unsafe(no_mangle)]
 static HELD_LOOKUP_MIN_NS: Global<u64> = Global::new(20_000);
 
+/// A throttle's beginning, computed from another clock, may be off by this much.
+const LIMITER_SLACK_NS: u64 = 1_000_000;
+
 /// To be called for every task switched out.
 #[inline(always)]
 pub fn on_switch_out<M: Memory>(prev: Task<M>, clock: u64) {
@@ -75,6 +78,7 @@ pub fn on_switch_out<M: Memory>(prev: Task<M>, clock: u64) {
         && let Some(slot) = account::slot(prev.cgroup_id())
     {
         slot.limiter_cgroup_id = prev.cfs_rq().limiter();
+        slot.limiter_clock = clock;
     }
 }
 
@@ -161,12 +165,17 @@ pub fn windows_overlap<M: Memory>(
     let held_ns = queue.held_ns();
     if held_ns != slot.throttled_seen_ns {
         let grown_ns = held_ns.saturating_sub(slot.throttled_seen_ns);
-        // A slot just taken over, or another queue's: how it grew is not known.
-        let known =
-            slot.throttled_seen_ns != 0 || grown_ns < queue.last_throttle_age_ns() + grown_ns / 8;
         slot.throttled_seen_ns = held_ns;
-        if known && grown_ns != 0 {
-            let start = clock.saturating_sub(queue.last_throttle_age_ns().max(grown_ns));
+        let age_ns = queue.last_throttle_age_ns();
+        let waited_ns = clock.saturating_sub(last_queued);
+        let start = if grown_ns <= age_ns + age_ns / 8 {
+            Some(clock.saturating_sub(age_ns.max(grown_ns)))
+        } else if grown_ns <= waited_ns {
+            Some(last_queued)
+        } else {
+            None // several windows, some before the wait: which is which cannot be known
+        };
+        if let Some(start) = start {
             let at = slot.next_window as usize % WINDOWS;
             if let Some(window) = slot.windows.get_mut(at) {
                 *window = Window {
@@ -193,6 +202,7 @@ pub fn split_by_windows<M: Memory>(
 ) {
     let mut at = last_queued;
     let mut queued_ns = 0;
+    let (limiter, known_at) = (slot.limiter_cgroup_id, slot.limiter_clock);
     for i in 0..WINDOWS {
         // Oldest first.
         let index = (slot.next_window as usize).wrapping_add(i) % WINDOWS;
@@ -208,7 +218,13 @@ pub fn split_by_windows<M: Memory>(
             interval::runqueue(next, at, start, clock);
         }
         account::throttled(slot, end - start);
-        Interval::throttled(next, start, end, slot.limiter_cgroup_id).emit(clock);
+        // Seen in this throttle, or in an earlier one that may have been another group's?
+        let limiter = if known_at.saturating_add(LIMITER_SLACK_NS) >= start {
+            limiter
+        } else {
+            0
+        };
+        Interval::throttled(next, start, end, limiter).emit(clock);
         at = end;
     }
     if clock > at {

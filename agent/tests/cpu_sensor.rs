@@ -1,0 +1,274 @@
+//! The `cpu` sensor in the running kernel against the kernel's own books: `cpu.stat` of real
+//! cgroups and `/proc/PID/schedstat` of real processes. Needs root.
+
+#[path = "support/cgroup.rs"]
+mod cgroup;
+
+use std::{
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use cgroup::Group;
+use isostack_agent::{
+    event::{Delay, Event},
+    load::{Sensors, Settings},
+    metrics::{AgentMetrics, Sensor},
+    sensor::{CgroupCpu, SensorState},
+    vocabulary::Cause,
+};
+
+/// Loads disturb each other: one test at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A running sensor and what it has said so far.
+struct Observed {
+    sensors: Sensors,
+    metrics: AgentMetrics,
+    delays: Arc<Mutex<Vec<Delay>>>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Observed {
+    fn start() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let delays = Arc::new(Mutex::new(Vec::new()));
+        let (metrics, seen) = (AgentMetrics::default(), delays.clone());
+        let sensors = Sensors::start(&Settings::default(), metrics.clone(), move |batch| {
+            seen.lock()
+                .unwrap()
+                .extend(batch.into_iter().filter_map(|event| match event {
+                    Event::Delay(delay) => Some(delay),
+                    Event::Steal(_) => None,
+                }));
+        })
+        .unwrap();
+        assert_eq!(sensors.statuses()[0].state, SensorState::On);
+        Self {
+            sensors,
+            metrics,
+            delays,
+            _turn: turn,
+        }
+    }
+
+    /// Stops, so that everything has arrived, and returns all intervals and the histograms
+    /// of one cgroup.
+    fn finish(self, group: &Group) -> (Vec<Delay>, CgroupCpu) {
+        let id = group.id();
+        let counted = self
+            .sensors
+            .cgroup_cpu()
+            .into_iter()
+            .find(|c| c.cgroup_id == id);
+        self.sensors.stop();
+        let lost = self
+            .metrics
+            .events_lost
+            .get_or_create(&Sensor { sensor: "cpu" })
+            .get();
+        assert_eq!(lost, 0, "a test that lost events proves nothing");
+        let delays = self.delays.lock().unwrap();
+        let own = delays
+            .iter()
+            .filter(|delay| delay.cgroup_id == id)
+            .cloned()
+            .collect();
+        (own, counted.expect("the group ran, so it was counted"))
+    }
+}
+
+/// A process that is busy for some seconds; killed if the test fails before it has ended.
+struct Busy(Option<Child>);
+
+/// Growth of a process's `schedstat` while it was busy.
+#[derive(Clone, Copy)]
+struct Schedstat {
+    ran_ns: u64,
+    waited_ns: u64,
+}
+
+impl Busy {
+    /// Spins on `cpu` in `group` for `seconds`.
+    fn start(group: &Group, cpu: usize, seconds: u32) -> Self {
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && read -r a < /proc/$$/schedstat && \
+             end=$((SECONDS + {seconds})) && while ((SECONDS < end)); do :; done; \
+             read -r b < /proc/$$/schedstat; echo $a $b",
+            group.path.display()
+        );
+        let child = Command::new("taskset")
+            .args(["-c", &cpu.to_string(), "bash", "-c", &script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self(Some(child))
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
+    }
+
+    fn wait(mut self) -> Schedstat {
+        let output = self.0.take().unwrap().wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words: Vec<u64> = text
+            .split_whitespace()
+            .map(|w| w.parse().unwrap())
+            .collect();
+        let [ran_before, waited_before, _, ran, waited, _] = words[..] else {
+            panic!("not two lines of schedstat: {text:?}");
+        };
+        Schedstat {
+            ran_ns: ran - ran_before,
+            waited_ns: waited - waited_before,
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+fn total_ns(delays: &[Delay], cause: Cause) -> u64 {
+    let of_cause = delays.iter().filter(|delay| delay.cause == cause);
+    of_cause.map(|delay| delay.end.0 - delay.start.0).sum()
+}
+
+fn last_cpu() -> usize {
+    std::thread::available_parallelism().unwrap().get() - 1
+}
+
+#[track_caller]
+fn assert_ratio(what: &str, measured_ns: u64, truth_ns: u64, from: f64, to: f64) {
+    let ratio = measured_ns as f64 / truth_ns as f64;
+    assert!(
+        (from..=to).contains(&ratio),
+        "{what}: {measured_ns} ns against {truth_ns} ns, ratio {ratio:.4} not in {from}..{to}"
+    );
+}
+
+#[test]
+fn throttled_intervals_add_up_to_cpu_stat() {
+    let observed = Observed::start();
+    let group = Group::new();
+    group.limit(30_000);
+    Busy::start(&group, last_cpu(), 4).wait();
+    let truth_ns = group.throttled_ns();
+    let (delays, counted) = observed.finish(&group);
+
+    let throttled_ns = total_ns(&delays, Cause::CpuThrottle);
+    assert_ratio("one thread", throttled_ns, truth_ns, 0.97, 1.03);
+    assert_eq!(
+        counted.throttled.sum_ns, throttled_ns,
+        "every interval is told"
+    );
+    for delay in delays.iter().filter(|d| d.cause == Cause::CpuThrottle) {
+        assert_eq!(delay.limiter_cgroup_id, group.id(), "{delay:?}");
+    }
+}
+
+#[test]
+fn a_quota_on_the_parent_is_named_as_the_limiter() {
+    let observed = Observed::start();
+    let parent = Group::new();
+    parent.limit(40_000);
+    let group = parent.child();
+    Busy::start(&group, last_cpu(), 4).wait();
+    let truth_ns = parent.throttled_ns();
+    let (delays, counted) = observed.finish(&group);
+
+    let throttled_ns = total_ns(&delays, Cause::CpuThrottle);
+    assert_ratio("below the quota", throttled_ns, truth_ns, 0.97, 1.03);
+    assert_eq!(counted.throttled.sum_ns, throttled_ns);
+    for delay in delays.iter().filter(|d| d.cause == Cause::CpuThrottle) {
+        assert_eq!(delay.limiter_cgroup_id, parent.id(), "{delay:?}");
+    }
+}
+
+/// `cpu.stat` counts a throttle once per CPU, the sensor once per thread held back: with two
+/// threads on each CPU that is twice as much, less what the second thread of a CPU still ran
+/// before it noticed. Whatever was not throttle is run queue, to the last per cent.
+#[test]
+fn every_thread_held_back_counts() {
+    const PER_CPU: usize = 2;
+    let observed = Observed::start();
+    let group = Group::new();
+    group.limit(50_000);
+    let mut cpus = vec![0, last_cpu()];
+    cpus.dedup();
+    let busy: Vec<Busy> = (0..PER_CPU * cpus.len())
+        .map(|i| Busy::start(&group, cpus[i % cpus.len()], 4))
+        .collect();
+    let waited_ns: u64 = busy.into_iter().map(|b| b.wait().waited_ns).sum();
+    let truth_ns = group.throttled_ns() * PER_CPU as u64;
+    let (delays, counted) = observed.finish(&group);
+
+    let throttled_ns = total_ns(&delays, Cause::CpuThrottle);
+    assert_ratio("two threads a CPU", throttled_ns, truth_ns, 0.85, 1.03);
+    let all_ns = counted.throttled.sum_ns + counted.runqueue.sum_ns;
+    assert_ratio("all waits", all_ns, waited_ns, 0.97, 1.03);
+}
+
+#[test]
+fn run_queue_delay_is_what_schedstat_says_less_the_throttle() {
+    let observed = Observed::start();
+    let (group, neighbour) = (Group::new(), Group::new());
+    group.limit(40_000);
+    let cpu = last_cpu();
+    let load = Busy::start(&neighbour, cpu, 5);
+    let waited_ns = Busy::start(&group, cpu, 4).wait().waited_ns;
+    drop(load);
+    let (_, counted) = observed.finish(&group);
+
+    assert!(counted.throttled.sum_ns > 0 && counted.throttled.sum_ns < waited_ns);
+    let truth_ns = waited_ns - counted.throttled.sum_ns;
+    assert_ratio("run queue", counted.runqueue.sum_ns, truth_ns, 0.97, 1.03);
+}
+
+#[test]
+fn without_a_quota_nothing_is_called_throttle() {
+    let observed = Observed::start();
+    let (group, neighbour) = (Group::new(), Group::new());
+    // The neighbour's own throttling must not rub off.
+    neighbour.limit(60_000);
+    let cpu = last_cpu();
+    let load = Busy::start(&neighbour, cpu, 5);
+    let waited_ns = Busy::start(&group, cpu, 4).wait().waited_ns;
+    drop(load);
+    let (delays, counted) = observed.finish(&group);
+
+    assert_eq!(counted.throttled.count(), 0);
+    assert_eq!(total_ns(&delays, Cause::CpuThrottle), 0);
+    assert_ratio("run queue", counted.runqueue.sum_ns, waited_ns, 0.97, 1.03);
+    // Under a neighbour's load most waits are whole time slices, long enough to be told.
+    let told_ns = total_ns(&delays, Cause::Runqueue);
+    assert_ratio("told", told_ns, waited_ns, 0.5, 1.03);
+}
+
+#[test]
+fn of_a_tracked_process_the_running_time_is_told_too() {
+    let observed = Observed::start();
+    let (tracked, other) = (Group::new(), Group::new());
+    let busy = Busy::start(&tracked, last_cpu(), 2);
+    let pid = busy.pid();
+    assert!(observed.sensors.track(pid));
+    Busy::start(&other, 0, 2).wait();
+    let truth = busy.wait();
+    assert!(observed.sensors.untrack(pid));
+    let all = observed.delays.clone();
+    let (delays, _) = observed.finish(&tracked);
+
+    assert!(delays.iter().all(|delay| delay.process.pid == pid));
+    let ran_ns = total_ns(&delays, Cause::OnCpu);
+    assert_ratio("on CPU", ran_ns, truth.ran_ns, 0.9, 1.03);
+    let id = other.id();
+    let untracked = all.lock().unwrap();
+    let mut of_other = untracked.iter().filter(|delay| delay.cgroup_id == id);
+    assert!(of_other.all(|delay| delay.cause != Cause::OnCpu));
+}
