@@ -1,1 +1,312 @@
 //! Which process stands behind a resource's spans.
+//!
+//! What the kernel shows (who holds the other end of the connection) is stronger than what
+//! a resource claims. Claims choose among what the kernel allows, or name a container that
+//! exists here; they never make a process the sender of what it cannot have sent.
+
+mod decide;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+
+use self::decide::{Decision, Question, decide};
+use crate::{
+    host::{
+        identify::{Identifier, cache::Generations},
+        peer::{Peer, PeerFinder},
+    },
+    otlp::Connection,
+    process::ProcessKey,
+    span::{Joined, Resource},
+    vocabulary::Confidence,
+};
+
+/// Limits of the join.
+#[derive(Clone, Debug)]
+pub struct JoinConfig {
+    /// Name of this node, against `k8s.node.name`.
+    pub node_name: String,
+    /// How long a request waits for the search for its sender's process.
+    pub wait: Duration,
+    /// How long that search may take.
+    pub search_budget: Duration,
+}
+
+impl JoinConfig {
+    /// The usual limits.
+    #[must_use]
+    pub fn new(node_name: String) -> Self {
+        Self {
+            node_name,
+            wait: Duration::from_millis(500),
+            search_budget: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Searches that run at the same time; the rest queue.
+const PARALLEL_SEARCHES: usize = 2;
+/// Resources remembered for one connection.
+const MAX_RESOURCES: usize = 64;
+/// Distinct services counted for one connection; more than one means a collector.
+const MAX_SERVICES: usize = 4;
+/// An answer is checked again after this long: the process may have ended and handed the
+/// connection on, names may be known by now.
+const LIFETIME: Duration = Duration::from_secs(10);
+/// The same for an answer without a process.
+const UNKNOWN_LIFETIME: Duration = Duration::from_secs(2);
+/// Senders remembered beyond their connection.
+const MAX_RECENT: usize = 4096;
+
+/// Called once for each process that was joined.
+type OnJoined = Box<dyn Fn(ProcessKey) + Send + Sync>;
+
+/// What makes a sender the same again on another connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RecentKey {
+    address: IpAddr,
+    service: String,
+    instance_id: String,
+    pid: Option<u32>,
+}
+
+/// Joins resources to processes; cheap to clone.
+#[derive(Clone)]
+pub struct Joiner {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identifier: Arc<Identifier>,
+    finder: PeerFinder,
+    config: JoinConfig,
+    searches: Arc<Semaphore>,
+    recent: Mutex<Generations<RecentKey, ProcessKey>>,
+    announced: Mutex<Generations<ProcessKey, ()>>,
+    on_joined: OnJoined,
+}
+
+impl fmt::Debug for Joiner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Joiner")
+            .field("config", &self.shared.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One accepted connection and what was found out about its other end.
+#[derive(Debug)]
+pub struct Sender {
+    connection: Connection,
+    /// `None` until the search has ended.
+    peer: watch::Receiver<Option<Peer>>,
+    state: Mutex<SenderState>,
+}
+
+#[derive(Debug, Default)]
+struct SenderState {
+    /// Distinct `(service, instance)`.
+    services: Vec<(String, String)>,
+    answers: Vec<Answer>,
+}
+
+/// A resource's answer, kept with the resource so that its address stays its own.
+#[derive(Debug)]
+struct Answer {
+    resource: Arc<Resource>,
+    joined: Joined,
+    at: Instant,
+    services: usize,
+}
+
+impl Sender {
+    /// The two ends.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Joiner {
+    /// `on_joined` is called with each process when it is first joined (again, if very many
+    /// others were meanwhile): its kernel events are wanted in detail from then on. It must
+    /// not block.
+    pub fn new(
+        identifier: Arc<Identifier>,
+        config: JoinConfig,
+        on_joined: impl Fn(ProcessKey) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                finder: PeerFinder::new(identifier.roots().clone(), config.search_budget),
+                identifier,
+                config,
+                searches: Arc::new(Semaphore::new(PARALLEL_SEARCHES)),
+                recent: Mutex::new(Generations::new(MAX_RECENT)),
+                announced: Mutex::new(Generations::new(MAX_RECENT)),
+                on_joined: Box::new(on_joined),
+            }),
+        }
+    }
+
+    /// Starts the search for the process at the other end. Does not block; must be called
+    /// inside a tokio runtime.
+    #[must_use]
+    pub fn connected(&self, connection: Connection) -> Arc<Sender> {
+        let (found, peer) = watch::channel(None);
+        self.search(connection.clone(), found);
+        Arc::new(Sender {
+            connection,
+            peer,
+            state: Mutex::default(),
+        })
+    }
+
+    fn search(&self, connection: Connection, found: watch::Sender<Option<Peer>>) {
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            let Ok(permit) = shared.searches.clone().acquire_owned().await else {
+                return; // the semaphore is never closed
+            };
+            // The sender is gone and nobody waits: no need to look.
+            if found.is_closed() {
+                return;
+            }
+            let search = tokio::task::spawn_blocking(move || {
+                let peer = shared.finder.find(&connection);
+                drop(permit);
+                peer
+            });
+            let peer = search.await.unwrap_or(Peer::Vanished);
+            tracing::debug!(?peer, "Looked for a sender's process");
+            found.send_replace(Some(peer));
+        });
+    }
+
+    /// The process behind a resource that came over this connection. Waits for the search at
+    /// most [`JoinConfig::wait`]; repeated calls with the same `Arc` are answered from memory.
+    pub async fn resolve(&self, sender: &Arc<Sender>, resource: &Arc<Resource>) -> Joined {
+        let services = {
+            let mut state = sender.state.lock();
+            state.note_service(resource);
+            if let Some(joined) = state.answer(resource) {
+                return joined;
+            }
+            state.services.len()
+        };
+        let (peer, settled) = self.peer(sender).await;
+        let question = Question {
+            connection: sender.connection.clone(),
+            resource: resource.clone(),
+            peer,
+            several_services: services > 1,
+        };
+        let shared = self.shared.clone();
+        let answer = tokio::task::spawn_blocking(move || shared.answer(&question));
+        let joined = answer.await.unwrap_or(Joined {
+            identity: None,
+            confidence: Confidence::Host,
+        });
+        if settled {
+            sender.state.lock().remember(Answer {
+                resource: resource.clone(),
+                joined: joined.clone(),
+                at: Instant::now(),
+                services,
+            });
+        }
+        joined
+    }
+
+    /// What the search found, and whether it has ended.
+    async fn peer(&self, sender: &Sender) -> (Peer, bool) {
+        let mut peer = sender.peer.clone();
+        let found = tokio::time::timeout(self.shared.config.wait, peer.wait_for(Option::is_some));
+        match found.await {
+            Ok(Ok(found)) => (found.clone().unwrap_or(Peer::Vanished), true),
+            // The search was given up, or takes too long.
+            Ok(Err(_)) | Err(_) => (Peer::Vanished, false),
+        }
+    }
+}
+
+impl SenderState {
+    fn note_service(&mut self, resource: &Resource) {
+        let known = |(service, instance): &(String, String)| {
+            *service == resource.service && *instance == resource.instance_id
+        };
+        if self.services.len() < MAX_SERVICES && !self.services.iter().any(known) {
+            let service = (resource.service.clone(), resource.instance_id.clone());
+            self.services.push(service);
+        }
+    }
+
+    fn answer(&self, resource: &Arc<Resource>) -> Option<Joined> {
+        let known = |answer: &&Answer| Arc::ptr_eq(&answer.resource, resource);
+        let answer = self.answers.iter().find(known)?;
+        let lifetime = match answer.joined.identity {
+            Some(_) => LIFETIME,
+            None => UNKNOWN_LIFETIME,
+        };
+        let valid = answer.at.elapsed() < lifetime && answer.services == self.services.len();
+        valid.then(|| answer.joined.clone())
+    }
+
+    fn remember(&mut self, answer: Answer) {
+        self.answers
+            .retain(|known| !Arc::ptr_eq(&known.resource, &answer.resource));
+        if self.answers.len() >= MAX_RESOURCES {
+            self.answers.remove(0);
+        }
+        self.answers.push(answer);
+    }
+}
+
+impl Shared {
+    /// Blocks on reads of `/proc`.
+    fn answer(&self, question: &Question) -> Joined {
+        let recent_key = question.address().map(|address| RecentKey {
+            address,
+            service: question.resource.service.clone(),
+            instance_id: question.resource.instance_id.clone(),
+            pid: question.resource.pid,
+        });
+        let recent = recent_key
+            .as_ref()
+            .and_then(|key| self.recent.lock().get(key));
+        let Decision {
+            identity,
+            confidence,
+        } = decide(&self.identifier, &self.config.node_name, question, recent);
+        if let Some(identity) = &identity
+            && confidence == Confidence::Process
+        {
+            let key = identity.process;
+            if let Some(recent_key) = recent_key {
+                self.recent.lock().insert(recent_key, key);
+            }
+            let new = {
+                let mut announced = self.announced.lock();
+                let new = announced.get(&key).is_none();
+                announced.insert(key, ());
+                new
+            };
+            if new {
+                (self.on_joined)(key);
+            }
+        }
+        Joined {
+            identity,
+            confidence,
+        }
+    }
+}

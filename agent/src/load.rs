@@ -84,6 +84,31 @@ pub enum StartError {
     Reader(#[from] io::Error),
 }
 
+/// A program that does nothing on the hook of the `cpu` sensor, for as long as this lives:
+/// what the hook alone costs, for benchmarks.
+pub struct Floor {
+    _ebpf: Ebpf,
+}
+
+impl Floor {
+    /// Loads and attaches it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn attach(settings: &Settings) -> io::Result<Self> {
+        let mut object = Object::load(settings).map_err(|why| io::Error::other(why.reason))?;
+        let hook = Hook {
+            program: "floor_switch",
+            kind: HookKind::TpBtf,
+            target: "sched_switch",
+            loses: "",
+        };
+        object.attach(&hook).map_err(io::Error::other)?;
+        Ok(Self { _ebpf: object.ebpf })
+    }
+}
+
 /// The running sensors; dropping it detaches and unloads them all.
 pub struct Sensors {
     statuses: Vec<SensorStatus>,
@@ -342,7 +367,7 @@ pub(crate) fn off(entry: &Entry, why: WhyNot) -> SensorStatus {
     }
 }
 
-fn not_built() -> WhyNot {
+pub(crate) fn not_built() -> WhyNot {
     WhyNot {
         reason: "not in this version".to_owned(),
         fix: "use a version of isostack-agent that has it".to_owned(),

@@ -9,9 +9,15 @@ use crate::span::SpanBatch;
 
 pub mod enrich;
 pub mod json;
+pub mod listen;
+pub mod receive;
 pub mod view;
 pub mod wire;
 
+mod answer;
+mod body;
+mod grpc;
+mod http;
 mod schema;
 
 /// The three signals of OTLP.

@@ -20,7 +20,10 @@ fn alone() -> MutexGuard<'static, ()> {
 fn demo(flags: &[&str]) -> anyhow::Result<Process> {
     let mut command = Command::new("cargo");
     // On Unix cargo becomes the program it runs: the pid is the demo's.
-    command.current_dir(artifact::root()).args(["xtask", "demo"]).args(flags);
+    command
+        .current_dir(artifact::root())
+        .args(["xtask", "demo"])
+        .args(flags);
     Process::start("demo", &mut command, None)
 }
 
@@ -35,14 +38,22 @@ fn leftovers() -> Vec<String> {
         if let Ok(exe) = fs::read_link(entry.path().join("exe"))
             && programs.contains(&exe)
         {
-            found.push(format!("process {} {}", entry.file_name().display(), exe.display()));
+            found.push(format!(
+                "process {} {}",
+                entry.file_name().display(),
+                exe.display()
+            ));
         }
     }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let roots = mounts.lines().filter(|line| line.starts_with("cgroup"));
     for root in roots.filter_map(|line| line.split(' ').nth(1)) {
         for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with("isostack-demo") {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("isostack-demo")
+            {
                 found.push(entry.path().display().to_string());
             }
         }
@@ -64,7 +75,15 @@ fn shows_one_localised_request() -> anyhow::Result<()> {
     let status = demo.wait(wait::PATIENCE * 10)?; // it may build first
     let said = demo.output();
     assert!(status.success(), "{said}");
-    for word in ["trace", "L-3", "cpu_throttle", "%", "UTC", "shop", "http://127.0.0.1:"] {
+    for word in [
+        "trace",
+        "L-3",
+        "cpu_throttle",
+        "%",
+        "UTC",
+        "shop",
+        "http://127.0.0.1:",
+    ] {
         assert!(said.contains(word), "no {word:?} in:\n{said}");
     }
     assert_nothing_left()
@@ -97,11 +116,18 @@ fn without_root_it_says_so() -> anyhow::Result<()> {
     let _alone = alone();
     // The folder of the program may be closed to other users: copy it to where it is not.
     artifact::program("isostack-agent")?;
-    let dir = tempfile::Builder::new().prefix("isostack-xtask-").tempdir()?;
-    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let dir = tempfile::Builder::new()
+        .prefix("isostack-xtask-")
+        .tempdir()?;
+    fs::set_permissions(
+        dir.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )?;
     let xtask = dir.path().join("xtask");
     let mut build = Command::new("cargo");
-    build.current_dir(artifact::root()).args(["build", "--quiet", "-p", "xtask"]);
+    build
+        .current_dir(artifact::root())
+        .args(["build", "--quiet", "-p", "xtask"]);
     assert!(build.status()?.success());
     fs::copy(artifact::program("xtask")?, &xtask)?;
     let output = Command::new("setpriv")

@@ -22,24 +22,38 @@ use harness::{
 
 const NAMESPACE: &str = "isostack-test";
 
+fn manifests() -> PathBuf {
+    artifact::root().join("deploy/kubernetes")
+}
+
 #[test]
 fn manifests_are_valid() -> anyhow::Result<()> {
     let requirements = artifact::root().join("tests/kubernetes/requirements.txt");
     let python = peers::python_env("kubernetes", &requirements)?;
-    let dir = artifact::root().join("deploy/kubernetes");
+    let dir = manifests();
     let mut checked = 0;
     for entry in fs::read_dir(&dir)? {
         let path = entry?.path();
-        let is_manifest = path.extension().is_some_and(|extension| extension == "yaml")
-            && path.file_name().is_some_and(|name| name != "kustomization.yaml");
+        let is_manifest = path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+            && path
+                .file_name()
+                .is_some_and(|name| name != "kustomization.yaml");
         if is_manifest {
             let mut validate = Command::new(&python);
-            validate.args(["-m", "kubernetes_validate", "--strict", "-k", "1.36"]).arg(&path);
+            validate
+                .args(["-m", "kubernetes_validate", "--strict", "-k", "1.36"])
+                .arg(&path);
             peers::run(&mut validate).with_context(|| path.display().to_string())?;
             checked += 1;
         }
     }
-    assert!(checked >= 4, "only {checked} manifests in {}", dir.display());
+    assert!(
+        checked >= 4,
+        "only {checked} manifests in {}",
+        dir.display()
+    );
     Ok(())
 }
 
@@ -51,7 +65,9 @@ impl Cluster {
     /// `None`, with a word on the terminal, when there is none.
     fn reach() -> Option<Self> {
         match env::var_os("KUBECONFIG") {
-            Some(path) if peers::has("kubectl") => Some(Self { kubeconfig: path.into() }),
+            Some(path) if peers::has("kubectl") => Some(Self {
+                kubeconfig: path.into(),
+            }),
             Some(_) => {
                 eprintln!("skipped: KUBECONFIG is set and kubectl is not on the path");
                 None
@@ -64,7 +80,10 @@ impl Cluster {
     }
 
     fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new("kubectl").args(arguments).output().context("kubectl")?;
+        let output = Command::new("kubectl")
+            .args(arguments)
+            .output()
+            .context("kubectl")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "kubectl {arguments:?}: {said}");
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -73,7 +92,8 @@ impl Cluster {
     fn apply(&self, manifest: &str) -> anyhow::Result<()> {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
         fs::write(file.path(), manifest)?;
-        self.kubectl(&["apply", "-f", &file.path().display().to_string()]).map(drop)
+        self.kubectl(&["apply", "-f", &file.path().display().to_string()])
+            .map(drop)
     }
 
     /// Builds the image of a program by the project's recipe and imports it.
@@ -81,12 +101,17 @@ impl Cluster {
         let archive = tempfile::Builder::new().suffix(".tar").tempfile()?;
         let mut image = Command::new("cargo");
         image.current_dir(artifact::root());
-        image.args(["xtask", "image", "--program", program, "--output"]).arg(archive.path());
+        image
+            .args(["xtask", "image", "--program", program, "--output"])
+            .arg(archive.path());
         peers::run(&mut image)?;
         let state = self.kubeconfig.parent().unwrap_or(Path::new("/"));
         let mut ctr = Command::new("ctr");
         ctr.arg("-a").arg(state.join("run/containerd.sock"));
-        peers::run(ctr.args(["-n", "k8s.io", "images", "import"]).arg(archive.path()))
+        peers::run(
+            ctr.args(["-n", "k8s.io", "images", "import"])
+                .arg(archive.path()),
+        )
     }
 }
 
@@ -95,10 +120,10 @@ struct CleanUp<'a>(&'a Cluster);
 
 impl Drop for CleanUp<'_> {
     fn drop(&mut self) {
-        for what in [&["namespace", NAMESPACE][..], &["-k", "deploy/kubernetes"]] {
-            let mut delete = Command::new("kubectl");
-            delete.current_dir(artifact::root()).args(["delete", "--ignore-not-found", "--wait"]);
-            if let Err(error) = peers::run(delete.args(what)) {
+        let manifests = manifests().display().to_string();
+        for what in [["namespace", NAMESPACE], ["-k", &manifests]] {
+            let delete = [&["delete", "--ignore-not-found", "--wait"], &what[..]].concat();
+            if let Err(error) = self.0.kubectl(&delete) {
                 eprintln!("left in the cluster: {error:#}");
             }
         }
@@ -107,19 +132,27 @@ impl Drop for CleanUp<'_> {
 
 #[test]
 fn a_limited_pod_is_localised() -> anyhow::Result<()> {
-    let Some(cluster) = Cluster::reach() else { return Ok(()) };
+    let Some(cluster) = Cluster::reach() else {
+        return Ok(());
+    };
     cluster.import("isostack-agent")?;
     cluster.import("shop")?;
     let _clean_up = CleanUp(&cluster);
 
     // Jaeger on the node's own address, where pods reach it.
     let node = cluster.kubectl(&[
-        "get", "nodes", "-o", "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}",
+        "get",
+        "nodes",
+        "-o",
+        "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}",
     ])?;
     let node: IpAddr = node.parse().with_context(|| node.clone())?;
     let jaeger = Jaeger::start_at(&Place::new(node)?)?;
 
-    let root = artifact::root().join("deploy/kubernetes").display().to_string();
+    let root = artifact::root()
+        .join("deploy/kubernetes")
+        .display()
+        .to_string();
     cluster.kubectl(&["apply", "-f", &format!("{root}/namespace.yaml")])?;
     cluster.apply(&format!(
         "apiVersion: v1\nkind: ConfigMap\n\
@@ -128,9 +161,22 @@ fn a_limited_pod_is_localised() -> anyhow::Result<()> {
         jaeger.otlp_grpc()
     ))?;
     cluster.kubectl(&["apply", "-k", &root])?;
-    let ready = ["rollout", "status", "daemonset/isostack-agent", "-n", "isostack", "--timeout=90s"];
+    let ready = [
+        "rollout",
+        "status",
+        "daemonset/isostack-agent",
+        "-n",
+        "isostack",
+        "--timeout=90s",
+    ];
     if let Err(error) = cluster.kubectl(&ready) {
-        let log = ["logs", "-n", "isostack", "daemonset/isostack-agent", "--tail=40"];
+        let log = [
+            "logs",
+            "-n",
+            "isostack",
+            "daemonset/isostack-agent",
+            "--tail=40",
+        ];
         let pods = ["describe", "pods", "-n", "isostack"];
         return Err(error.context(format!(
             "{}\n{}",
@@ -143,9 +189,21 @@ fn a_limited_pod_is_localised() -> anyhow::Result<()> {
     let agent = cluster.kubectl(&[&service[..], &["jsonpath={.spec.clusterIP}"]].concat())?;
     cluster.apply(&shop(&agent))?;
     let name = ["-n", NAMESPACE, "pod/shop"];
-    cluster.kubectl(&[&["wait", "--for=condition=Ready", "--timeout=60s"], &name[..]].concat())?;
+    cluster.kubectl(
+        &[
+            &["wait", "--for=condition=Ready", "--timeout=60s"],
+            &name[..],
+        ]
+        .concat(),
+    )?;
     let address = cluster.kubectl(&[
-        "get", "pod", "shop", "-n", NAMESPACE, "-o", "jsonpath={.status.podIP}",
+        "get",
+        "pod",
+        "shop",
+        "-n",
+        NAMESPACE,
+        "-o",
+        "jsonpath={.status.podIP}",
     ])?;
 
     let url = format!("http://{address}:8080/checkout?work_ms=100");
@@ -153,10 +211,18 @@ fn a_limited_pod_is_localised() -> anyhow::Result<()> {
         http::get(&url).ok()?;
         thread::sleep(Duration::from_secs(1));
         let spans = jaeger.spans_of("shop").ok()?;
-        spans.into_iter().find(|span| !span.text("isostack.fault").is_empty())
+        spans
+            .into_iter()
+            .find(|span| !span.text("isostack.fault").is_empty())
     })
     .with_context(|| {
-        let log = ["logs", "-n", "isostack", "daemonset/isostack-agent", "--tail=40"];
+        let log = [
+            "logs",
+            "-n",
+            "isostack",
+            "daemonset/isostack-agent",
+            "--tail=40",
+        ];
         cluster.kubectl(&log).unwrap_or_default()
     })?;
     assert_eq!(slow.text("isostack.fault"), "L-3", "{slow:?}");

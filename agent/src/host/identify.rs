@@ -1,6 +1,6 @@
 //! Finds and caches the identity of processes and the workload of cgroups.
 
-mod cache;
+pub(crate) mod cache;
 mod read;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ pub(crate) const MAX_DEPTH: usize = 100;
 /// A message: its fields.
 #[derive(Debug)]
 pub(crate) struct Message {
-    #[cfg_attr(not(test), expect(dead_code, reason = "names the row in the test"))]
+    /// Its full name without the common prefix.
     pub name: &'static str,
     pub fields: &'static [Field],
 }

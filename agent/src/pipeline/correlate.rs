@@ -1,5 +1,7 @@
 //! Brings a span, its children and its process's delays together, and has it judged.
 
+use std::{collections::HashMap, sync::Arc};
+
 use crate::{
     pipeline::{
         baseline::Baselines,
@@ -18,7 +20,6 @@ use crate::{
     verdict::{CauseInterval, Judgement, Split, Verdict},
     vocabulary::{Cause, Confidence},
 };
-use std::{collections::HashMap, sync::Arc};
 
 /// Children and delays that one span may have.
 const MAX_PER_SPAN: usize = 1 << 16;

@@ -115,28 +115,34 @@ pub fn place(
 ) -> Result<Place, Unjudged> {
     check(span)?;
     let latest = MonoNs(received.0.saturating_add(FUTURE_SLACK_NS));
-    let at = |wall| {
-        clock.mono_by(UnixNs(wall), latest).ok_or_else(|| {
-            if wall > clock.wall(latest).0 {
+    let duration_ns = span.end_unix_ns - span.start_unix_ns;
+    let start = clock
+        .mono_by(UnixNs(span.start_unix_ns), latest)
+        .ok_or_else(|| {
+            if span.start_unix_ns > clock.wall(latest).0 {
                 Unjudged::Future
-            } else if wall < clock.wall(horizon).0 {
+            } else if span.start_unix_ns < clock.wall(horizon).0 {
                 Unjudged::TooOld
             } else {
                 Unjudged::ClockStep // the wall clock never showed it
             }
-        })
-    };
-    let start = at(span.start_unix_ns)?;
-    let end = at(span.end_unix_ns)?;
+        })?;
     if start < horizon {
         return Err(Unjudged::TooOld);
     }
-    let duration_ns = span.end_unix_ns - span.start_unix_ns;
-    let shown_end = start.0.saturating_add(duration_ns);
+    let place = Place { start, duration_ns };
+    let shown_end = place.end().0;
+    let end = clock.mono_by(UnixNs(span.end_unix_ns), latest).ok_or({
+        if shown_end > latest.0 {
+            Unjudged::Future
+        } else {
+            Unjudged::ClockStep
+        }
+    })?;
     if shown_end.abs_diff(end.0) > STEP_TOLERANCE_NS {
         return Err(Unjudged::ClockStep);
     }
-    Ok(Place { start, duration_ns })
+    Ok(place)
 }
 
 #[cfg(test)]

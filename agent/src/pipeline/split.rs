@@ -120,6 +120,7 @@ impl Sweep {
         let mut open = [0u32; PRECEDENCE.len()];
         let mut cpu_of = [0u16; PRECEDENCE.len()];
         let mut open_mask = 1u32 << UNEXPLAINED;
+        open[UNEXPLAINED] = 1; // always: it is what is left
         let mut at = 0;
         let mut next = 0;
         while at < self.duration {

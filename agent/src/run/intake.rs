@@ -27,7 +27,7 @@ pub struct SpanIntake {
 }
 
 struct Inner {
-    joiner: Arc<Joiner>,
+    joiner: Joiner,
     budget: Arc<Semaphore>,
     /// Unbounded as a channel; what is in it is bounded by `budget`.
     pipeline: UnboundedSender<SpanBatch>,
@@ -43,7 +43,7 @@ impl SpanIntake {
     /// An intake that hands batches to `pipeline` and other signals to `forward`.
     #[must_use]
     pub fn new(
-        joiner: Arc<Joiner>,
+        joiner: Joiner,
         budget: Arc<Semaphore>,
         pipeline: UnboundedSender<SpanBatch>,
         forward: Option<ForwardHandle>,

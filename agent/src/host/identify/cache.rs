@@ -9,7 +9,7 @@ pub(crate) struct Generations<K, V> {
     capacity: usize,
 }
 
-impl<K: Copy + Eq + Hash, V: Clone> Generations<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> Generations<K, V> {
     /// Holds at least the last `capacity` / 2 keys used, at most `capacity`.
     pub fn new(capacity: usize) -> Self {
         Self {
@@ -24,7 +24,7 @@ impl<K: Copy + Eq + Hash, V: Clone> Generations<K, V> {
             return Some(value.clone());
         }
         let value = self.old.remove(key)?;
-        self.insert(*key, value.clone());
+        self.insert(key.clone(), value.clone());
         Some(value)
     }
 

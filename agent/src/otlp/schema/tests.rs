@@ -92,7 +92,7 @@ fn type_number(kind: Kind) -> u64 {
         Fixed32 => 7,
         Bool => 8,
         String => 9,
-        Kind::Message(_) => 11,
+        Message(_) => 11,
         Bytes | Id => 12,
         Uint32 => 13,
         Enum(_) => 14,

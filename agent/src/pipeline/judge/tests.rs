@@ -1,1 +1,197 @@
+use super::*;
+use crate::vocabulary::Layer;
 
+const MS: u64 = 1_000_000;
+const RULES: Rules = Rules {
+    share_threshold: 0.30,
+    baseline_factor: 3.0,
+};
+
+/// Microseconds in, so that the cases are easy to read.
+fn split(self_us: u64, parts: &[(Cause, u64)]) -> Split {
+    let explained: u64 = parts.iter().map(|(_, us)| us).sum();
+    let mut parts: Vec<_> = parts
+        .iter()
+        .map(|(cause, us)| (*cause, us * 1_000))
+        .collect();
+    if self_us > explained {
+        parts.push((Cause::Unexplained, (self_us - explained) * 1_000));
+    }
+    Split {
+        self_time_ns: self_us * 1_000,
+        parts,
+        downstream_ns: 0,
+    }
+}
+
+/// What is blamed after `learned` was seen often.
+fn blamed(learned: Option<&Split>, split: &Split) -> Option<Cause> {
+    let mut baselines = Baselines::new(4);
+    let key = baselines.key("shop", b"GET /cart");
+    for _ in 0..40 {
+        if let Some(learned) = learned {
+            baselines.learn(key, learned);
+        }
+    }
+    let at = Circumstances::of(Layer::Container);
+    blame(split, &at, RULES, &baselines, key).map(|(cause, _)| cause)
+}
+
+#[test]
+fn rules_without_a_baseline() {
+    use Cause::{
+        BlockDevice, CpuThrottle, LockWait, OnCpu, Runqueue, Sleep, SocketWait, Steal, TcpRtt,
+    };
+    type Case = (&'static str, u64, &'static [(Cause, u64)], Option<Cause>);
+    let table: &[Case] = &[
+        ("nothing seen", 400_000, &[], None),
+        ("no length", 0, &[], None),
+        (
+            "just below the share",
+            100_000,
+            &[(CpuThrottle, 29_999)],
+            None,
+        ),
+        (
+            "just the share",
+            100_000,
+            &[(CpuThrottle, 30_000)],
+            Some(CpuThrottle),
+        ),
+        (
+            "a trifle in a short span",
+            2_000,
+            &[(CpuThrottle, 999)],
+            None,
+        ),
+        (
+            "a short span held back",
+            2_000,
+            &[(CpuThrottle, 1_000)],
+            Some(CpuThrottle),
+        ),
+        ("the queue of a busy host", 50, &[(Runqueue, 30)], None),
+        ("a time slice or two", 12_000, &[(Runqueue, 9_999)], None),
+        ("a long wait", 30_000, &[(Runqueue, 20_000)], Some(Runqueue)),
+        ("stolen", 30_000, &[(Steal, 20_000)], Some(Steal)),
+        (
+            "the greater of two",
+            90_000,
+            &[(CpuThrottle, 30_000), (Runqueue, 40_000)],
+            Some(Runqueue),
+        ),
+        (
+            "of equals the first",
+            90_000,
+            &[(Runqueue, 40_000), (CpuThrottle, 40_000)],
+            Some(CpuThrottle),
+        ),
+        (
+            "the program's own doing",
+            90_000,
+            &[(OnCpu, 20_000), (LockWait, 20_000)],
+            None,
+        ),
+        (
+            "waiting for others",
+            90_000,
+            &[(Sleep, 40_000), (SocketWait, 50_000)],
+            None,
+        ),
+        (
+            "a service of unknown usual time",
+            90_000,
+            &[(BlockDevice, 80_000)],
+            None,
+        ),
+        (
+            "a fault that has no place",
+            90_000,
+            &[(TcpRtt, 80_000)],
+            None,
+        ),
+    ];
+    for (what, self_us, parts, expected) in table {
+        assert_eq!(blamed(None, &split(*self_us, parts)), *expected, "{what}");
+    }
+}
+
+#[test]
+fn rules_with_a_baseline() {
+    use Cause::{BlockDevice, CpuThrottle, OnCpu, Runqueue};
+    type Parts = &'static [(Cause, u64)];
+    type Case = (&'static str, (u64, Parts), (u64, Parts), Option<Cause>);
+    let table: &[Case] = &[
+        (
+            "a quota is news however often",
+            (100_000, &[(CpuThrottle, 80_000)]),
+            (100_000, &[(CpuThrottle, 80_000)]),
+            Some(CpuThrottle),
+        ),
+        (
+            "why it is slower than its like",
+            (100_000, &[]),
+            (200_000, &[(CpuThrottle, 55_000)]),
+            Some(CpuThrottle),
+        ),
+        (
+            "less than half of why",
+            (100_000, &[]),
+            (200_000, &[(CpuThrottle, 45_000)]),
+            None,
+        ),
+        (
+            "not slower than its like",
+            (180_000, &[]),
+            (200_000, &[(CpuThrottle, 55_000)]),
+            None,
+        ),
+        (
+            "less than three times the usual",
+            (100_000, &[(CpuThrottle, 20_000)]),
+            (210_000, &[(CpuThrottle, 59_000)]),
+            None,
+        ),
+        (
+            "slower by a trifle",
+            (1_000, &[]),
+            (9_000, &[(Runqueue, 2_600)]),
+            None,
+        ),
+        (
+            "the disk as always",
+            (50_000, &[(BlockDevice, 40_000)]),
+            (50_000, &[(BlockDevice, 40_000)]),
+            None,
+        ),
+        (
+            "the disk three times slower",
+            (50_000, &[(BlockDevice, 40_000)]),
+            (130_000, &[(BlockDevice, 120_000)]),
+            Some(BlockDevice),
+        ),
+        (
+            "plain slow code",
+            (50_000, &[(OnCpu, 40_000)]),
+            (900_000, &[(OnCpu, 890_000)]),
+            None,
+        ),
+    ];
+    for (what, (usual_us, usual), (self_us, parts), expected) in table {
+        let learned = split(*usual_us, usual);
+        assert_eq!(
+            blamed(Some(&learned), &split(*self_us, parts)),
+            *expected,
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn every_floor_is_a_time_that_a_person_can_notice() {
+    const { assert!(FLOOR_HELD_BACK_NS == MS && FLOOR_NS == 10 * MS) };
+    for cause in Cause::ALL {
+        let nothing = split(0, &[(*cause, 0)]);
+        assert_eq!(blamed(None, &nothing), None, "{cause}");
+    }
+}

@@ -1,1 +1,124 @@
+use super::*;
+use crate::{process::ProcessKey, stack::Stack, workload::Workload};
 
+fn identity() -> Identity {
+    Identity {
+        process: ProcessKey {
+            pid: 7,
+            start_ticks: 7,
+        },
+        comm: "cart".into(),
+        cgroup_id: 70,
+        cgroup_path: "/shop/cart".into(),
+        workload: Workload {
+            namespace: "shop".into(),
+            pod: "cart-0".into(),
+            pod_uid: "0a1b".into(),
+            container: "cart".into(),
+            ..Workload::default()
+        },
+        stack: Stack::default(),
+    }
+}
+
+fn limited(path: &str, cores: f64, is_ancestor: bool) -> Evidence {
+    let limiter = Limiter {
+        cgroup_id: 69,
+        cgroup_path: path.into(),
+        cores,
+        is_ancestor,
+    };
+    Evidence {
+        limiter: Some(Arc::new(limiter)),
+        ..Evidence::default()
+    }
+}
+
+fn throttle(identity: &Identity, evidence: &Evidence) -> String {
+    summary(Cause::CpuThrottle, 0.714, 412_300_000, identity, evidence)
+}
+
+#[test]
+fn a_quota_is_named_with_its_size_and_place() {
+    let pod_uid = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0a1b.slice";
+    let table = [
+        (
+            limited("/shop/cart", 0.2, false),
+            "(limit 0.2 CPUs, set on its own cgroup)",
+        ),
+        (
+            limited("/kubepods/burstable/pod0a1b", 1.0, true),
+            "(limit 1 CPUs, set on the pod)",
+        ),
+        (
+            limited(pod_uid, 2.5, true),
+            "(limit 2.5 CPUs, set on the pod)",
+        ),
+        (
+            limited("/shop", 0.125, true),
+            "(limit 0.125 CPUs, set on the enclosing cgroup /shop)",
+        ),
+    ];
+    for (evidence, place) in table {
+        let start = "71 % of 412 ms self time: held back by the CPU quota of shop/cart-0/cart ";
+        assert_eq!(throttle(&identity(), &evidence), format!("{start}{place}"));
+    }
+    let unknown = throttle(&identity(), &Evidence::default());
+    assert!(unknown.ends_with("by a CPU quota of shop/cart-0/cart or of a group it is in"));
+}
+
+#[test]
+fn names_from_outside_are_cleaned_and_cut() {
+    let mut identity = identity();
+    identity.workload = Workload::default();
+    identity.comm = "ev\u{1b}[31mil\n".into();
+    let evidence = limited(&format!("/{}", "x".repeat(5_000)), 0.2, true);
+    let sentence = throttle(&identity, &evidence);
+    assert!(!sentence.contains(char::is_control), "{sentence}");
+    assert!(sentence.contains("ev\u{fffd}[31mil\u{fffd}"));
+    assert!(sentence.chars().count() < 400);
+    assert!(remedy(Cause::CpuThrottle, &evidence).chars().count() < 400);
+}
+
+#[test]
+fn every_cause_has_one_sentence_of_each_kind() {
+    for cause in Cause::ALL {
+        let what = summary(
+            *cause,
+            0.5,
+            20_000_000_000,
+            &identity(),
+            &Evidence::default(),
+        );
+        assert!(what.starts_with("50 % of 20.0 s self time: "), "{what}");
+        assert!(!what.contains("  ") && !what.ends_with('.'), "{what}");
+        let todo = remedy(*cause, &Evidence::default());
+        assert!(todo.ends_with('.') && !todo.contains("  "), "{todo}");
+    }
+}
+
+#[test]
+fn numbers_carry_their_unit() {
+    let split = Split {
+        self_time_ns: 400_000_000,
+        ..Split::default()
+    };
+    let evidence = Evidence {
+        intervals: 4,
+        longest_ns: 80_000_000,
+        threads: 1,
+        usual_ns: Some(2_000_000),
+        ..limited("/shop/cart", 0.2, false)
+    };
+    let numbers = numbers(Cause::CpuThrottle, 320_000_000, &split, &evidence);
+    let expected = [
+        ("cpu_throttle_ms", 320.0),
+        ("cpu_throttle_intervals", 4.0),
+        ("cpu_throttle_longest_ms", 80.0),
+        ("cpu_throttle_threads", 1.0),
+        ("self_time_ms", 400.0),
+        ("cpu_throttle_usual_ms", 2.0),
+        ("cpu_limit_cores", 0.2),
+    ];
+    assert_eq!(numbers, expected.map(|(name, n)| (name.to_owned(), n)));
+}

@@ -1,0 +1,105 @@
+//! Containers that a resource names, among the cgroups of this host.
+
+use std::sync::Arc;
+
+use crate::{
+    host::identify::Identifier,
+    process::SharedIdentity,
+    span::Resource,
+    workload::path::{PathKind, PathNames},
+};
+
+/// Processes looked at in one container.
+const MAX_PROCESSES: usize = 1024;
+
+pub(super) struct Containers<'a> {
+    identifier: &'a Identifier,
+    all: Vec<(Arc<str>, PathNames)>,
+}
+
+/// Whether it can be a container's id or its usual short form.
+pub(super) fn is_id(text: &str) -> bool {
+    (12..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+impl<'a> Containers<'a> {
+    pub fn new(identifier: &'a Identifier) -> Self {
+        let all = identifier
+            .cgroups()
+            .all()
+            .into_iter()
+            .map(|(_, path)| (path.clone(), PathNames::parse(&path)))
+            .filter(|(_, names)| names.kind == PathKind::Container)
+            .collect();
+        Self { identifier, all }
+    }
+
+    /// Cgroup paths of the container that the resource names by id, else of the containers
+    /// of the pod that it names by uid or name; `None` when it names none that is here.
+    pub fn named_by(&self, resource: &Resource) -> Option<Vec<Arc<str>>> {
+        let logs = self.identifier.kubelet_logs();
+        let paths = if is_id(&resource.container_id) {
+            let id = resource.container_id.to_ascii_lowercase();
+            self.tops(|names| names.container_id.starts_with(&id))
+        } else if resource.container_id.is_empty() {
+            let uid = if resource.pod_uid.is_empty() && !resource.pod.is_empty() {
+                logs.pod_uid(&resource.namespace, &resource.pod)?
+            } else {
+                resource.pod_uid.to_ascii_lowercase()
+            };
+            if uid.is_empty() {
+                return None;
+            }
+            let mut paths = self.tops(|names| names.pod_uid == uid);
+            paths.retain(|path| !self.is_pause(path));
+            paths
+        } else {
+            return None;
+        };
+        (!paths.is_empty()).then_some(paths)
+    }
+
+    /// Processes of these groups and the groups below them, lowest pid first.
+    pub fn processes(&self, paths: &[Arc<str>]) -> Vec<SharedIdentity> {
+        let cgroups = self.identifier.cgroups();
+        let mut pids: Vec<u32> = self
+            .all
+            .iter()
+            .filter(|(path, _)| paths.iter().any(|top| is_below(path, top)))
+            .flat_map(|(path, _)| cgroups.processes(path))
+            .take(MAX_PROCESSES)
+            .collect();
+        pids.sort_unstable();
+        pids.into_iter()
+            .filter_map(|pid| self.identifier.identify(pid))
+            .filter(|identity| paths.iter().any(|top| is_below(&identity.cgroup_path, top)))
+            .collect()
+    }
+
+    /// The groups that match and are not below another one that matches.
+    fn tops(&self, matches: impl Fn(&PathNames) -> bool) -> Vec<Arc<str>> {
+        let mut found: Vec<Arc<str>> = self
+            .all
+            .iter()
+            .filter(|(_, names)| matches(names))
+            .map(|(path, _)| path.clone())
+            .collect();
+        found.sort_unstable();
+        found.dedup_by(|path, top| is_below(path, top));
+        // A group that is remembered but gone has no processes.
+        found.retain(|path| !self.processes(std::slice::from_ref(path)).is_empty());
+        found
+    }
+
+    /// The sandbox container that holds a pod's namespaces and runs nothing else.
+    fn is_pause(&self, path: &Arc<str>) -> bool {
+        self.processes(std::slice::from_ref(path))
+            .iter()
+            .all(|process| process.comm == "pause")
+    }
+}
+
+fn is_below(path: &str, top: &str) -> bool {
+    path.strip_prefix(top)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

@@ -1,0 +1,82 @@
+//! Why the daemon does not run, and the exit code that says it to machines.
+
+use std::{io, process::ExitCode};
+
+use crate::{
+    cli::{EXIT_NO_PRIVILEGE, EXIT_USAGE},
+    export,
+    forward::ForwardConfigError,
+    host::{listening, roots::Roots},
+    load::StartError,
+    otlp::listen,
+    telemetry::TelemetryError,
+};
+
+/// See the module's head.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The downstream's configuration.
+    #[error(transparent)]
+    Forward(#[from] ForwardConfigError),
+    /// The log's or the agent's own telemetry's configuration.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The sensors.
+    #[error(transparent)]
+    Sensors(#[from] StartError),
+    /// A port or socket of the receiver.
+    #[error("{error}{holder}")]
+    OtlpBind {
+        /// What failed.
+        error: listen::BindError,
+        /// Who has it, as the end of the sentence.
+        holder: String,
+    },
+    /// The page's port.
+    #[error("{error}{holder}")]
+    PageBind {
+        /// What failed.
+        error: export::BindError,
+        /// Who has it, as the end of the sentence.
+        holder: String,
+    },
+    /// The async runtime.
+    #[error("cannot start threads: {0}")]
+    Runtime(io::Error),
+    /// A task that should run for ever.
+    #[error("the {0} ended although it should run: this is a bug; the log above says more")]
+    TaskEnded(&'static str),
+}
+
+impl RunError {
+    /// With the process that has the port, where that can be seen.
+    #[must_use]
+    pub fn otlp_bind(error: listen::BindError, roots: &Roots) -> Self {
+        let holder = error.in_use().map(|address| held_by(roots, address));
+        Self::OtlpBind { error, holder: holder.unwrap_or_default() }
+    }
+
+    /// With the process that has the port, where that can be seen.
+    #[must_use]
+    pub fn page_bind(error: export::BindError, roots: &Roots) -> Self {
+        let holder = match &error {
+            export::BindError::InUse(address) => held_by(roots, *address),
+            export::BindError::Other { .. } => String::new(),
+        };
+        Self::PageBind { error, holder }
+    }
+
+    /// 64 for configuration, 77 for privilege, 1 for the rest.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Forward(_) | Self::Telemetry(_) => EXIT_USAGE.into(),
+            Self::Sensors(StartError::NoPrivilege { .. }) => EXIT_NO_PRIVILEGE.into(),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+fn held_by(roots: &Roots, address: std::net::SocketAddr) -> String {
+    listening::holder(roots, address).map_or_else(String::new, |h| format!(" (held by {h})"))
+}

@@ -1,0 +1,142 @@
+//! The pipeline's task: the single owner of timeline, span index and baselines. It reads the
+//! clocks for the pipeline, and hands what was judged to the store and downstream.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    config::Config,
+    event::Event,
+    export::Store,
+    forward::{ForwardHandle, Outgoing},
+    metrics::AgentMetrics,
+    otlp::{
+        Signal,
+        enrich::{EnrichOptions, enrich},
+    },
+    pipeline::{Pipeline, PipelineConfig},
+    span::SpanBatch,
+    time::{MonoNs, UnixNs, WallClock},
+    verdict::Judgement,
+};
+
+/// Batches of events taken at once, so that batches of spans get their turn.
+const EVENTS_AT_ONCE: usize = 64;
+/// The clocks are compared this often.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// See the module's head.
+pub struct Judging {
+    pipeline: Pipeline,
+    output: Output,
+}
+
+struct Output {
+    store: Arc<Store>,
+    forward: Option<ForwardHandle>,
+    options: EnrichOptions,
+}
+
+impl Judging {
+    /// Judges by `config`, shows in `store`, sends to `forward`.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        store: Arc<Store>,
+        forward: Option<ForwardHandle>,
+        metrics: AgentMetrics,
+    ) -> Self {
+        let pipeline_config = PipelineConfig { settle: config.settle, ..PipelineConfig::default() };
+        let clock = WallClock::new(MonoNs::now(), UnixNs::now());
+        let options =
+            EnrichOptions { node: config.node.clone(), child_spans: config.child_spans };
+        Self {
+            pipeline: Pipeline::new(pipeline_config, clock, metrics),
+            output: Output {
+                store,
+                forward: forward.filter(|f| f.takes(Signal::Traces)),
+                options,
+            },
+        }
+    }
+
+    /// Runs until nobody can send batches any more, then judges what is left.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Vec<Event>>,
+        mut batches: mpsc::UnboundedReceiver<SpanBatch>,
+    ) {
+        let mut sample = tokio::time::interval(SAMPLE_EVERY);
+        let mut waiting = Vec::with_capacity(EVENTS_AT_ONCE);
+        loop {
+            let due = self.pipeline.next_due();
+            let mut settled = pin!(sleep_until(due));
+            // Events first: a span is judged by those that came before it.
+            tokio::select! {
+                biased;
+                _ = sample.tick() => self.sample_clock(),
+                n = events.recv_many(&mut waiting, EVENTS_AT_ONCE), if !events.is_closed() => {
+                    if n > 0 {
+                        self.take_events(waiting.drain(..).flatten());
+                    }
+                }
+                batch = batches.recv() => match batch {
+                    Some(batch) => self.pipeline.on_batch(batch),
+                    None => break,
+                },
+                () = &mut settled => {}
+            }
+            let output = &mut self.output;
+            self.pipeline.settle(MonoNs::now(), &mut |batch, judged| output.put(batch, &judged));
+        }
+        while let Ok(rest) = events.try_recv() {
+            self.take_events(rest.into_iter());
+        }
+        let output = &mut self.output;
+        self.pipeline.flush(MonoNs::now(), &mut |batch, judged| output.put(batch, &judged));
+    }
+
+    fn take_events(&mut self, events: impl Iterator<Item = Event>) {
+        let now = MonoNs::now();
+        for event in events {
+            if let Event::Delay(delay) = &event {
+                self.output.store.record_event(&event, self.pipeline.clock().wall(delay.start));
+            }
+            self.pipeline.on_event(&event, now);
+        }
+    }
+
+    fn sample_clock(&mut self) {
+        // The mean of two readings around the other clock's: an interruption in between
+        // shifts the offset by half of it at most.
+        let before = MonoNs::now();
+        let wall = UnixNs::now();
+        let mono = MonoNs(before.0.midpoint(MonoNs::now().0));
+        if let Some(step_ns) = self.pipeline.sample_clock(mono, wall) {
+            tracing::warn!(step_ns, "The wall clock was stepped; spans are matched across it");
+        }
+    }
+}
+
+impl Output {
+    fn put(&mut self, mut batch: SpanBatch, judged: &[Judgement]) {
+        self.store.record(&batch, judged);
+        if let Some(forward) = &self.forward {
+            forward.enqueue(Outgoing {
+                signal: Signal::Traces,
+                payload: enrich(&batch, judged, &self.options),
+                items: batch.spans.len(),
+                permit: batch.permit.take(),
+            });
+        }
+    }
+}
+
+/// Sleeps until a monotonic time; for ever when there is none.
+async fn sleep_until(due: Option<MonoNs>) {
+    match due {
+        Some(due) => tokio::time::sleep(Duration::from_nanos(due.since(MonoNs::now()))).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,145 @@
+//! What the daemon says of itself: addresses, readiness, health.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use parking_lot::Mutex;
+
+use crate::{
+    config::Config,
+    export::{Downstream, Health, HostView, LabelSource, Listeners, Readiness, Source},
+    forward::{ForwardConfig, ForwardHandle},
+    host::identify::Identifier,
+    load::Sensors,
+    otlp::{Signal, receive::Receiver},
+    sensor::{CgroupCpu, SensorState, SensorStatus},
+    time::UnixNs,
+};
+
+/// What `/readyz` waits for until [`Status::ready`].
+const STARTING: &str = "start: the agent is still starting";
+/// What `/readyz` waits for from [`Status::stopping`] on.
+const STOPPING: &str = "nothing: the agent is stopping";
+
+/// See the module's head.
+pub struct Status {
+    host: HostView,
+    forward: Option<ForwardHandle>,
+    waiting_for: Mutex<BTreeSet<&'static str>>,
+}
+
+impl Status {
+    /// Not ready yet.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        receiver: &Receiver,
+        page: SocketAddr,
+        identifier: &Identifier,
+        forward: Option<ForwardHandle>,
+    ) -> Self {
+        let uname = rustix::system::uname();
+        let host = HostView {
+            node: config.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            architecture: uname.machine().to_string_lossy().into_owned(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            started_unix_nano: UnixNs::now().0.to_string(),
+            listen: Listeners {
+                http: page.to_string(),
+                otlp_grpc: receiver.grpc_address().to_string(),
+                otlp_http: receiver.http_address().to_string(),
+            },
+            downstream: None,
+            jaeger_url: config.jaeger_url.clone().unwrap_or_default(),
+            stack: identifier.host_stack().0.clone(),
+        };
+        Self { host, forward, waiting_for: Mutex::new(BTreeSet::from([STARTING])) }
+    }
+
+    /// Everything runs.
+    pub fn ready(&self) {
+        self.waiting_for.lock().clear();
+    }
+
+    /// No service from now on.
+    pub fn stopping(&self) {
+        self.waiting_for.lock().insert(STOPPING);
+    }
+
+    /// For `/api/v1/host`.
+    #[must_use]
+    pub fn host_source(self: &Arc<Self>) -> Source<HostView> {
+        let status = Arc::clone(self);
+        Arc::new(move || {
+            let mut host = status.host.clone();
+            let state = status.forward.as_ref().map(ForwardHandle::state);
+            let traces = state.and_then(|s| s.signals.into_iter().next());
+            host.downstream = traces.map(|signal| Downstream {
+                endpoint: signal.endpoint,
+                protocol: signal.protocol.to_owned(),
+            });
+            host
+        })
+    }
+
+    /// For `/readyz`.
+    #[must_use]
+    pub fn readiness_source(self: &Arc<Self>) -> Source<Readiness> {
+        let status = Arc::clone(self);
+        Arc::new(move || {
+            let waiting_for = status.waiting_for.lock();
+            Readiness { waiting_for: waiting_for.iter().map(|&s| s.to_owned()).collect() }
+        })
+    }
+
+    /// For `/healthz`: a task that ends takes the process down, so while there is an
+    /// answer, all run.
+    #[must_use]
+    pub fn health_source(&self) -> Source<Health> {
+        Arc::new(Health::default)
+    }
+
+    /// What a person needs to know at the start.
+    pub fn log_start(&self, sensors: &Sensors, forward: Option<&ForwardConfig>) {
+        for sensor in sensors.statuses() {
+            let SensorStatus { name, hook, reason, loses, .. } = sensor;
+            match sensor.state {
+                SensorState::On => tracing::info!(sensor = name, %hook, "Sensor on"),
+                SensorState::Reduced => {
+                    tracing::warn!(sensor = name, %hook, %reason, %loses, "Sensor reduced");
+                }
+                SensorState::Off => tracing::info!(sensor = name, %reason, "Sensor off"),
+            }
+        }
+        match forward.and_then(|f| f.target(Signal::Traces)) {
+            Some(target) => tracing::info!(?target, "Spans are sent on"),
+            None => tracing::info!(
+                "Spans are analysed and shown here only; --export-endpoint sends them on"
+            ),
+        }
+        let Listeners { http, otlp_grpc, otlp_http } = &self.host.listen;
+        tracing::info!(%http, %otlp_grpc, %otlp_http, "Listening");
+    }
+}
+
+/// For `/api/v1/sensors`.
+#[must_use]
+pub fn sensors_source(sensors: &Arc<Sensors>) -> Source<Vec<SensorStatus>> {
+    let sensors = Arc::clone(sensors);
+    Arc::new(move || sensors.statuses().to_vec())
+}
+
+/// For the workload series of `/metrics`.
+#[must_use]
+pub fn cgroups_source(sensors: &Arc<Sensors>) -> Source<Vec<CgroupCpu>> {
+    let sensors = Arc::clone(sensors);
+    Arc::new(move || sensors.cgroup_cpu())
+}
+
+/// Names for cgroups.
+#[must_use]
+pub fn label_source(identifier: &Arc<Identifier>) -> LabelSource {
+    let identifier = Arc::clone(identifier);
+    Arc::new(move |cgroup_id| identifier.label_of_cgroup(cgroup_id))
+}
