@@ -2,6 +2,7 @@
 //! TOML file, then checked whole before anything is loaded or bound.
 
 use std::{
+    ffi::OsString,
     fmt, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -12,10 +13,10 @@ use std::{
 use clap::Args;
 use serde::Deserialize;
 
-use crate::{host::roots::Roots, sensor::Selection};
+use crate::{host::roots::Roots, otlp::listen::Listen, sensor::Selection};
 
 mod value;
-pub use value::{ByteSize, Listen, Span};
+pub use value::{ByteSize, Span};
 
 /// Declares the settings once: each is a flag, an environment variable and a TOML key.
 macro_rules! settings {
@@ -202,8 +203,8 @@ impl Config {
             http_listen: settings
                 .http_listen
                 .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
-            otlp_grpc_listen: settings.otlp_grpc_listen.unwrap_or(Listen::loopback(4317)),
-            otlp_http_listen: settings.otlp_http_listen.unwrap_or(Listen::loopback(4318)),
+            otlp_grpc_listen: settings.otlp_grpc_listen.unwrap_or(loopback(4317)),
+            otlp_http_listen: settings.otlp_http_listen.unwrap_or(loopback(4318)),
             export_endpoint: given(settings.export_endpoint),
             export_protocol: given(settings.export_protocol),
             export_queue_bytes: settings.export_queue_size.map_or(32 << 20, |size| size.0),
@@ -259,8 +260,8 @@ impl Config {
         let fixed = [("http_listen", Some(self.http_listen))]
             .into_iter()
             .chain([
-                ("otlp_grpc_listen", self.otlp_grpc_listen.tcp()),
-                ("otlp_http_listen", self.otlp_http_listen.tcp()),
+                ("otlp_grpc_listen", tcp(&self.otlp_grpc_listen)),
+                ("otlp_http_listen", tcp(&self.otlp_http_listen)),
             ])
             .filter_map(|(key, address)| address.filter(|a| a.port() != 0).map(|a| (key, a)));
         let mut seen: Vec<(&str, SocketAddr)> = Vec::new();
@@ -282,6 +283,17 @@ impl Config {
 const MAX_SETTLE: Duration = Duration::from_secs(60);
 /// The receiver's largest request (20 MiB over HTTP).
 const MIN_QUEUE_BYTES: usize = 20 << 20;
+
+fn loopback(port: u16) -> Listen {
+    Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+fn tcp(listen: &Listen) -> Option<SocketAddr> {
+    match listen {
+        Listen::Tcp(address) => Some(*address),
+        Listen::Unix(_) => None,
+    }
+}
 
 /// An empty value in the environment or the file means "not set".
 fn given(value: Option<String>) -> Option<String> {
@@ -329,8 +341,11 @@ fn nearest(wrong: &str, known: &'static [&'static str]) -> Option<&'static str> 
 /// `ISOSTACK_*` variables that no setting has but that look like one misspelt: said, not
 /// refused, as Kubernetes sets variables of this form for a Service named `isostack-...`.
 #[must_use]
-pub fn suspicious_variables(names: impl Iterator<Item = String>) -> Vec<(String, &'static str)> {
-    names
+pub fn suspicious_variables(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Vec<(String, &'static str)> {
+    variables
+        .filter_map(|(name, _)| name.into_string().ok())
         .filter_map(|name| {
             let key = name.strip_prefix("ISOSTACK_")?.to_lowercase();
             if key == "config" || Settings::KEYS.contains(&key.as_str()) {

@@ -32,6 +32,7 @@ mod account;
 mod answer;
 mod batch;
 mod body;
+mod checked;
 mod client;
 pub mod config;
 mod lane;

@@ -5,6 +5,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod identify;
 pub mod kubelet_logs;
+pub mod listening;
 pub mod peer;
 pub mod platform;
 pub mod proc;

@@ -5,6 +5,7 @@
 //! goes through `otlp::enrich` to `forward`, and `export` shows it.
 
 pub mod cli;
+pub mod command;
 pub mod config;
 pub mod doctor;
 pub mod event;

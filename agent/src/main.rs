@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use isostack_agent::{
-    cli::{Cli, Command, EXIT_USAGE, Output},
+    cli::{Cli, Command, EXIT_USAGE, RunArgs},
+    command,
     config::Config,
-    doctor, run, stack,
+    run,
 };
 
 fn main() -> ExitCode {
@@ -15,23 +16,24 @@ fn main() -> ExitCode {
         Err(answer) => {
             // Help and version are answers, not errors; if the terminal is gone, so be it.
             let _ = answer.print();
-            return if answer.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
+            return if answer.use_stderr() {
+                EXIT_USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     match cli.command {
         None => daemon(cli.run),
         Some(Command::Run(args)) => daemon(*args),
-        Some(Command::Doctor(args)) => {
-            doctor::command(&args.roots.into(), args.output == Output::Json)
-        }
+        Some(Command::Doctor(args)) => command::doctor(&args.roots.into(), args.output),
         Some(Command::Stack(args)) => {
-            let json = args.output == Output::Json;
-            stack::report::command(&args.roots.into(), args.pid, args.all, json)
+            command::stack(&args.roots.into(), args.pid, args.all, args.output)
         }
     }
 }
 
-fn daemon(args: isostack_agent::cli::RunArgs) -> ExitCode {
+fn daemon(args: RunArgs) -> ExitCode {
     let config = match Config::resolve(args.settings, args.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {

@@ -109,6 +109,12 @@ impl Pipeline {
         }
     }
 
+    /// The bridge between the two clocks, as of the last sample.
+    #[must_use]
+    pub const fn clock(&self) -> &WallClock {
+        &self.clock
+    }
+
     /// Takes a sample of both clocks, read at the same moment; call it about once a second.
     /// Returns the step in nanoseconds if the wall clock was stepped.
     pub fn sample_clock(&mut self, mono: MonoNs, wall: UnixNs) -> Option<i64> {

@@ -22,12 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::RunError;
 use self::{
-    attribute::Attributor, intake::SpanIntake, judging::Judging, status::Status,
-    tracking::Tracking,
+    attribute::Attributor, intake::SpanIntake, judging::Judging, status::Status, tracking::Tracking,
 };
 use crate::{
-    config::Config,
-    export::{self, ExportSources, Exposition, HttpConfig, PrometheusConfig, Store, StoreConfig},
+    config::{Config, LogFormat, suspicious_variables},
+    export::{
+        self, ExportSources, Exposition, HttpConfig, PrometheusConfig, Store, StoreConfig,
+        prometheus::SpanMetrics,
+    },
     forward::{ForwardConfig, Forwarder},
     host::{capabilities, identify::Identifier},
     join::{JoinConfig, Joiner},
@@ -39,8 +41,10 @@ use crate::{
 
 /// Batches of kernel events that may wait for the pipeline; more are dropped and counted.
 const EVENT_BATCHES: usize = 1024;
-/// Steal is polled, clocks are compared and the dead are forgotten this often.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Steal is polled this often: well within the time that a span waits to be judged.
+const HOUSEKEEPING: Duration = Duration::from_millis(200);
+/// The dead are forgotten every so many rounds of housekeeping.
+const FORGET_EVERY: u64 = 75;
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
@@ -52,9 +56,15 @@ pub fn run(config: Config) -> Result<(), RunError> {
         config.export_protocol.as_deref(),
         |name| std::env::var(name).ok(),
     )?;
-    let essential: Vec<_> = capabilities::missing().into_iter().filter(|c| c.essential).collect();
+    let essential: Vec<_> = capabilities::missing()
+        .into_iter()
+        .filter(|c| c.essential)
+        .collect();
     if !essential.is_empty() {
-        return Err(load::StartError::NoPrivilege { missing: capabilities::sentence(&essential) }.into());
+        return Err(load::StartError::NoPrivilege {
+            missing: capabilities::sentence(&essential),
+        }
+        .into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
@@ -67,8 +77,10 @@ pub fn run(config: Config) -> Result<(), RunError> {
 
 async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), RunError> {
     let metrics = AgentMetrics::default();
-    let _telemetry = telemetry::init(&config.log_config(), config.self_telemetry(), &metrics)?;
-    config.warn_of_suspicious_variables();
+    telemetry::init(&config.log_level, config.log_format == LogFormat::Json)?;
+    for (variable, key) in suspicious_variables(std::env::vars_os()) {
+        tracing::warn!(%variable, "No such setting: was ISOSTACK_{} meant?", key.to_uppercase());
+    }
 
     let receiver = Receiver::bind(ReceiverConfig::new(
         config.otlp_grpc_listen.clone(),
@@ -87,26 +99,49 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     let (events, events_in) = mpsc::channel(EVENT_BATCHES);
     let (identifier, sensors) = start_sensing(&config, &metrics, events.clone()).await?;
     let tracking = Arc::new(Tracking::new(Arc::clone(&sensors)));
-    let joiner = Joiner::new(Arc::clone(&identifier), JoinConfig::new(config.node.clone()), {
-        let tracking = Arc::clone(&tracking);
-        move |process| tracking.add(process)
-    });
+    let joiner = Joiner::new(
+        Arc::clone(&identifier),
+        JoinConfig::new(config.node.clone()),
+        {
+            let tracking = Arc::clone(&tracking);
+            move |process| tracking.add(process)
+        },
+    );
 
-    let forwarder = forward.as_ref().map(|config| Forwarder::start(config, metrics.clone()));
+    let forwarder = forward
+        .as_ref()
+        .map(|config| Forwarder::start(config, metrics.clone()));
     let handle = forwarder.as_ref().map(Forwarder::handle);
     let page_address = page.local_addr();
-    let status =
-        Arc::new(Status::new(&config, &receiver, page_address, &identifier, handle.clone()));
-    let prometheus = PrometheusConfig { node: config.node.clone(), ..PrometheusConfig::default() };
+    let status = Arc::new(Status::new(
+        &config,
+        &receiver,
+        page_address,
+        &identifier,
+        handle.clone(),
+    ));
+    let prometheus = PrometheusConfig {
+        node: config.node.clone(),
+        ..PrometheusConfig::default()
+    };
     let span_metrics = Arc::new(SpanMetrics::new(&prometheus, &metrics));
-    let store = Arc::new(Store::new(StoreConfig::default(), Arc::clone(&span_metrics)));
+    let store = Arc::new(Store::new(
+        StoreConfig::default(),
+        Arc::clone(&span_metrics),
+    ));
 
     let (batches, batches_in) = mpsc::unbounded_channel();
     let judging = Judging::new(&config, Arc::clone(&store), handle.clone(), metrics.clone());
     let mut judging = tokio::spawn(judging.run(events_in, batches_in));
 
     let budget = Arc::new(Semaphore::new(config.export_queue_bytes));
-    let intake = SpanIntake::new(joiner, Arc::clone(&budget), batches, handle, metrics.clone());
+    let intake = SpanIntake::new(
+        joiner,
+        Arc::clone(&budget),
+        batches,
+        handle,
+        metrics.clone(),
+    );
     let stop_receiving = CancellationToken::new();
     let mut receiving =
         tokio::spawn(receiver.run(intake.clone(), metrics.clone(), stop_receiving.clone()));
@@ -207,7 +242,9 @@ async fn start_sensing(
         let sensors = Sensors::start(&settings, metrics, move |events| attributor.take(events))?;
         Ok::<_, RunError>((identifier, Arc::new(sensors)))
     });
-    started.await.map_err(|_| RunError::TaskEnded("start of the sensors"))?
+    started
+        .await
+        .map_err(|_| RunError::TaskEnded("start of the sensors"))?
 }
 
 /// What has to be done regularly and depends on no request.
@@ -226,13 +263,17 @@ async fn housekeeping(
     for round in 0u64.. {
         tick.tick().await;
         steal.poll();
-        let held = config.export_queue_bytes.saturating_sub(budget.available_permits());
-        metrics.held_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
-        if round % 15 == 14 {
+        let held = config
+            .export_queue_bytes
+            .saturating_sub(budget.available_permits());
+        metrics
+            .held_bytes
+            .set(i64::try_from(held).unwrap_or(i64::MAX));
+        if round % FORGET_EVERY == FORGET_EVERY - 1 {
             let (identifier, tracking) = (Arc::clone(&identifier), Arc::clone(&tracking));
             let sensors = Arc::clone(&sensors);
             let pruned = tokio::task::spawn_blocking(move || {
-                tracking.forget_dead(&identifier);
+                tracking.forget_dead(identifier.roots());
                 sensors.prune_cgroups(|id| identifier.cgroups().path_by_id(id).is_some());
             });
             if let Err(error) = pruned.await {
@@ -243,9 +284,10 @@ async fn housekeeping(
 }
 
 async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         // Without handlers the signals' default action ends the process anyway.
         return std::future::pending().await;
     };

@@ -80,6 +80,6 @@ fn near_misses_in_the_environment_are_found_and_service_variables_are_not() {
         "ISOSTACK_SETTLE",
         "HOME",
     ];
-    let found = suspicious_variables(names.into_iter().map(str::to_owned));
+    let found = suspicious_variables(names.into_iter().map(|n| (n.into(), "".into())));
     assert_eq!(found, [("ISOSTACK_SETLE".to_owned(), "settle")]);
 }

@@ -1,61 +1,9 @@
 //! Values of settings that are more than a string: each parses from one, with an error
 //! that says what is allowed.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use crate::sensor::{Selection, UnknownSensor};
-
-/// Where a receiver listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// A TCP address; port 0 picks a free one.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl Listen {
-    /// `127.0.0.1:port`.
-    #[must_use]
-    pub fn loopback(port: u16) -> Self {
-        Self::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
-    }
-
-    /// The TCP address, if it is one.
-    #[must_use]
-    pub fn tcp(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(address) => Some(*address),
-            Self::Unix(_) => None,
-        }
-    }
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("unix:") {
-            Some("") => Err("unix: wants a path, such as unix:/run/isostack/otlp.sock".to_owned()),
-            Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| {
-                format!(
-                    "`{text}` is no address: write IP:PORT, such as 0.0.0.0:4317 or [::1]:4317, \
-                     or unix:PATH"
-                )
-            }),
-        }
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// A length of time with its unit: `500ms`, `5s`, `2m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

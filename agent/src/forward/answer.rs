@@ -9,6 +9,8 @@ use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::checked::Foreign;
+
 /// Longest text of downstream that is kept, in characters.
 const MAX_MESSAGE: usize = 240;
 /// A wait that downstream asks for is cut to this: a slip of units must not stop the flow
@@ -115,7 +117,14 @@ pub(super) fn garbage(message: String) -> Answer {
 /// A gRPC status that is not OK.
 pub(super) fn from_status(status: &Status) -> Answer {
     if let Some(error) = std::error::Error::source(status) {
-        // Made on this side, not sent by downstream.
+        // Made on this side, not sent by downstream as a status.
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(Foreign(answer)) = error.downcast_ref() {
+                return answer.clone();
+            }
+            cause = error.source();
+        }
         return no_connection(error);
     }
     let message = printable(&format!("{:?}: {}", status.code(), status.message()));

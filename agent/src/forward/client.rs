@@ -24,6 +24,7 @@ use tonic::{
 use super::{
     answer::{self, Answer},
     body::Chunks,
+    checked::Checked,
     config::{Compression, Protocol, Target},
     signal::Named,
 };
@@ -39,7 +40,7 @@ const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(20);
 /// Sends requests of one signal to one target.
 pub(super) enum Client {
     Grpc {
-        grpc: Grpc<Hyper<Connector, tonic::body::Body>>,
+        grpc: Grpc<Checked>,
         method: PathAndQuery,
         metadata: MetadataMap,
     },
@@ -51,7 +52,7 @@ pub(super) enum Client {
     },
 }
 
-type Connector = HttpsConnector<HttpConnector>;
+pub(super) type Connector = HttpsConnector<HttpConnector>;
 
 impl Client {
     /// Connects at the first request, not here.
@@ -68,8 +69,8 @@ impl Client {
             .or_insert(HeaderValue::from_static(USER_AGENT));
         match target.protocol {
             Protocol::Grpc => {
-                let hyper = builder.build(connector(target));
-                let mut grpc = Grpc::with_origin(hyper, target.endpoint.clone())
+                let checked = Checked(builder.build(connector(target)));
+                let mut grpc = Grpc::with_origin(checked, target.endpoint.clone())
                     .accept_compressed(CompressionEncoding::Gzip)
                     .max_decoding_message_size(MAX_ANSWER_BYTES);
                 if target.compression == Compression::Gzip {
@@ -142,7 +143,7 @@ impl Client {
     }
 }
 
-async fn read_answer(response: http::Response<hyper::body::Incoming>) -> Answer {
+pub(super) async fn read_answer(response: http::Response<hyper::body::Incoming>) -> Answer {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
     if !head.status.is_success() {

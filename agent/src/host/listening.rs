@@ -38,7 +38,10 @@ pub fn holder(roots: &Roots, address: SocketAddr) -> Option<Holder> {
         let holds = inodes.iter().any(|inode| process.holds_socket(*inode));
         holds.then(|| {
             let comm = process.comm().unwrap_or_default();
-            Holder { pid, comm: comm.chars().filter(|c| !c.is_control()).collect() }
+            Holder {
+                pid,
+                comm: comm.chars().filter(|c| !c.is_control()).collect(),
+            }
         })
     })
 }

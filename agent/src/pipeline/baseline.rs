@@ -152,12 +152,14 @@ mod tests {
     use super::*;
 
     fn split(self_ms: u64, throttle_ms: u64) -> Split {
+        let mut parts = vec![
+            (Cause::CpuThrottle, throttle_ms * 1_000_000),
+            (Cause::Unexplained, (self_ms - throttle_ms) * 1_000_000),
+        ];
+        parts.retain(|(_, ns)| *ns > 0);
         Split {
             self_time_ns: self_ms * 1_000_000,
-            parts: vec![
-                (Cause::CpuThrottle, throttle_ms * 1_000_000),
-                (Cause::Unexplained, (self_ms - throttle_ms) * 1_000_000),
-            ],
+            parts,
             downstream_ns: 0,
         }
     }
@@ -188,8 +190,16 @@ mod tests {
         assert_eq!(baselines.self_time_ns(key), Some(10_000_000));
         assert_eq!(baselines.cause_ns(key, Cause::CpuThrottle), Some(0));
         for _ in 0..SAMPLES {
+            baselines.learn(key, &split(20, 15));
+        }
+        assert_eq!(
+            baselines.cause_ns(key, Cause::CpuThrottle),
+            Some(15_000_000)
+        );
+        for _ in 0..SAMPLES {
             baselines.learn(key, &split(20, 0));
         }
+        assert_eq!(baselines.cause_ns(key, Cause::CpuThrottle), Some(0));
         assert_eq!(
             baselines.self_time_ns(key),
             Some(20_000_000),

@@ -150,26 +150,22 @@ mod tests {
 
     #[test]
     fn the_oldest_gives_way_and_leaves_no_trace() {
-        let mut index = ChildIndex::new(4);
-        for n in 0..100u32 {
-            index.add(TRACE, span(n % 7), u64::from(n), u64::from(n) + 1);
-            assert!(
-                index.latest.len() <= 4,
-                "parents without children are forgotten"
-            );
-            let kept: Vec<u64> = (0..7)
-                .flat_map(|p| {
-                    index
-                        .of(TRACE, span(p))
-                        .map(|(start, _)| start)
-                        .collect::<Vec<_>>()
-                })
-                .collect();
-            let mut sorted = kept.clone();
-            sorted.sort_unstable();
-            let newest: Vec<u64> = (u64::from(n.saturating_sub(3))..=u64::from(n)).collect();
-            assert_eq!(sorted, newest);
+        for parents in 1..8 {
+            let mut index = ChildIndex::new(4);
+            for n in 0..100u32 {
+                index.add(TRACE, span(n % parents), n.into(), 1_000);
+                assert!(
+                    index.latest.len() <= 4,
+                    "parents without children are forgotten"
+                );
+                let newest = n.saturating_sub(3)..=n;
+                for parent in 0..parents {
+                    let found: Vec<u64> = index.of(TRACE, span(parent)).map(|(at, _)| at).collect();
+                    let own = newest.clone().rev().filter(|n| n % parents == parent);
+                    assert_eq!(found, own.map(u64::from).collect::<Vec<_>>());
+                }
+            }
+            assert_eq!(index.take_evicted(), 96);
         }
-        assert_eq!(index.take_evicted(), 96);
     }
 }

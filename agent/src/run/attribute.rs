@@ -28,7 +28,10 @@ impl Attributor {
         events: mpsc::Sender<Vec<Event>>,
         metrics: AgentMetrics,
     ) -> Self {
-        Self { identifier, out: Queue { events, metrics } }
+        Self {
+            identifier,
+            out: Queue { events, metrics },
+        }
     }
 
     /// Completes a batch and hands it on.
@@ -71,7 +74,9 @@ impl StealSource {
         let mut stolen = Vec::new();
         match self.poller.poll(MonoNs::now(), &mut stolen) {
             Ok(()) if stolen.is_empty() => {}
-            Ok(()) => self.out.push(stolen.into_iter().map(Event::Steal).collect()),
+            Ok(()) => self
+                .out
+                .push(stolen.into_iter().map(Event::Steal).collect()),
             Err(error) if !self.warned => {
                 self.warned = true;
                 tracing::warn!(%error, "Steal cannot be read and is not accounted for");
@@ -95,7 +100,10 @@ impl Queue {
                 mpsc::error::TrySendError::Closed(_) => "stopping",
             };
             let lost = error.into_inner().len() as u64;
-            self.metrics.events_dropped.get_or_create(&Reason { reason }).inc_by(lost);
+            self.metrics
+                .events_dropped
+                .get_or_create(&Reason { reason })
+                .inc_by(lost);
         }
     }
 }

@@ -52,8 +52,11 @@ impl RunError {
     /// With the process that has the port, where that can be seen.
     #[must_use]
     pub fn otlp_bind(error: listen::BindError, roots: &Roots) -> Self {
-        let holder = error.in_use().map(|address| held_by(roots, address));
-        Self::OtlpBind { error, holder: holder.unwrap_or_default() }
+        let holder = match &error {
+            listen::BindError::PortInUse(address) => held_by(roots, *address),
+            _ => String::new(),
+        };
+        Self::OtlpBind { error, holder }
     }
 
     /// With the process that has the port, where that can be seen.

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc::UnboundedSender};
 use crate::{
     forward::{ForwardHandle, Outgoing},
     join::{Joiner, Sender},
-    metrics::{AgentMetrics, Reason},
+    metrics::AgentMetrics,
     otlp::{Connection, Intake, Refusal, Signal},
     span::{SpanBatch, SpanView},
 };
@@ -50,7 +50,16 @@ impl SpanIntake {
         metrics: AgentMetrics,
     ) -> Self {
         let stopping = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { joiner, budget, pipeline, forward, stopping, metrics }) }
+        Self {
+            inner: Arc::new(Inner {
+                joiner,
+                budget,
+                pipeline,
+                forward,
+                stopping,
+                metrics,
+            }),
+        }
     }
 
     /// From now on everything is refused with "try again": the agent is stopping.
@@ -66,7 +75,9 @@ impl SpanIntake {
         let bytes = u32::try_from(bytes.max(1)).unwrap_or(u32::MAX);
         Arc::clone(&self.inner.budget)
             .try_acquire_many_owned(bytes)
-            .map_err(|_| Refusal::Busy { retry_after: RETRY_AFTER })
+            .map_err(|_| Refusal::Busy {
+                retry_after: RETRY_AFTER,
+            })
     }
 }
 
@@ -84,13 +95,21 @@ impl Intake for SpanIntake {
         for spans in &mut batch.resources {
             spans.joined = self.inner.joiner.resolve(sender, &spans.resource).await;
         }
-        self.inner.pipeline.send(batch).map_err(|_| Refusal::Stopping)
+        self.inner
+            .pipeline
+            .send(batch)
+            .map_err(|_| Refusal::Stopping)
     }
 
     async fn pass_through(&self, signal: Signal, payload: Bytes) -> Result<(), Refusal> {
         let forward = self.inner.forward.as_ref().ok_or(Refusal::NoDownstream)?;
         let permit = self.permit(payload.len())?;
-        forward.enqueue(Outgoing { signal, payload, items: 0, permit: Some(permit) });
+        forward.enqueue(Outgoing {
+            signal,
+            payload,
+            items: 0,
+            permit: Some(permit),
+        });
         self.inner.metrics.passed_through.inc();
         Ok(())
     }

@@ -23,6 +23,8 @@ use crate::{
 
 /// Batches of events taken at once, so that batches of spans get their turn.
 const EVENTS_AT_ONCE: usize = 64;
+/// A comparison of the clocks that took longer is not used.
+const MAX_SAMPLE_NS: u64 = 50_000;
 /// The clocks are compared this often.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -47,10 +49,15 @@ impl Judging {
         forward: Option<ForwardHandle>,
         metrics: AgentMetrics,
     ) -> Self {
-        let pipeline_config = PipelineConfig { settle: config.settle, ..PipelineConfig::default() };
+        let pipeline_config = PipelineConfig {
+            settle: config.settle,
+            ..PipelineConfig::default()
+        };
         let clock = WallClock::new(MonoNs::now(), UnixNs::now());
-        let options =
-            EnrichOptions { node: config.node.clone(), child_spans: config.child_spans };
+        let options = EnrichOptions {
+            node: config.node.clone(),
+            child_spans: config.child_spans,
+        };
         Self {
             pipeline: Pipeline::new(pipeline_config, clock, metrics),
             output: Output {
@@ -88,33 +95,44 @@ impl Judging {
                 () = &mut settled => {}
             }
             let output = &mut self.output;
-            self.pipeline.settle(MonoNs::now(), &mut |batch, judged| output.put(batch, &judged));
+            self.pipeline.settle(MonoNs::now(), &mut |batch, judged| {
+                output.put(batch, &judged)
+            });
         }
         while let Ok(rest) = events.try_recv() {
             self.take_events(rest.into_iter());
         }
         let output = &mut self.output;
-        self.pipeline.flush(MonoNs::now(), &mut |batch, judged| output.put(batch, &judged));
+        self.pipeline.flush(MonoNs::now(), &mut |batch, judged| {
+            output.put(batch, &judged)
+        });
     }
 
     fn take_events(&mut self, events: impl Iterator<Item = Event>) {
         let now = MonoNs::now();
         for event in events {
             if let Event::Delay(delay) = &event {
-                self.output.store.record_event(&event, self.pipeline.clock().wall(delay.start));
+                self.output
+                    .store
+                    .record_event(&event, self.pipeline.clock().wall(delay.start));
             }
             self.pipeline.on_event(&event, now);
         }
     }
 
     fn sample_clock(&mut self) {
-        // The mean of two readings around the other clock's: an interruption in between
-        // shifts the offset by half of it at most.
         let before = MonoNs::now();
         let wall = UnixNs::now();
-        let mono = MonoNs(before.0.midpoint(MonoNs::now().0));
+        let mono = MonoNs::now();
+        // An interruption in between would look like a step.
+        if mono.since(before) > MAX_SAMPLE_NS {
+            return;
+        }
         if let Some(step_ns) = self.pipeline.sample_clock(mono, wall) {
-            tracing::warn!(step_ns, "The wall clock was stepped; spans are matched across it");
+            tracing::warn!(
+                step_ns,
+                "The wall clock was stepped; spans are matched across it"
+            );
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::{
     otlp::{Signal, receive::Receiver},
     sensor::{CgroupCpu, SensorState, SensorStatus},
     time::UnixNs,
+    vocabulary::Layer,
+    workload::Workload,
 };
 
 /// What `/readyz` waits for until [`Status::ready`].
@@ -54,7 +56,11 @@ impl Status {
             jaeger_url: config.jaeger_url.clone().unwrap_or_default(),
             stack: identifier.host_stack().0.clone(),
         };
-        Self { host, forward, waiting_for: Mutex::new(BTreeSet::from([STARTING])) }
+        Self {
+            host,
+            forward,
+            waiting_for: Mutex::new(BTreeSet::from([STARTING])),
+        }
     }
 
     /// Everything runs.
@@ -89,7 +95,9 @@ impl Status {
         let status = Arc::clone(self);
         Arc::new(move || {
             let waiting_for = status.waiting_for.lock();
-            Readiness { waiting_for: waiting_for.iter().map(|&s| s.to_owned()).collect() }
+            Readiness {
+                waiting_for: waiting_for.iter().map(|&s| s.to_owned()).collect(),
+            }
         })
     }
 
@@ -103,7 +111,13 @@ impl Status {
     /// What a person needs to know at the start.
     pub fn log_start(&self, sensors: &Sensors, forward: Option<&ForwardConfig>) {
         for sensor in sensors.statuses() {
-            let SensorStatus { name, hook, reason, loses, .. } = sensor;
+            let SensorStatus {
+                name,
+                hook,
+                reason,
+                loses,
+                ..
+            } = sensor;
             match sensor.state {
                 SensorState::On => tracing::info!(sensor = name, %hook, "Sensor on"),
                 SensorState::Reduced => {
@@ -118,7 +132,11 @@ impl Status {
                 "Spans are analysed and shown here only; --export-endpoint sends them on"
             ),
         }
-        let Listeners { http, otlp_grpc, otlp_http } = &self.host.listen;
+        let Listeners {
+            http,
+            otlp_grpc,
+            otlp_http,
+        } = &self.host.listen;
         tracing::info!(%http, %otlp_grpc, %otlp_http, "Listening");
     }
 }
@@ -141,5 +159,18 @@ pub fn cgroups_source(sensors: &Arc<Sensors>) -> Source<Vec<CgroupCpu>> {
 #[must_use]
 pub fn label_source(identifier: &Arc<Identifier>) -> LabelSource {
     let identifier = Arc::clone(identifier);
-    Arc::new(move |cgroup_id| identifier.label_of_cgroup(cgroup_id))
+    Arc::new(move |cgroup_id| {
+        let workload = identifier.workload_of_cgroup(cgroup_id);
+        let layer = if workload.container_id.is_empty() {
+            identifier.host_stack().layer()
+        } else {
+            Layer::Container
+        };
+        (workload
+            != Workload {
+                cgroup_id,
+                ..Workload::default()
+            })
+        .then_some((layer, workload))
+    })
 }

@@ -4,7 +4,11 @@ use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::{host::identify::Identifier, load::Sensors, process::ProcessKey};
+use crate::{
+    host::{proc::ProcDir, roots::Roots},
+    load::Sensors,
+    process::ProcessKey,
+};
 
 /// Most processes tracked at once; more are seen at the ordinary grain.
 const MAX_TRACKED: usize = 4096;
@@ -19,7 +23,10 @@ impl Tracking {
     /// Tracks nothing yet.
     #[must_use]
     pub fn new(sensors: Arc<Sensors>) -> Self {
-        Self { sensors, processes: Mutex::default() }
+        Self {
+            sensors,
+            processes: Mutex::default(),
+        }
     }
 
     /// Tracks a process from now on.
@@ -31,10 +38,12 @@ impl Tracking {
     }
 
     /// Stops tracking processes that are gone, so that their pids' next owners are not.
-    pub fn forget_dead(&self, identifier: &Identifier) {
+    pub fn forget_dead(&self, roots: &Roots) {
         let known: Vec<ProcessKey> = self.processes.lock().iter().copied().collect();
-        let dead: Vec<ProcessKey> =
-            known.into_iter().filter(|process| !identifier.is_alive(*process)).collect();
+        let dead: Vec<ProcessKey> = known
+            .into_iter()
+            .filter(|process| ProcDir::new(roots, process.pid).key().ok() != Some(*process))
+            .collect();
         let mut processes = self.processes.lock();
         for process in dead {
             processes.remove(&process);

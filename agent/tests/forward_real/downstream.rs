@@ -76,9 +76,7 @@ impl Drop for Downstream {
 
 impl Downstream {
     /// Answers the n-th request (from 0) by `script`.
-    pub async fn start(
-        script: impl Fn(usize, &Received) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    pub async fn start(script: impl Fn(usize, &Received) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_on("127.0.0.1:0", None, script).await
     }
 
@@ -189,7 +187,11 @@ async fn answer(
     } else {
         (head.headers.contains_key("content-encoding"), body)
     };
-    let message = if compressed { gunzip(&message) } else { message };
+    let message = if compressed {
+        gunzip(&message)
+    } else {
+        message
+    };
     let received = Received {
         path: head.uri.path().to_owned(),
         headers: head.headers,
@@ -212,7 +214,11 @@ async fn answer(
         }
         reply => reply,
     };
-    Ok(if grpc { grpc_response(reply) } else { http_response(reply) })
+    Ok(if grpc {
+        grpc_response(reply)
+    } else {
+        http_response(reply)
+    })
 }
 
 fn grpc_response(reply: Reply) -> Response<Frames> {

@@ -1,0 +1,82 @@
+//! The commands that look and leave: `doctor` and `stack`. One document on stdout, what went
+//! wrong on stderr.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use serde::Serialize;
+
+use crate::{
+    cli::{EXIT_NO_PRIVILEGE, Output},
+    doctor::examine,
+    host::{identify::Identifier, roots::Roots},
+    metrics::AgentMetrics,
+    stack::report::ProcessReport,
+};
+
+/// `isostack-agent doctor`.
+#[must_use]
+pub fn doctor(roots: &Roots, output: Output) -> ExitCode {
+    let report = examine(roots);
+    let code = if report.no_privilege {
+        EXIT_NO_PRIVILEGE
+    } else {
+        report.exit_code()
+    };
+    print(output, &report, |report| report.render_table(), code)
+}
+
+/// `isostack-agent stack [PID|--all]`.
+#[must_use]
+pub fn stack(roots: &Roots, pid: Option<u32>, all: bool, output: Output) -> ExitCode {
+    let identifier = Identifier::new(roots.clone(), AgentMetrics::default());
+    let Some(pid) = pid else {
+        let report = if all {
+            identifier.all_report()
+        } else {
+            identifier.host_report()
+        };
+        return print(output, &report, |report| report.table(), 0);
+    };
+    match identifier.look_up_pid(pid) {
+        Ok(identity) => print(
+            output,
+            &ProcessReport::from(&*identity),
+            |report| report.table(),
+            0,
+        ),
+        Err(error) => {
+            eprintln!("isostack-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print<T: Serialize>(
+    output: Output,
+    document: &T,
+    table: impl Fn(&T) -> String,
+    code: u8,
+) -> ExitCode {
+    let text = match output {
+        Output::Table => table(document),
+        Output::Json => match serde_json::to_string_pretty(document) {
+            Ok(json) => json,
+            Err(error) => {
+                eprintln!("isostack-agent: the report cannot be written as JSON: {error}");
+                return ExitCode::FAILURE;
+            }
+        },
+    };
+    match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+        Ok(()) => code.into(),
+        // The reader has seen enough, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code.into(),
+        Err(error) => {
+            eprintln!("isostack-agent: cannot write the report: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
