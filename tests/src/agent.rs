@@ -1,6 +1,6 @@
 //! The agent as a process: free ports, its API, a graceful end.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -27,11 +27,33 @@ impl Agent {
     /// # Errors
     /// When it does not build, start or become ready.
     pub fn start(flags: &[&str]) -> anyhow::Result<Self> {
-        let mut command = Command::new(artifact::program("isostack-agent")?);
-        let free = "127.0.0.1:0";
-        command.args(["--http-listen", free, "--otlp-grpc-listen", free]);
-        command.args(["--otlp-http-listen", free]).args(flags);
-        Self::start_command(&mut command)
+        Self::start_on("127.0.0.1", [0, 0, 0], flags)
+    }
+
+    /// The same with its OTLP receivers on another address; the ports are those of the
+    /// page, of gRPC and of HTTP, 0 for a free one.
+    ///
+    /// # Errors
+    /// When it does not build, start or become ready.
+    pub fn start_on(otlp: &str, ports: [u16; 3], flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_program(&artifact::program("isostack-agent")?, otlp, ports, flags)
+    }
+
+    /// The same with another build of it.
+    ///
+    /// # Errors
+    /// When it does not start or become ready.
+    pub fn start_program(
+        program: &Path,
+        otlp: &str,
+        ports: [u16; 3],
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["--http-listen", &format!("127.0.0.1:{}", ports[0])]);
+        command.args(["--otlp-grpc-listen", &format!("{otlp}:{}", ports[1])]);
+        command.args(["--otlp-http-listen", &format!("{otlp}:{}", ports[2])]);
+        Self::start_command(command.args(flags))
     }
 
     /// Starts an agent by a command of the caller's making.

@@ -1,15 +1,25 @@
-//! A real Jaeger 2 with its memory storage, and its query API.
+//! A real Jaeger 2 and its query API.
 
-use std::{collections::BTreeMap, fs, net::TcpListener, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::{http, peers, process::Process, wait};
 
-/// Where a Jaeger listens; kept across its restarts.
+/// Where a Jaeger listens and keeps its spans; the same across its restarts.
 #[derive(Clone, Debug)]
-pub struct Ports {
+pub struct Place {
+    address: IpAddr,
+    /// Folder of its database; in memory without.
+    storage: Option<PathBuf>,
     query: u16,
     query_grpc: u16,
     otlp_grpc: u16,
@@ -21,7 +31,7 @@ pub struct Ports {
 pub struct Jaeger {
     /// The process.
     pub process: Process,
-    ports: Ports,
+    place: Place,
 }
 
 /// A span as Jaeger gives it back.
@@ -66,14 +76,15 @@ impl Span {
     }
 }
 
-impl Ports {
-    /// Four ports that are free now.
+impl Place {
+    /// Four ports of an address that are free now, and a storage in memory.
     ///
     /// # Errors
     /// When there are none.
-    pub fn free() -> anyhow::Result<Self> {
+    pub fn new(address: impl Into<IpAddr>) -> anyhow::Result<Self> {
+        let address = address.into();
         let held = (0..4)
-            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .map(|_| TcpListener::bind((address, 0)))
             .collect::<Result<Vec<_>, _>>()?;
         let mut ports = held
             .iter()
@@ -85,11 +96,20 @@ impl Ports {
                 .context("own address")
         };
         Ok(Self {
+            address,
+            storage: None,
             query: next()?,
             query_grpc: next()?,
             otlp_grpc: next()?,
             otlp_http: next()?,
         })
+    }
+
+    /// The same with a database on disk, which outlives the process.
+    #[must_use]
+    pub fn stored_in(mut self, dir: &Path) -> Self {
+        self.storage = Some(dir.to_owned());
+        self
     }
 }
 
@@ -99,22 +119,22 @@ impl Jaeger {
     /// # Errors
     /// When it cannot be built, started or reached.
     pub fn start() -> anyhow::Result<Self> {
-        Self::start_on(&Ports::free()?)
+        Self::start_at(&Place::new(Ipv4Addr::LOCALHOST)?)
     }
 
-    /// Starts one on these ports: another incarnation of a killed one.
+    /// Starts one here: another incarnation of a killed one.
     ///
     /// # Errors
     /// When it cannot be built, started or reached.
-    pub fn start_on(ports: &Ports) -> anyhow::Result<Self> {
+    pub fn start_at(place: &Place) -> anyhow::Result<Self> {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
-        fs::write(file.path(), config(ports))?;
+        fs::write(file.path(), config(place))?;
         let mut command = Command::new(peers::jaeger()?);
         command.arg("--config").arg(file.path());
         let process = Process::start("jaeger", &mut command, None)?;
         let mut jaeger = Self {
             process,
-            ports: ports.clone(),
+            place: place.clone(),
         };
         wait::until("Jaeger's answer", wait::PATIENCE, || {
             if !jaeger.process.is_running() {
@@ -126,26 +146,29 @@ impl Jaeger {
         Ok(jaeger)
     }
 
-    /// Its ports.
+    /// Where it is.
     #[must_use]
-    pub fn ports(&self) -> &Ports {
-        &self.ports
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Where it takes OTLP over gRPC.
     #[must_use]
     pub fn otlp_grpc(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports.otlp_grpc)
+        format!("http://{}:{}", self.place.address, self.place.otlp_grpc)
     }
 
     /// Where it takes OTLP over HTTP.
     #[must_use]
     pub fn otlp_http(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports.otlp_http)
+        format!("http://{}:{}", self.place.address, self.place.otlp_http)
     }
 
     fn query(&self, path: &str) -> anyhow::Result<Value> {
-        let answer = http::get(&format!("http://127.0.0.1:{}{path}", self.ports.query))?;
+        let answer = http::get(&format!(
+            "http://{}:{}{path}",
+            self.place.address, self.place.query
+        ))?;
         if answer.status == 404 {
             return Ok(Value::Null);
         }
@@ -241,13 +264,22 @@ fn span(value: &Value) -> anyhow::Result<Span> {
     })
 }
 
-fn config(ports: &Ports) -> String {
-    let Ports {
+fn config(place: &Place) -> String {
+    let Place {
+        address,
+        storage,
         query,
         query_grpc,
         otlp_grpc,
         otlp_http,
-    } = ports;
+    } = place;
+    let backend = match storage {
+        None => "memory: {max_traces: 100000}".to_owned(),
+        Some(dir) => format!(
+            "badger: {{directories: {{keys: {0}/keys, values: {0}/values}}, ephemeral: false}}",
+            dir.display()
+        ),
+    };
     format!(
         "service:
   extensions: [jaeger_storage, jaeger_query]
@@ -259,18 +291,18 @@ fn config(ports: &Ports) -> String {
 extensions:
   jaeger_storage:
     backends:
-      memory: {{memory: {{max_traces: 100000}}}}
+      main: {{{backend}}}
   jaeger_query:
-    storage: {{traces: memory}}
-    grpc: {{endpoint: \"127.0.0.1:{query_grpc}\"}}
-    http: {{endpoint: \"127.0.0.1:{query}\"}}
+    storage: {{traces: main}}
+    grpc: {{endpoint: \"{address}:{query_grpc}\"}}
+    http: {{endpoint: \"{address}:{query}\"}}
 receivers:
   otlp:
     protocols:
-      grpc: {{endpoint: \"127.0.0.1:{otlp_grpc}\"}}
-      http: {{endpoint: \"127.0.0.1:{otlp_http}\"}}
+      grpc: {{endpoint: \"{address}:{otlp_grpc}\"}}
+      http: {{endpoint: \"{address}:{otlp_http}\"}}
 exporters:
-  jaeger_storage_exporter: {{trace_storage: memory}}
+  jaeger_storage_exporter: {{trace_storage: main}}
 "
     )
 }

@@ -26,7 +26,14 @@ impl Language {
     /// # Errors
     /// When it cannot be built or its packages cannot be had.
     pub fn command(self) -> anyhow::Result<Command> {
-        let listen = "127.0.0.1:0";
+        self.command_on("127.0.0.1:0")
+    }
+
+    /// The same listening elsewhere.
+    ///
+    /// # Errors
+    /// When it cannot be built or its packages cannot be had.
+    pub fn command_on(self, listen: &str) -> anyhow::Result<Command> {
         Ok(match self {
             Self::Rust => {
                 let mut command = Command::new(artifact::program("shop")?);
@@ -112,7 +119,26 @@ impl Service {
         endpoint: &str,
         cgroup: Option<&Cgroup>,
     ) -> anyhow::Result<Self> {
-        let mut command = wrap(wrapper, language.command()?);
+        Self::start_command(
+            wrap(wrapper, language.command()?),
+            language,
+            name,
+            endpoint,
+            cgroup,
+        )
+    }
+
+    /// The same by a command of the caller's making, from [`Language::command_on`].
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_command(
+        mut command: Command,
+        language: Language,
+        name: &str,
+        endpoint: &str,
+        cgroup: Option<&Cgroup>,
+    ) -> anyhow::Result<Self> {
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
             .env("OTEL_SERVICE_NAME", name)
@@ -159,7 +185,9 @@ impl Service {
     }
 }
 
-fn wrap<S: AsRef<OsStr>>(wrapper: &[S], inner: Command) -> Command {
+/// `inner` as the argument of another command.
+#[must_use]
+pub fn wrap<S: AsRef<OsStr>>(wrapper: &[S], inner: Command) -> Command {
     let Some((program, arguments)) = wrapper.split_first() else {
         return inner;
     };

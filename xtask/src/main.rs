@@ -1,5 +1,6 @@
 //! The project's chores. Each installs what it needs and says so.
 
+mod bench;
 mod demo;
 mod dist;
 mod ebpf;
@@ -28,6 +29,8 @@ enum Command {
     Demo(demo::Args),
     /// Set up what is missing and run every check and test.
     Test(test::Args),
+    /// Measure what the agent costs.
+    Bench(bench::Args),
     /// Only install what the other commands need.
     Setup {
         /// What for.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Setup { purpose } => setup::run(purpose),
         Command::Ebpf { check } => ebpf::run(check),
         Command::Dist => dist::dist().map(drop),

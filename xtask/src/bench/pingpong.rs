@@ -1,8 +1,9 @@
 //! The worst case for a hook on context switches: two threads pinned to one CPU that pass a
-//! byte back and forth through pipes, two switches and two wake-ups a round.
+//! byte back and forth, two switches and two wake-ups a round.
 
 use std::{
-    io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe},
+    io::{self, Read, Write, pipe},
+    net::{TcpListener, TcpStream},
     thread,
 };
 
@@ -11,7 +12,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-/// CPU time of both threads per round, in nanoseconds, over `rounds` rounds on CPU `cpu`.
+/// CPU time of both threads per round through two pipes, in nanoseconds.
 ///
 /// CPU time, not wall time: a neighbour that gets the CPU in between does not count, while
 /// a program on the switch does, as the kernel charges it to the thread switched in.
@@ -19,23 +20,44 @@ use rustix::{
 /// # Errors
 ///
 /// If there is no such CPU or no pipe to be had.
-pub fn ns_per_round(cpu: usize, rounds: u32) -> io::Result<f64> {
-    let (mut a_reader, b_writer) = pipe()?;
-    let (b_reader, mut a_writer) = pipe()?;
-    let echo = thread::spawn(move || echo(cpu, rounds, b_reader, b_writer));
-    let ours = thread::spawn(move || -> io::Result<u64> {
-        pin(cpu)?;
-        let mut byte = [0];
-        // The first exchange starts the other side.
-        a_writer.write_all(&byte)?;
-        a_reader.read_exact(&mut byte)?;
-        let start = thread_cpu_ns();
-        for _ in 0..rounds {
-            a_writer.write_all(&byte)?;
-            a_reader.read_exact(&mut byte)?;
-        }
-        Ok(thread_cpu_ns() - start)
-    });
+pub fn pipe_ns(cpu: usize, rounds: u32) -> io::Result<f64> {
+    let (near_reader, far_writer) = pipe()?;
+    let (far_reader, near_writer) = pipe()?;
+    ns_per_round(
+        cpu,
+        rounds,
+        (near_reader, near_writer),
+        (far_reader, far_writer),
+    )
+}
+
+/// The same through a TCP connection on loopback.
+///
+/// # Errors
+///
+/// If there is no such CPU or no connection to be had.
+pub fn tcp_ns(cpu: usize, rounds: u32) -> io::Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    for end in [&near, &far] {
+        end.set_nodelay(true)?;
+    }
+    ns_per_round(
+        cpu,
+        rounds,
+        (near.try_clone()?, near),
+        (far.try_clone()?, far),
+    )
+}
+
+fn ns_per_round<R, W>(cpu: usize, rounds: u32, near: (R, W), far: (R, W)) -> io::Result<f64>
+where
+    R: Read + Send + 'static,
+    W: Write + Send + 'static,
+{
+    let echo = thread::spawn(move || echo(cpu, rounds, far));
+    let ours = thread::spawn(move || ask(cpu, rounds, near));
     let ours = ours
         .join()
         .map_err(|_| io::Error::other("ping panicked"))??;
@@ -45,11 +67,28 @@ pub fn ns_per_round(cpu: usize, rounds: u32) -> io::Result<f64> {
     Ok((ours + theirs) as f64 / f64::from(rounds))
 }
 
+fn ask(
+    cpu: usize,
+    rounds: u32,
+    (mut reader, mut writer): (impl Read, impl Write),
+) -> io::Result<u64> {
+    pin(cpu)?;
+    let mut byte = [0];
+    // The first exchange starts the other side.
+    writer.write_all(&byte)?;
+    reader.read_exact(&mut byte)?;
+    let start = thread_cpu_ns();
+    for _ in 0..rounds {
+        writer.write_all(&byte)?;
+        reader.read_exact(&mut byte)?;
+    }
+    Ok(thread_cpu_ns() - start)
+}
+
 fn echo(
     cpu: usize,
     rounds: u32,
-    mut reader: PipeReader,
-    mut writer: PipeWriter,
+    (mut reader, mut writer): (impl Read, impl Write),
 ) -> io::Result<u64> {
     pin(cpu)?;
     let mut byte = [0];

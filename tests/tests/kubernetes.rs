@@ -1,0 +1,264 @@
+//! On a real cluster: our image, our manifests, an instrumented pod with a CPU limit.
+//!
+//! Needs KUBECONFIG and kubectl; where they are missing it says so. Where images come from
+//! is the cluster's affair: they are imported into the containerd that runs beside the
+//! kubeconfig, as the test cluster has it.
+
+use std::{
+    env, fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use harness::{
+    artifact, http,
+    jaeger::{Jaeger, Place},
+    peers, wait,
+};
+
+const NAMESPACE: &str = "isostack-test";
+
+fn manifests() -> PathBuf {
+    artifact::root().join("deploy/kubernetes")
+}
+
+#[test]
+fn manifests_are_valid() -> anyhow::Result<()> {
+    let requirements = artifact::root().join("tests/kubernetes/requirements.txt");
+    let python = peers::python_env("kubernetes", &requirements)?;
+    let dir = manifests();
+    let mut checked = 0;
+    for entry in fs::read_dir(&dir)? {
+        let path = entry?.path();
+        let is_manifest = path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+            && path
+                .file_name()
+                .is_some_and(|name| name != "kustomization.yaml");
+        if is_manifest {
+            let mut validate = Command::new(&python);
+            validate
+                .args(["-m", "kubernetes_validate", "--strict", "-k", "1.36"])
+                .arg(&path);
+            peers::run(&mut validate).with_context(|| path.display().to_string())?;
+            checked += 1;
+        }
+    }
+    assert!(
+        checked >= 4,
+        "only {checked} manifests in {}",
+        dir.display()
+    );
+    Ok(())
+}
+
+struct Cluster {
+    kubeconfig: PathBuf,
+}
+
+impl Cluster {
+    /// `None`, with a word on the terminal, when there is none.
+    fn reach() -> Option<Self> {
+        match env::var_os("KUBECONFIG") {
+            Some(path) if peers::has("kubectl") => Some(Self {
+                kubeconfig: path.into(),
+            }),
+            Some(_) => {
+                eprintln!("skipped: KUBECONFIG is set and kubectl is not on the path");
+                None
+            }
+            None => {
+                eprintln!("skipped: KUBECONFIG is not set");
+                None
+            }
+        }
+    }
+
+    fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new("kubectl")
+            .args(arguments)
+            .output()
+            .context("kubectl")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl {arguments:?}: {said}");
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    fn apply(&self, manifest: &str) -> anyhow::Result<()> {
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+        fs::write(file.path(), manifest)?;
+        self.kubectl(&["apply", "-f", &file.path().display().to_string()])
+            .map(drop)
+    }
+
+    /// Builds the image of a program by the project's recipe and imports it.
+    fn import(&self, program: &str) -> anyhow::Result<()> {
+        let archive = tempfile::Builder::new().suffix(".tar").tempfile()?;
+        let mut image = Command::new("cargo");
+        image.current_dir(artifact::root());
+        image
+            .args(["xtask", "image", "--program", program, "--output"])
+            .arg(archive.path());
+        peers::run(&mut image)?;
+        let state = self.kubeconfig.parent().unwrap_or(Path::new("/"));
+        let mut ctr = Command::new("ctr");
+        ctr.arg("-a").arg(state.join("run/containerd.sock"));
+        peers::run(
+            ctr.args(["-n", "k8s.io", "images", "import"])
+                .arg(archive.path()),
+        )
+    }
+}
+
+/// Takes away what the test made, also when it fails.
+struct CleanUp<'a>(&'a Cluster);
+
+impl Drop for CleanUp<'_> {
+    fn drop(&mut self) {
+        let manifests = manifests().display().to_string();
+        for what in [["namespace", NAMESPACE], ["-k", &manifests]] {
+            let delete = [&["delete", "--ignore-not-found", "--wait"], &what[..]].concat();
+            if let Err(error) = self.0.kubectl(&delete) {
+                eprintln!("left in the cluster: {error:#}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_limited_pod_is_localised() -> anyhow::Result<()> {
+    let Some(cluster) = Cluster::reach() else {
+        return Ok(());
+    };
+    cluster.import("isostack-agent")?;
+    cluster.import("shop")?;
+    let _clean_up = CleanUp(&cluster);
+
+    // Jaeger on the node's own address, where pods reach it.
+    let node = cluster.kubectl(&[
+        "get",
+        "nodes",
+        "-o",
+        "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}",
+    ])?;
+    let node: IpAddr = node.parse().with_context(|| node.clone())?;
+    let jaeger = Jaeger::start_at(&Place::new(node)?)?;
+
+    let root = artifact::root()
+        .join("deploy/kubernetes")
+        .display()
+        .to_string();
+    cluster.kubectl(&["apply", "-f", &format!("{root}/namespace.yaml")])?;
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: ConfigMap\n\
+         metadata: {{name: isostack-agent, namespace: isostack}}\n\
+         data: {{export-endpoint: \"{}\"}}\n",
+        jaeger.otlp_grpc()
+    ))?;
+    cluster.kubectl(&["apply", "-k", &root])?;
+    let ready = [
+        "rollout",
+        "status",
+        "daemonset/isostack-agent",
+        "-n",
+        "isostack",
+        "--timeout=90s",
+    ];
+    if let Err(error) = cluster.kubectl(&ready) {
+        let log = [
+            "logs",
+            "-n",
+            "isostack",
+            "daemonset/isostack-agent",
+            "--tail=40",
+        ];
+        let pods = ["describe", "pods", "-n", "isostack"];
+        return Err(error.context(format!(
+            "{}\n{}",
+            cluster.kubectl(&log).unwrap_or_default(),
+            cluster.kubectl(&pods).unwrap_or_default()
+        )));
+    }
+
+    let service = ["get", "service", "isostack-agent", "-n", "isostack", "-o"];
+    let agent = cluster.kubectl(&[&service[..], &["jsonpath={.spec.clusterIP}"]].concat())?;
+    cluster.apply(&shop(&agent))?;
+    let name = ["-n", NAMESPACE, "pod/shop"];
+    cluster.kubectl(
+        &[
+            &["wait", "--for=condition=Ready", "--timeout=60s"],
+            &name[..],
+        ]
+        .concat(),
+    )?;
+    let address = cluster.kubectl(&[
+        "get",
+        "pod",
+        "shop",
+        "-n",
+        NAMESPACE,
+        "-o",
+        "jsonpath={.status.podIP}",
+    ])?;
+
+    let url = format!("http://{address}:8080/checkout?work_ms=100");
+    let slow = wait::until("the verdict in Jaeger", wait::PATIENCE, || {
+        http::get(&url).ok()?;
+        thread::sleep(Duration::from_secs(1));
+        let spans = jaeger.spans_of("shop").ok()?;
+        spans
+            .into_iter()
+            .find(|span| !span.text("isostack.fault").is_empty())
+    })
+    .with_context(|| {
+        let log = [
+            "logs",
+            "-n",
+            "isostack",
+            "daemonset/isostack-agent",
+            "--tail=40",
+        ];
+        cluster.kubectl(&log).unwrap_or_default()
+    })?;
+    assert_eq!(slow.text("isostack.fault"), "L-3", "{slow:?}");
+    assert_eq!(slow.text("isostack.cause"), "cpu_throttle", "{slow:?}");
+    assert_eq!(slow.text("isostack.layer"), "L-3", "{slow:?}");
+    assert!(slow.text("isostack.stack").contains("L-3:"), "{slow:?}");
+    assert_eq!(slow.text("isostack.confidence"), "process", "{slow:?}");
+    Ok(())
+}
+
+fn shop(agent: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "apiVersion: v1
+kind: Namespace
+metadata: {{name: {NAMESPACE}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: shop, namespace: {NAMESPACE}}}
+spec:
+  automountServiceAccountToken: false
+  containers:
+  - name: shop
+    image: localhost/shop:{version}
+    imagePullPolicy: Never
+    args: [serve]
+    env:
+    - {{name: SHOP_LISTEN, value: \"0.0.0.0:8080\"}}
+    - {{name: OTEL_EXPORTER_OTLP_ENDPOINT, value: \"http://{agent}:4317\"}}
+    readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}, periodSeconds: 1}}
+    resources: {{requests: {{cpu: 50m, memory: 32Mi}}, limits: {{cpu: 200m, memory: 128Mi}}}}
+    securityContext:
+      runAsUser: 1000
+      allowPrivilegeEscalation: false
+      capabilities: {{drop: [ALL]}}
+"
+    )
+}

@@ -1,0 +1,228 @@
+//! The span path: CPU per span and added latency, the agent against a Collector with the
+//! OTLP receiver, the attributes processor, batching and the OTLP exporter. Same load, same
+//! sink, in turns.
+
+use std::{
+    fs,
+    io::Read as _,
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use harness::{peers, process::Process, wait};
+use serde_json::Value;
+
+use super::{Programs, Row, median, usage};
+
+const RATE: u32 = 20_000;
+const SECONDS: u32 = 5;
+/// The agent's waiting time for late events, taken off its latency.
+const SETTLE_MS: u64 = 500;
+
+/// One run's numbers.
+struct Run {
+    us_per_span: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    highest_mb: f64,
+}
+
+pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
+    println!("Spans: {RATE}/s for {SECONDS} s, {repeat} times through each, in turns");
+    let collector = peers::collector()?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..repeat {
+        theirs.push(through_collector(programs, &collector)?);
+        ours.push(through_agent(programs)?);
+    }
+    let of = |runs: &[Run], pick: fn(&Run) -> f64| median(runs.iter().map(pick).collect());
+    let (our_cpu, their_cpu) = (
+        of(&ours, |run| run.us_per_span),
+        of(&theirs, |run| run.us_per_span),
+    );
+    let settle = SETTLE_MS as f64;
+    let row = |name, value, unit, bar| Row {
+        part: "spans",
+        name,
+        value,
+        unit,
+        bar,
+    };
+    Ok(vec![
+        row("CPU per span, agent", our_cpu, "us", ""),
+        row("CPU per span, Collector", their_cpu, "us", ""),
+        row(
+            "CPU per span, ratio",
+            our_cpu / their_cpu,
+            "",
+            "at most 0.5, goal 0.33",
+        ),
+        row(
+            "added latency p50 beyond settle, agent",
+            of(&ours, |run| run.p50_ms) - settle,
+            "ms",
+            "",
+        ),
+        row(
+            "added latency p99 beyond settle, agent",
+            of(&ours, |run| run.p99_ms) - settle,
+            "ms",
+            "at most 5",
+        ),
+        row(
+            "added latency p99, Collector",
+            of(&theirs, |run| run.p99_ms),
+            "ms",
+            "",
+        ),
+        row(
+            "highest resident memory, agent",
+            of(&ours, |run| run.highest_mb),
+            "MB",
+            "",
+        ),
+        row(
+            "highest resident memory, Collector",
+            of(&theirs, |run| run.highest_mb),
+            "MB",
+            "",
+        ),
+    ])
+}
+
+fn through_agent(programs: &Programs) -> anyhow::Result<Run> {
+    let sink = Sink::start(programs)?;
+    let settle = format!("{SETTLE_MS}ms");
+    let agent =
+        programs.start_agent(&["--export-endpoint", &sink.endpoint, "--settle", &settle])?;
+    load(programs, &agent.otlp_grpc, agent.process.pid(), sink)
+}
+
+fn through_collector(programs: &Programs, collector: &std::path::Path) -> anyhow::Result<Run> {
+    let sink = Sink::start(programs)?;
+    let listen = free_address()?;
+    let config = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+    fs::write(config.path(), collector_config(&listen, &sink.endpoint))?;
+    let mut command = Command::new(collector);
+    command.arg(format!("--config=file:{}", config.path().display()));
+    let collector = Process::start("collector", &mut command, None)?;
+    wait::until("the Collector", wait::PATIENCE, || {
+        std::net::TcpStream::connect(&listen).ok()
+    })
+    .with_context(|| collector.output())?;
+    load(programs, &listen, collector.pid(), sink)
+}
+
+/// Sends a second to warm up, then measures.
+fn load(programs: &Programs, address: &str, pid: u32, sink: Sink) -> anyhow::Result<Run> {
+    send(programs, address, 1)?;
+    thread::sleep(Duration::from_millis(SETTLE_MS * 2));
+    let before = usage::cpu(pid)?;
+    let accepted = send(programs, address, SECONDS)?;
+    // What still settles or waits in a batch is part of the work.
+    thread::sleep(Duration::from_millis(SETTLE_MS * 3));
+    let used = usage::cpu(pid)? - before;
+    let (_, highest_mb) = usage::memory_mb(pid)?;
+    let seen = sink.stop()?;
+    let spans = seen["spans"].as_u64().unwrap_or_default();
+    ensure!(
+        spans >= accepted,
+        "{accepted} spans were accepted, {spans} arrived"
+    );
+    Ok(Run {
+        us_per_span: used.as_secs_f64() * 1e6 / accepted as f64,
+        p50_ms: seen["latency_p50_ms"].as_f64().context("no latency")?,
+        p99_ms: seen["latency_p99_ms"].as_f64().context("no latency")?,
+        highest_mb,
+    })
+}
+
+/// Number of spans that were accepted.
+fn send(programs: &Programs, address: &str, seconds: u32) -> anyhow::Result<u64> {
+    let output = Command::new(&programs.load)
+        .args([
+            "send",
+            "--endpoint",
+            &format!("http://{address}"),
+            "--rate",
+            &RATE.to_string(),
+        ])
+        .args(["--seconds", &seconds.to_string()])
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "span-load send failed");
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(report["refused"] == 0, "spans were refused: {report}");
+    report["accepted"].as_u64().context("no count")
+}
+
+/// The receiving end; ends with its standard input.
+struct Sink {
+    child: Child,
+    endpoint: String,
+}
+
+impl Sink {
+    fn start(programs: &Programs) -> anyhow::Result<Self> {
+        let address = free_address()?;
+        let child = Command::new(&programs.load)
+            .args(["sink", "--listen", &address])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let sink = Self {
+            child,
+            endpoint: format!("http://{address}"),
+        };
+        wait::until("the sink", wait::PATIENCE, || {
+            std::net::TcpStream::connect(&address).ok()
+        })?;
+        Ok(sink)
+    }
+
+    fn stop(mut self) -> anyhow::Result<Value> {
+        drop(self.child.stdin.take());
+        let mut report = String::new();
+        self.child
+            .stdout
+            .take()
+            .context("stdout")?
+            .read_to_string(&mut report)?;
+        self.child.wait()?;
+        serde_json::from_str(&report).context(report)
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // Fails only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_address() -> anyhow::Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+fn collector_config(listen: &str, sink: &str) -> String {
+    format!(
+        "receivers:
+  otlp: {{protocols: {{grpc: {{endpoint: \"{listen}\"}}}}}}
+processors:
+  attributes: {{actions: [{{key: node, value: here, action: upsert}}]}}
+  batch: {{}}
+exporters:
+  otlp: {{endpoint: \"{sink}\", compression: none, tls: {{insecure: true}}}}
+service:
+  pipelines:
+    traces: {{receivers: [otlp], processors: [attributes, batch], exporters: [otlp]}}
+  telemetry:
+    metrics: {{level: none}}
+    logs: {{level: error}}
+"
+    )
+}
