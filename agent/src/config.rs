@@ -13,7 +13,7 @@ use std::{
 use clap::Args;
 use serde::Deserialize;
 
-use crate::{host::roots::Roots, otlp::listen::Listen, sensor::Selection};
+use crate::{host::roots::Roots, otlp::listen::Listen, sensor::Selection, telemetry::LogFormat};
 
 mod value;
 pub use value::{ByteSize, Span};
@@ -102,17 +102,6 @@ pub enum SeccompMode {
     Auto,
     /// Always; the start fails if it cannot.
     On,
-}
-
-/// Form of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// The daemon's configuration, complete and checked.
@@ -288,7 +277,9 @@ fn loopback(port: u16) -> Listen {
     Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
-fn tcp(listen: &Listen) -> Option<SocketAddr> {
+/// The TCP address, where it is one.
+#[must_use]
+pub fn tcp(listen: &Listen) -> Option<SocketAddr> {
     match listen {
         Listen::Tcp(address) => Some(*address),
         Listen::Unix(_) => None,

@@ -11,7 +11,7 @@ mod judging;
 mod status;
 mod tracking;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -25,7 +25,7 @@ use self::{
     attribute::Attributor, intake::SpanIntake, judging::Judging, status::Status, tracking::Tracking,
 };
 use crate::{
-    config::{Config, LogFormat, suspicious_variables},
+    config::{self, Config, suspicious_variables},
     export::{
         self, ExportSources, Exposition, HttpConfig, PrometheusConfig, Store, StoreConfig,
         prometheus::SpanMetrics,
@@ -36,7 +36,7 @@ use crate::{
     load::{self, Sensors},
     metrics::AgentMetrics,
     otlp::receive::{Receiver, ReceiverConfig},
-    telemetry,
+    telemetry::{self, LogConfig, SelfTelemetryConfig, TelemetryGuard},
 };
 
 /// Batches of kernel events that may wait for the pipeline; more are dropped and counted.
@@ -77,11 +77,6 @@ pub fn run(config: Config) -> Result<(), RunError> {
 
 async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), RunError> {
     let metrics = AgentMetrics::default();
-    telemetry::init(&config.log_level, config.log_format == LogFormat::Json)?;
-    for (variable, key) in suspicious_variables(std::env::vars_os()) {
-        tracing::warn!(%variable, "No such setting: was ISOSTACK_{} meant?", key.to_uppercase());
-    }
-
     let receiver = Receiver::bind(ReceiverConfig::new(
         config.otlp_grpc_listen.clone(),
         config.otlp_http_listen.clone(),
@@ -95,6 +90,12 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     })
     .await
     .map_err(|error| RunError::page_bind(error, &config.roots))?;
+
+    let telemetry = start_telemetry(&config, &receiver, page.local_addr())?;
+    telemetry.observe(&metrics);
+    for (variable, key) in suspicious_variables(std::env::vars_os()) {
+        tracing::warn!(%variable, "No such setting: was ISOSTACK_{} meant?", key.to_uppercase());
+    }
 
     let (events, events_in) = mpsc::channel(EVENT_BATCHES);
     let (identifier, sensors) = start_sensing(&config, &metrics, events.clone()).await?;
@@ -214,7 +215,36 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     stop_page.cancel();
     finished("page", serving).await;
     tracing::info!("Stopped");
+    telemetry.shutdown().await;
     Ok(())
+}
+
+/// The log, and the agent's own traces and metrics where wanted; they must not come back
+/// to the agent itself.
+fn start_telemetry(
+    config: &Config,
+    receiver: &Receiver,
+    page: SocketAddr,
+) -> Result<TelemetryGuard, RunError> {
+    let log = LogConfig {
+        level: config.log_level.clone(),
+        format: config.log_format,
+    };
+    let listeners = [receiver.grpc_address(), receiver.http_address()];
+    let own_listeners = listeners
+        .into_iter()
+        .filter_map(config::tcp)
+        .chain([page])
+        .collect();
+    let own = config
+        .self_telemetry_endpoint
+        .as_ref()
+        .map(|endpoint| SelfTelemetryConfig {
+            endpoint: endpoint.clone(),
+            node: config.node.clone(),
+            own_listeners,
+        });
+    Ok(telemetry::init(&log, own.as_ref())?)
 }
 
 async fn finished<T>(name: &'static str, task: JoinHandle<T>) {

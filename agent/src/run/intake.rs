@@ -102,7 +102,8 @@ impl Intake for SpanIntake {
     }
 
     async fn pass_through(&self, signal: Signal, payload: Bytes) -> Result<(), Refusal> {
-        let forward = self.inner.forward.as_ref().ok_or(Refusal::NoDownstream)?;
+        let forward = self.inner.forward.as_ref().filter(|f| f.takes(signal));
+        let forward = forward.ok_or(Refusal::NoDownstream)?;
         let permit = self.permit(payload.len())?;
         forward.enqueue(Outgoing {
             signal,

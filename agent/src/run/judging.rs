@@ -111,11 +111,12 @@ impl Judging {
     fn take_events(&mut self, events: impl Iterator<Item = Event>) {
         let now = MonoNs::now();
         for event in events {
-            if let Event::Delay(delay) = &event {
-                self.output
-                    .store
-                    .record_event(&event, self.pipeline.clock().wall(delay.start));
-            }
+            let start = match &event {
+                Event::Delay(delay) => delay.start,
+                Event::Steal(steal) => steal.start,
+            };
+            let start = self.pipeline.clock().wall(start);
+            self.output.store.record_event(&event, start);
             self.pipeline.on_event(&event, now);
         }
     }
