@@ -43,7 +43,8 @@ impl Observed {
                 }));
         })
         .unwrap();
-        assert_eq!(sensors.statuses()[0].state, SensorState::On);
+        let cpu = &sensors.statuses()[0];
+        assert_eq!(cpu.state, SensorState::On, "{cpu:?}");
         Self {
             sensors,
             metrics,
