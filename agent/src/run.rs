@@ -41,7 +41,7 @@ use crate::{
 
 /// Batches of kernel events that may wait for the pipeline; more are dropped and counted.
 const EVENT_BATCHES: usize = 1024;
-/// The gauge of what is held is brought up to date this often.
+/// The gauges that nobody else keeps are set this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// The dead are forgotten every so many rounds of housekeeping.
 const FORGET_EVERY: u64 = 15;

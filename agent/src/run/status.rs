@@ -125,7 +125,9 @@ impl Status {
             }
         }
         match forward.and_then(|f| f.target(Signal::Traces)) {
-            Some(target) => tracing::info!(?target, "Spans are sent on"),
+            Some(target) => tracing::info!(
+                endpoint = %target.endpoint, protocol = target.protocol.as_str(), "Spans are sent on"
+            ),
             None => tracing::info!(
                 "Spans are analysed and shown here only; --export-endpoint sends them on"
             ),
