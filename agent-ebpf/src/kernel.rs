@@ -37,7 +37,11 @@ pub trait Memory: Copy {
     unsafe fn read<T: Copy + Default>(base: *const u8, field: &Global<u32>) -> T;
 
     /// The pointer at `base + offset`; null where that is not readable.
-    fn pointer(base: *const u8, field: &Global<u32>) -> *const u8;
+    ///
+    /// # Safety
+    ///
+    /// As for [`Memory::read`], with a pointer there.
+    unsafe fn pointer(base: *const u8, field: &Global<u32>) -> *const u8;
 }
 
 /// Plain loads, which the verifier checks against BTF: for arguments of `tp_btf` programs
@@ -58,7 +62,7 @@ impl Memory for Typed {
     }
 
     #[inline(always)]
-    fn pointer(base: *const u8, field: &Global<u32>) -> *const u8 {
+    unsafe fn pointer(base: *const u8, field: &Global<u32>) -> *const u8 {
         // SAFETY: as in `read`. Read as a pointer, so that the verifier keeps its type.
         unsafe { core::ptr::read_volatile(base.add(field.load() as usize).cast::<*const u8>()) }
     }
@@ -73,7 +77,7 @@ impl Memory for Probed {
     }
 
     #[inline(always)]
-    fn pointer(base: *const u8, field: &Global<u32>) -> *const u8 {
+    unsafe fn pointer(base: *const u8, field: &Global<u32>) -> *const u8 {
         // SAFETY: as in `read`.
         unsafe { Self::read::<usize>(base, field) as *const u8 }
     }

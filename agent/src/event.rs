@@ -13,6 +13,8 @@ pub struct Limiter {
     pub cgroup_path: String,
     /// Its quota in CPUs: quota / period.
     pub cores: f64,
+    /// The file in that directory that sets it: another one in each cgroup version.
+    pub quota_file: &'static str,
     /// The limiting group is an ancestor of the victim's own.
     pub is_ancestor: bool,
 }

@@ -365,3 +365,49 @@ fn brief(error: &ProgramError) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fallbacks are not used on a kernel that takes the first hook: tried here.
+    #[test]
+    fn the_kernel_takes_every_hook_of_every_sensor() {
+        let mut object = Object::load(&Settings::default()).expect("maps can be created");
+        for sensor in SENSORS.iter().filter_map(|entry| entry.sensor) {
+            for hook in sensor.hooks() {
+                object
+                    .attach(hook)
+                    .unwrap_or_else(|error| panic!("{hook}: {error}"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_sensor_that_is_named_and_cannot_run_fails_the_start() {
+        let settings = Settings {
+            selection: Selection::parse("cpu,tcp").unwrap(),
+            ..Settings::default()
+        };
+        let result = Sensors::start(&settings, AgentMetrics::default(), drop);
+        let error = result
+            .err()
+            .expect("tcp is not in this version")
+            .to_string();
+        assert!(error.contains("sensor tcp"), "{error}");
+        assert!(error.contains("not in this version"), "{error}");
+    }
+
+    #[test]
+    fn a_sensor_that_is_not_selected_is_off() {
+        let settings = Settings {
+            selection: Selection::parse("cpu").unwrap(),
+            ..Settings::default()
+        };
+        let sensors = Sensors::start(&settings, AgentMetrics::default(), drop).unwrap();
+        for status in &sensors.statuses()[1..] {
+            assert_eq!(status.state, SensorState::Off, "{status:?}");
+        }
+        assert!(!sensors.track(u32::MAX), "beyond any pid");
+    }
+}

@@ -46,10 +46,10 @@ use crate::{
 
 /// Batches of kernel events that may wait for the pipeline; more are dropped and counted.
 const EVENT_BATCHES: usize = 1024;
-/// Steal is polled this often: well within the time that a span waits to be judged.
-const HOUSEKEEPING: Duration = Duration::from_millis(200);
+/// The gauges that nobody else keeps are set this often.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// The dead are forgotten every so many rounds of housekeeping.
-const FORGET_EVERY: u64 = 75;
+const FORGET_EVERY: u64 = 15;
 
 /// Runs the daemon until SIGTERM, SIGINT or SIGHUP.
 ///
@@ -113,7 +113,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     }
 
     let (events, events_in) = mpsc::channel(EVENT_BATCHES);
-    let (identifier, sensors) = start_sensing(&config, &metrics, events.clone()).await?;
+    let (identifier, sensors) = start_sensing(&config, &metrics, events).await?;
     let tracking = Arc::new(Tracking::new(Arc::clone(&sensors)));
     let joiner = Joiner::new(
         Arc::clone(&identifier),
@@ -179,7 +179,6 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         Arc::clone(&identifier),
         Arc::clone(&tracking),
         Arc::clone(&sensors),
-        events,
         Arc::clone(&budget),
         metrics,
     ));
@@ -319,16 +318,13 @@ async fn housekeeping(
     identifier: Arc<Identifier>,
     tracking: Arc<Tracking>,
     sensors: Arc<Sensors>,
-    events: mpsc::Sender<Vec<crate::event::Event>>,
     budget: Arc<Semaphore>,
     metrics: AgentMetrics,
 ) {
-    let mut steal = attribute::StealSource::new(&config.roots, events, metrics.clone());
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for round in 0u64.. {
         tick.tick().await;
-        steal.poll();
         let held = config
             .export_queue_bytes
             .saturating_sub(budget.available_permits());

@@ -41,16 +41,20 @@ impl Workload {
             .unwrap_or("")
     }
 
-    /// What to call it in a sentence: `namespace/pod/container`, or the container label.
+    /// The `pod` label of the metrics: pod name, else its uid; empty outside of pods.
     #[must_use]
-    pub fn display_name(&self) -> String {
-        let container = self.container_label();
-        let pod = if self.pod.is_empty() {
+    pub fn pod_label(&self) -> &str {
+        if self.pod.is_empty() {
             &self.pod_uid
         } else {
             &self.pod
-        };
-        [&*self.namespace, pod, container]
+        }
+    }
+
+    /// What to call it in a sentence: `namespace/pod/container`, or the container label.
+    #[must_use]
+    pub fn display_name(&self) -> String {
+        [&*self.namespace, self.pod_label(), self.container_label()]
             .into_iter()
             .filter(|name| !name.is_empty())
             .collect::<Vec<_>>()

@@ -1,6 +1,8 @@
 //! The `cpu` sensor in the running kernel against the kernel's own books: `cpu.stat` of real
 //! cgroups and `/proc/PID/schedstat` of real processes. Needs root.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/cgroup.rs"]
 mod cgroup;
 
@@ -43,7 +45,8 @@ impl Observed {
                 }));
         })
         .unwrap();
-        assert_eq!(sensors.statuses()[0].state, SensorState::On);
+        let cpu = &sensors.statuses()[0];
+        assert_eq!(cpu.state, SensorState::On, "{cpu:?}");
         Self {
             sensors,
             metrics,
@@ -271,4 +274,16 @@ fn of_a_tracked_process_the_running_time_is_told_too() {
     let untracked = all.lock().unwrap();
     let mut of_other = untracked.iter().filter(|delay| delay.cgroup_id == id);
     assert!(of_other.all(|delay| delay.cause != Cause::OnCpu));
+}
+
+/// With its log statements enabled the program is another one to the verifier.
+#[test]
+fn debug_messages_of_the_kernel_side_can_be_turned_on() {
+    let settings = Settings {
+        kernel_debug: true,
+        ..Settings::default()
+    };
+    let sensors = Sensors::start(&settings, AgentMetrics::default(), drop).unwrap();
+    let cpu = &sensors.statuses()[0];
+    assert_eq!(cpu.state, SensorState::On, "{cpu:?}");
 }

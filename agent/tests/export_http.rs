@@ -262,6 +262,7 @@ async fn events_name_who_suffered_and_who_limited() {
         cgroup_id: 7,
         cgroup_path: "/kubepods/burstable".into(),
         cores: 0.5,
+        quota_file: "cpu.max",
         is_ancestor: true,
     };
     let delay = Delay {

@@ -7,13 +7,16 @@ mod pingpong;
 mod spans;
 mod usage;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use harness::{agent::Agent, artifact};
 use serde_json::{Map, Value, json};
 
-use crate::setup::{self, Purpose};
+use crate::{
+    dist,
+    setup::{self, Purpose},
+};
 
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -83,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Programs of the release profile: what users run.
+/// The static release builds: what users run.
 struct Programs {
     agent: PathBuf,
     load: PathBuf,
@@ -91,24 +94,9 @@ struct Programs {
 
 impl Programs {
     fn build() -> anyhow::Result<Self> {
-        let mut cargo = Command::new("cargo");
-        cargo.current_dir(artifact::root());
-        cargo.args([
-            "build",
-            "--release",
-            "-p",
-            "isostack-agent",
-            "-p",
-            "span-load",
-        ]);
-        ensure!(
-            cargo.status().context("cargo")?.success(),
-            "the agent does not build"
-        );
-        let dir = artifact::root().join("target/release");
         Ok(Self {
-            agent: dir.join("isostack-agent"),
-            load: dir.join("span-load"),
+            agent: dist::static_binary("isostack-agent")?,
+            load: dist::static_binary("span-load")?,
         })
     }
 

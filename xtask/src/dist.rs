@@ -30,7 +30,11 @@ pub fn dist() -> anyhow::Result<PathBuf> {
     static_binary("isostack-agent")
 }
 
-fn static_binary(program: &str) -> anyhow::Result<PathBuf> {
+/// Builds a program of this workspace as it is shipped.
+///
+/// # Errors
+/// When it does not build.
+pub fn static_binary(program: &str) -> anyhow::Result<PathBuf> {
     let target = match std::env::consts::ARCH {
         "x86_64" => "x86_64-unknown-linux-gnu",
         "aarch64" => "aarch64-unknown-linux-gnu",

@@ -55,9 +55,11 @@ impl<M: Memory> Task<M> {
     /// Start of the thread group's leader, ns since boot.
     #[inline(always)]
     pub fn leader_start_boottime_ns(self) -> u64 {
-        let leader: *const u8 = M::pointer(self.0, &field::TASK_GROUP_LEADER);
-        // SAFETY: a task's group leader is a task.
-        unsafe { M::read(leader, &field::TASK_START_BOOTTIME) }
+        // SAFETY: `new` promised a task, and a task's group leader is a task.
+        unsafe {
+            let leader = M::pointer(self.0, &field::TASK_GROUP_LEADER);
+            M::read(leader, &field::TASK_START_BOOTTIME)
+        }
     }
 
     /// `rq.clock` since which it is runnable; 0: it is not.
@@ -93,20 +95,25 @@ impl<M: Memory> Task<M> {
     /// The queue of its group on its CPU.
     #[inline(always)]
     pub fn cfs_rq(self) -> CfsRq<M> {
-        CfsRq(M::pointer(self.0, &field::TASK_CFS_RQ), PhantomData)
+        // SAFETY: `new` promised a task.
+        CfsRq(
+            unsafe { M::pointer(self.0, &field::TASK_CFS_RQ) },
+            PhantomData,
+        )
     }
 
     /// Inode of its cgroup in the CPU controller's hierarchy.
     #[inline(always)]
     pub fn cgroup_id(self) -> u64 {
-        let css_set = M::pointer(self.0, &field::TASK_CGROUPS);
-        let cgroup = if CPU_CONTROLLER_V1.load() != 0 {
-            M::pointer(M::pointer(css_set, &field::CSS_SET_CPU), &field::CSS_CGROUP)
-        } else {
-            M::pointer(css_set, &field::CSS_SET_DFL_CGRP)
-        };
-        // SAFETY: a task is always in a cgroup of each hierarchy, and that has a directory.
+        // SAFETY: `new` promised a task; a task is always in a cgroup of each hierarchy, and
+        // that has a directory.
         unsafe {
+            let css_set = M::pointer(self.0, &field::TASK_CGROUPS);
+            let cgroup = if CPU_CONTROLLER_V1.load() != 0 {
+                M::pointer(M::pointer(css_set, &field::CSS_SET_CPU), &field::CSS_CGROUP)
+            } else {
+                M::pointer(css_set, &field::CSS_SET_DFL_CGRP)
+            };
             M::read(
                 M::pointer(cgroup, &field::CGROUP_KN),
                 &field::KERNFS_NODE_ID,
@@ -124,7 +131,8 @@ impl<M: Memory> CfsRq<M> {
 
     #[inline(always)]
     fn rq(self) -> *const u8 {
-        M::pointer(self.0, &field::CFS_RQ_RQ)
+        // SAFETY: made from a task's `cfs_rq` pointer only.
+        unsafe { M::pointer(self.0, &field::CFS_RQ_RQ) }
     }
 
     /// The address, to recognise the queue and to ask it again later.

@@ -30,6 +30,7 @@ use crate::{
         process::{ProcessFacts, process_stack, process_workload},
         report::{HostReport, ProcessReport},
     },
+    vocabulary::Layer,
     workload::{Workload, path::PathNames},
 };
 
@@ -56,7 +57,7 @@ pub struct Identifier {
     logs: KubeletLogs,
     metrics: AgentMetrics,
     processes: Mutex<Generations<ProcessKey, (SharedIdentity, Instant)>>,
-    workloads: Mutex<Generations<u64, (Workload, Instant)>>,
+    inhabitants: Mutex<Generations<u64, (Layer, Workload, Instant)>>,
 }
 
 impl Identifier {
@@ -70,7 +71,7 @@ impl Identifier {
             cgroups: Cgroups::new(&roots),
             logs: KubeletLogs::new(host_root.clone()),
             processes: Mutex::new(Generations::new(MAX_PROCESSES)),
-            workloads: Mutex::new(Generations::new(MAX_CGROUPS)),
+            inhabitants: Mutex::new(Generations::new(MAX_CGROUPS)),
             host_root,
             roots,
             host,
@@ -200,30 +201,40 @@ impl Identifier {
     /// the id when the cgroup was never seen.
     #[must_use]
     pub fn workload_of_cgroup(&self, cgroup_id: u64) -> Workload {
-        let known = self.workloads.lock().get(&cgroup_id);
-        if let Some((workload, at)) = &known
-            && at.elapsed() < CGROUP_LIFETIME
-        {
-            return workload.clone();
-        }
-        let Some(path) = self.cgroups.path_by_id(cgroup_id) else {
-            return Workload {
+        self.inhabitant_of_cgroup(cgroup_id).map_or_else(
+            || Workload {
                 cgroup_id,
                 ..Workload::default()
-            };
-        };
-        let facts = self.cgroup_facts(cgroup_id, &path);
-        let mut workload = process_workload(&facts, &self.host);
-        // A group that is gone or empty has no process to ask: what was known stays.
-        if let Some((known, _)) = known
-            && facts.pid == 0
+            },
+            |(_, workload)| workload,
+        )
+    }
+
+    /// Who lives in a cgroup, and on which layer: that of the process that stands for the
+    /// group, so that the metrics of a group say the same as the spans from it. `None` when
+    /// the cgroup was never seen.
+    #[must_use]
+    pub fn inhabitant_of_cgroup(&self, cgroup_id: u64) -> Option<(Layer, Workload)> {
+        let known = self.inhabitants.lock().get(&cgroup_id);
+        if let Some((layer, workload, at)) = &known
+            && at.elapsed() < CGROUP_LIFETIME
         {
-            workload = known;
+            return Some((*layer, workload.clone()));
         }
-        workload.process.clear();
-        let entry = (workload.clone(), Instant::now());
-        self.workloads.lock().insert(cgroup_id, entry);
-        workload
+        let path = self.cgroups.path_by_id(cgroup_id)?;
+        let facts = self.cgroup_facts(cgroup_id, &path);
+        let (layer, workload) = match known {
+            // A group that is gone or empty has no process to ask: what was known stays.
+            Some((layer, workload, _)) if facts.pid == 0 => (layer, workload),
+            _ => {
+                let mut workload = process_workload(&facts, &self.host);
+                workload.process.clear();
+                (process_stack(&facts, &self.host).layer(), workload)
+            }
+        };
+        let entry = (layer, workload.clone(), Instant::now());
+        self.inhabitants.lock().insert(cgroup_id, entry);
+        Some((layer, workload))
     }
 
     /// See [`Cgroups::limiter`].

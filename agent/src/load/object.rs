@@ -4,7 +4,7 @@ use std::{fs, io};
 
 use agent_common::cpu::CpuSlot;
 use aya::{
-    Btf, Ebpf, EbpfLoader, Endianness, VerifierLogLevel,
+    Btf, Ebpf, EbpfLoader, Endianness,
     maps::{Array, HashMap, MapError, PerCpuArray},
 };
 
@@ -75,7 +75,6 @@ impl Object {
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&btf))
-            .verifier_log_level(VerifierLogLevel::empty())
             .map_max_entries("EVENTS", settings.ring_bytes)
             .map_max_entries("TRACKED", pid_max.div_ceil(64))
             .map_max_entries("CPU_SLOTS", slots)

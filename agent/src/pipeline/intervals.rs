@@ -3,22 +3,26 @@
 //! When there are more, neighbours of one cause are merged over the smallest gaps, the
 //! other causes' first, so that the verdict's cause keeps the most detail. A merged stretch
 //! keeps the exact time of its cause, so per cause the `cause_ns` always add up to the
-//! split's part. Causes other than the verdict's with less than 1 % of the self time are
-//! left out: they would only be clutter in a trace view (the split has them).
+//! part of the split that is shown. Of the causes other than the verdict's, single stretches
+//! of less than 1 % of the self time are left out: they would only be clutter in a trace view
+//! and take room from the others (the split has them).
 
 use super::split::Piece;
 use crate::vocabulary::Cause;
 
 /// Most child spans of a span.
 pub const MAX_INTERVALS: usize = 16;
-/// Below this part of the self time (one in this many) another cause is left out.
+/// Below this part of the self time (one in this many) a stretch of another cause is left
+/// out.
 const CLUTTER: u64 = 100;
 
 /// Chooses and merges; the result is in order of time.
 #[must_use]
 pub fn select(pieces: &[Piece], verdict: Cause, self_time_ns: u64) -> Vec<Piece> {
     let mut groups: Vec<(u64, Vec<Piece>)> = Vec::new();
-    for piece in pieces {
+    let shown =
+        |piece: &&Piece| piece.cause == verdict || piece.cause_ns >= self_time_ns.div_ceil(CLUTTER);
+    for piece in pieces.iter().filter(shown) {
         match groups
             .iter_mut()
             .find(|(_, group)| group[0].cause == piece.cause)
@@ -30,9 +34,6 @@ pub fn select(pieces: &[Piece], verdict: Cause, self_time_ns: u64) -> Vec<Piece>
             None => groups.push((piece.cause_ns, vec![*piece])),
         }
     }
-    groups.retain(|(total, group)| {
-        group[0].cause == verdict || *total >= self_time_ns.div_ceil(CLUTTER)
-    });
     // The verdict's first, then the largest; the sort is stable, so equal ones stay in order.
     groups.sort_by_key(|(total, group)| (group[0].cause != verdict, std::cmp::Reverse(*total)));
     groups.truncate(MAX_INTERVALS);
@@ -109,6 +110,16 @@ mod tests {
             piece(Cause::Runqueue, 100, 101),
         ];
         assert_eq!(select(&pieces, Cause::CpuThrottle, 1_000 * MS), pieces[..1]);
+    }
+
+    #[test]
+    fn many_tiny_stretches_do_not_crowd_out_the_story() {
+        let mut pieces = vec![piece(Cause::CpuThrottle, 100, 180)];
+        // 40 waits of 1 ms: 8 % of the self time together, each of them noise.
+        pieces.extend((0..40).map(|n| piece(Cause::Runqueue, 200 + 5 * n, 201 + 5 * n)));
+        pieces.push(piece(Cause::Runqueue, 450, 480));
+        let chosen = select(&pieces, Cause::CpuThrottle, 500 * MS);
+        assert_eq!(chosen, [pieces[0], pieces[41]]);
     }
 
     #[test]

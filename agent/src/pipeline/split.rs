@@ -14,6 +14,12 @@
 //!    a lock, a socket or a timer, and must not hide that another one runs. (Of a single
 //!    thread, running and waiting never overlap, so there the order is of no matter.)
 //!
+//! Where some threads of the process wait for a CPU while others run, whose wait the
+//! request's was is not known: the instant is shared between `runqueue` and `on_cpu` by
+//! their number. (One thread never does both, so a request on its own is measured exactly;
+//! in a pool that keeps every CPU busy somebody always waits, and the whole time would be
+//! called a wait although every request makes progress.)
+//!
 //! What none of them covers is `unexplained`. The parts add up to the self time exactly:
 //! they are the lengths of disjoint pieces that cover it.
 //!
@@ -63,6 +69,8 @@ const fn rank(cause: Cause) -> usize {
 
 const DOWNSTREAM: usize = 0;
 const UNEXPLAINED: usize = PRECEDENCE.len() - 1;
+const STEAL: usize = rank(Cause::Steal);
+const ON_CPU: usize = rank(Cause::OnCpu);
 
 /// A stretch of a span's self time, in nanoseconds from the span's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +81,7 @@ pub struct Piece {
     pub start: u64,
     /// One past the last nanosecond.
     pub end: u64,
-    /// How much of it the cause takes: all, except where steal takes a part.
+    /// How much of it the cause takes: all, except where steal or running threads take a part.
     pub cause_ns: u64,
 }
 
@@ -92,6 +100,26 @@ struct Boundary {
     opens: bool,
     rank: u8,
     cpu: u16,
+}
+
+/// The time between two boundaries, and what is open in it.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    rank: usize,
+    /// Intervals of the cause that are open.
+    waiting: u32,
+    /// Intervals of `on_cpu` that are open.
+    running: u32,
+    start: u64,
+    end: u64,
+    stolen_ns: u64,
+}
+
+impl Stretch {
+    fn part_of_waiting(&self, ns: u64) -> u64 {
+        let (waiting, running) = (u128::from(self.waiting), u128::from(self.running));
+        (u128::from(ns) * waiting / (waiting + running).max(1)) as u64
+    }
 }
 
 impl Sweep {
@@ -140,7 +168,18 @@ impl Sweep {
             }
             let end = self.boundaries.get(next).map_or(self.duration, |b| b.at);
             let rank = open_mask.trailing_zeros() as usize;
-            self.stretch(rank, cpu_of[rank], at, end, &stolen, &mut totals);
+            let stretch = Stretch {
+                rank,
+                waiting: open[rank],
+                running: open[ON_CPU],
+                start: at,
+                end,
+                stolen_ns: match PRECEDENCE[rank] {
+                    Cause::Runqueue | Cause::OnCpu => stolen(cpu_of[rank], at, end),
+                    _ => 0,
+                },
+            };
+            self.stretch(stretch, &mut totals);
             at = end;
         }
         let parts = PRECEDENCE
@@ -185,28 +224,25 @@ impl Sweep {
         }
     }
 
-    fn stretch(
-        &mut self,
-        rank: usize,
-        cpu: u16,
-        start: u64,
-        end: u64,
-        stolen: &impl Fn(u16, u64, u64) -> u64,
-        totals: &mut [u64; PRECEDENCE.len()],
-    ) {
-        let length = end - start;
+    fn stretch(&mut self, stretch: Stretch, totals: &mut [u64; PRECEDENCE.len()]) {
+        let Stretch {
+            rank, start, end, ..
+        } = stretch;
         let cause = PRECEDENCE[rank];
-        let steal_ns = match cause {
-            Cause::Runqueue | Cause::OnCpu => stolen(cpu, start, end).min(length),
-            _ => 0,
+        let steal_ns = stretch.stolen_ns.min(end - start);
+        let rest = end - start - steal_ns;
+        let cause_ns = match cause {
+            Cause::Runqueue => stretch.part_of_waiting(rest),
+            _ => rest,
         };
-        totals[rank] += length - steal_ns;
-        totals[const { rank_of_steal() }] += steal_ns;
+        totals[rank] += cause_ns;
+        totals[ON_CPU] += rest - cause_ns;
+        totals[STEAL] += steal_ns;
         if matches!(cause, Cause::Downstream | Cause::Unexplained) {
             return;
         }
-        if cause != Cause::OnCpu && length > steal_ns {
-            self.piece(cause, start, end, length - steal_ns);
+        if cause != Cause::OnCpu && cause_ns > 0 {
+            self.piece(cause, start, end, cause_ns);
         }
         if steal_ns > 0 {
             self.piece(Cause::Steal, start, end, steal_ns);
@@ -230,10 +266,6 @@ impl Sweep {
             });
         }
     }
-}
-
-const fn rank_of_steal() -> usize {
-    rank(Cause::Steal)
 }
 
 #[cfg(test)]

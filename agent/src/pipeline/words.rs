@@ -1,9 +1,12 @@
 //! The sentences and numbers of a verdict. Names in them come from processes and cgroups:
-//! control characters are taken out and lengths bounded; escaping is the output's part.
+//! what bends a terminal's or a page's line is taken out and lengths bounded; escaping is the output's part.
 
 use std::sync::Arc;
 
-use crate::{event::Limiter, process::Identity, verdict::Split, vocabulary::Cause};
+use crate::{
+    event::Limiter, process::Identity, stack::report::bends_output, verdict::Split,
+    vocabulary::Cause, workload::Workload,
+};
 
 /// Longest name in a sentence, in characters.
 const MAX_NAME_CHARS: usize = 120;
@@ -71,22 +74,24 @@ pub fn summary(
 
 fn throttled(who: &str, identity: &Identity, limiter: Option<&Limiter>) -> String {
     let Some(limiter) = limiter else {
-        return format!("held back by a CPU quota of {who} or of a group it is in");
+        return format!("{who} was held back by its CPU quota or that of a group it is in");
     };
-    let set_on = if !limiter.is_ancestor {
-        "set on its own cgroup".to_owned()
-    } else if !identity.workload.pod_uid.is_empty() && is_pod(&limiter.cgroup_path) {
-        "set on the pod".to_owned()
+    let whose = if !limiter.is_ancestor {
+        "its own CPU quota".to_owned()
+    } else if is_of_pod(&identity.workload, limiter) {
+        "the CPU quota of its pod".to_owned()
     } else {
         format!(
-            "set on the enclosing cgroup {}",
+            "the CPU quota of the enclosing cgroup {}",
             printable(&limiter.cgroup_path)
         )
     };
-    format!(
-        "held back by the CPU quota of {who} (limit {} CPUs, {set_on})",
-        cores(limiter.cores)
-    )
+    format!("{who} was held back by {whose} ({})", limit(limiter.cores))
+}
+
+/// Whether the quota is set on the pod that the workload is in.
+fn is_of_pod(workload: &Workload, limiter: &Limiter) -> bool {
+    limiter.is_ancestor && !workload.pod_uid.is_empty() && is_pod(&limiter.cgroup_path)
 }
 
 /// Whether the last part of a cgroup's path is a pod's, by either cgroup driver's naming.
@@ -97,20 +102,10 @@ fn is_pod(path: &str) -> bool {
 
 /// One sentence: what to do.
 #[must_use]
-pub fn remedy(cause: Cause, evidence: &Evidence) -> String {
+pub fn remedy(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
     let sentence = match cause {
         Cause::CpuThrottle => {
-            return match evidence.limiter.as_deref() {
-                Some(limiter) => format!(
-                    "Raise the CPU limit of {} above {} CPUs, or use fewer threads at once; \
-                     cpu.max of that cgroup is what to change.",
-                    printable(&limiter.cgroup_path),
-                    cores(limiter.cores),
-                ),
-                None => "Raise the CPU limit of the workload or of the group it is in (cpu.max), \
-                         or use fewer threads at once."
-                    .to_owned(),
-            };
+            return raise_quota(&identity.workload, evidence.limiter.as_deref());
         }
         Cause::Runqueue => {
             "Give the workload a larger CPU weight or CPUs of its own, or move its busiest \
@@ -157,6 +152,37 @@ pub fn remedy(cause: Cause, evidence: &Evidence) -> String {
     sentence.to_owned()
 }
 
+/// Where a person sets the quota: in the pod's manifest, the unit's properties, or the file.
+fn raise_quota(workload: &Workload, limiter: Option<&Limiter>) -> String {
+    let Some(limiter) = limiter else {
+        return "Raise the CPU limit of the workload or of the group it is in, or use fewer \
+                threads at once."
+            .to_owned();
+    };
+    let own_pod = !workload.pod_uid.is_empty() && !limiter.is_ancestor;
+    let setting = if is_of_pod(workload, limiter) {
+        format!(
+            "resources.limits.cpu of the containers of pod {}",
+            printable(workload.pod_label())
+        )
+    } else if own_pod {
+        format!(
+            "resources.limits.cpu of {}",
+            printable(&workload.display_name())
+        )
+    } else {
+        format!(
+            "{} of {}",
+            limiter.quota_file,
+            printable(&limiter.cgroup_path)
+        )
+    };
+    format!(
+        "Raise {setting} ({}), or run fewer threads at once.",
+        limit(limiter.cores)
+    )
+}
+
 /// The numbers, each with its unit in the name.
 #[must_use]
 pub fn numbers(
@@ -194,15 +220,17 @@ fn duration(ns: u64) -> String {
 }
 
 /// At most three decimals, without trailing zeros.
-fn cores(cores: f64) -> String {
+fn limit(cores: f64) -> String {
     let text = format!("{cores:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    let unit = if text == "1" { "CPU" } else { "CPUs" };
+    format!("limit {text} {unit}")
 }
 
 fn printable(name: &str) -> String {
     let clean = name
         .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c });
+        .map(|c| if bends_output(c) { '\u{fffd}' } else { c });
     let mut text: String = clean.take(MAX_NAME_CHARS).collect();
     if name.chars().nth(MAX_NAME_CHARS).is_some() {
         text.push('…');

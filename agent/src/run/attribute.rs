@@ -7,10 +7,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     event::{Event, Limiter},
-    host::{identify::Identifier, roots::Roots},
+    host::identify::Identifier,
     metrics::{AgentMetrics, Reason},
-    sensor::steal::StealPoller,
-    time::MonoNs,
     vocabulary::Cause,
 };
 
@@ -48,41 +46,6 @@ impl Attributor {
 
     fn limiter(&self, cgroup_id: u64, hint: u64) -> Option<Arc<Limiter>> {
         self.identifier.limiter(cgroup_id, hint)
-    }
-}
-
-/// Steal as the pipeline takes it.
-pub struct StealSource {
-    poller: StealPoller,
-    out: Queue,
-    warned: bool,
-}
-
-impl StealSource {
-    /// Reads `/proc/stat` below `roots`.
-    #[must_use]
-    pub fn new(roots: &Roots, events: mpsc::Sender<Vec<Event>>, metrics: AgentMetrics) -> Self {
-        Self {
-            poller: StealPoller::new(&roots.procfs),
-            out: Queue { events, metrics },
-            warned: false,
-        }
-    }
-
-    /// Takes one reading.
-    pub fn poll(&mut self) {
-        let mut stolen = Vec::new();
-        match self.poller.poll(MonoNs::now(), &mut stolen) {
-            Ok(()) if stolen.is_empty() => {}
-            Ok(()) => self
-                .out
-                .push(stolen.into_iter().map(Event::Steal).collect()),
-            Err(error) if !self.warned => {
-                self.warned = true;
-                tracing::warn!(%error, "Steal cannot be read and is not accounted for");
-            }
-            Err(_) => {}
-        }
     }
 }
 

@@ -13,8 +13,6 @@ use crate::{
     otlp::{Signal, receive::Receiver},
     sensor::{CgroupCpu, SENSORS, SensorState, SensorStatus},
     time::UnixNs,
-    vocabulary::Layer,
-    workload::Workload,
 };
 
 /// What `/readyz` waits for until [`Status::ready`].
@@ -134,7 +132,9 @@ impl Status {
             }
         }
         match forward.and_then(|f| f.target(Signal::Traces)) {
-            Some(target) => tracing::info!(?target, "Spans are sent on"),
+            Some(target) => tracing::info!(
+                endpoint = %target.endpoint, protocol = target.protocol.as_str(), "Spans are sent on"
+            ),
             None => tracing::info!(
                 "Spans are analysed and shown here only; --export-endpoint sends them on"
             ),
@@ -166,18 +166,5 @@ pub fn cgroups_source(sensors: &Arc<Sensors>) -> Source<Vec<CgroupCpu>> {
 #[must_use]
 pub fn label_source(identifier: &Arc<Identifier>) -> LabelSource {
     let identifier = Arc::clone(identifier);
-    Arc::new(move |cgroup_id| {
-        let workload = identifier.workload_of_cgroup(cgroup_id);
-        let layer = if workload.container_id.is_empty() {
-            identifier.host_stack().layer()
-        } else {
-            Layer::Container
-        };
-        (workload
-            != Workload {
-                cgroup_id,
-                ..Workload::default()
-            })
-        .then_some((layer, workload))
-    })
+    Arc::new(move |cgroup_id| identifier.inhabitant_of_cgroup(cgroup_id))
 }

@@ -123,14 +123,21 @@ pub fn visible(text: &str) -> String {
             out.push('…');
             break;
         }
-        let reorders = matches!(c,
-            '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if c.is_control() || reorders {
+        if bends_output(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
     }
     out
+}
+
+/// Whether a character does more than show itself: control characters, those that change
+/// the direction of what follows, and those that cannot be seen.
+#[must_use]
+pub fn bends_output(c: char) -> bool {
+    let reorders = matches!(c,
+        '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c.is_control() || reorders
 }

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import parse_qs, urlparse
 
 from opentelemetry import trace
@@ -60,7 +60,7 @@ def stop(*_):
 
 
 host, port = (sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:0").rsplit(":", 1)
-server = ThreadingHTTPServer((host, int(port)), Handler)
+server = HTTPServer((host, int(port)), Handler)
 signal.signal(signal.SIGTERM, stop)
 print("listening {}:{}".format(*server.server_address), flush=True)
 server.serve_forever()

@@ -13,6 +13,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, PerCpuArray},
 };
+use aya_log_ebpf::debug;
 
 use crate::emit;
 
@@ -63,8 +64,14 @@ fn add(histogram: &mut Histogram, ns: u64) {
 
 #[inline(never)]
 fn take_over(slot: &mut CpuSlot, cgroup_id: u64) {
-    if slot.cgroup_id != 0 && !flush(slot) {
-        emit::lost(sensor::CPU);
+    if slot.cgroup_id != 0 {
+        debug!(
+            (),
+            "cgroup {} leaves its slot to {}", slot.cgroup_id, cgroup_id
+        );
+        if !flush(slot) {
+            emit::lost(sensor::CPU);
+        }
     }
     // Volatile, word by word: a call of memset is not available here.
     let words: *mut u64 = core::ptr::from_mut(slot).cast();
@@ -75,9 +82,13 @@ fn take_over(slot: &mut CpuSlot, cgroup_id: u64) {
     slot.cgroup_id = cgroup_id;
 }
 
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value, the totals would be copied to a stack of 512 bytes"
+)]
 fn flush(slot: &CpuSlot) -> bool {
     if CPU_TOTALS
-        .insert(slot.cgroup_id, slot.totals, u64::from(BPF_NOEXIST))
+        .insert(slot.cgroup_id, &slot.totals, u64::from(BPF_NOEXIST))
         .is_ok()
     {
         return true;

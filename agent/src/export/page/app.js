@@ -168,7 +168,7 @@ function card(row, answer) {
   const c = el("article", answer ? "card bad new" : "card new");
   const head = el("div", "head");
   const title = el("h3");
-  title.append(row.service || "(no service.name)", el("span", "sep", "›"), el("span", "op", row.operation || "(no name)"));
+  title.append(el("span", "svc", row.service || "(no service.name)"), el("span", "sep", "›"), el("span", "op", row.operation || "(no name)"));
   head.append(title, el("span", "dur", ms(row.duration_ms)));
   if (row.status === "error") head.append(el("span", "err", "error"));
   const time = el("time", "time", clock(row.start_unix_nano));
@@ -282,7 +282,8 @@ function options(select, values) {
 
 function empty(kind, total, wanted) {
   const box = $("empty");
-  const why = wanted ? "" : total ? "filter" : kind === "verdicts" && rows.spans.length ? "healthy" : "none";
+  // Before the first answer nothing is known, and nothing is said.
+  const why = wanted || !host ? "" : total ? "filter" : kind === "verdicts" && rows.spans.length ? "healthy" : "none";
   box.hidden = !why;
   if (box.dataset.why === why) return;
   box.dataset.why = why;
@@ -421,4 +422,6 @@ $("pause").addEventListener("click", () => {
 $("filter").addEventListener("change", draw);
 $("filter").addEventListener("submit", (e) => e.preventDefault());
 draw();
+// Not only once the stream is open: something between may hold a stream back.
+load().catch(() => {});
 follow();

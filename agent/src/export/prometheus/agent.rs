@@ -69,6 +69,11 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         m.passed_through.clone(),
     );
     r.register(
+        "passed_through_lost",
+        "Requests of metrics and logs given up, by reason",
+        m.passed_through_lost.clone(),
+    );
+    r.register(
         "export_retries",
         "Exports that failed and are tried again",
         m.export_retries.clone(),

@@ -27,10 +27,11 @@ use super::{Budget, PrometheusConfig, workload::Exemplars};
 use crate::{
     export::view,
     metrics::AgentMetrics,
+    pipeline::fault::{self, Circumstances},
     span::{SpanBatch, SpanView},
     time::{MonoNs, UnixNs},
     verdict::Judgement,
-    vocabulary::{Cause, Fault},
+    vocabulary::{Cause, Fault, Layer},
 };
 
 /// Labels of `isostack_span_duration_seconds`.
@@ -356,26 +357,10 @@ fn fault_of(cause: Cause, j: &Judgement) -> &'static str {
     if let Some(interval) = j.intervals.iter().find(|i| i.cause == cause) {
         return interval.fault.as_str();
     }
-    match cause {
-        Cause::CpuThrottle | Cause::BlockThrottle | Cause::Conntrack | Cause::SeccompDenied => {
-            Fault::L3.as_str()
-        }
-        Cause::Steal | Cause::KvmExit => Fault::L1.as_str(),
-        Cause::Virtqueue => Fault::L2.as_str(),
-        Cause::Runqueue
-        | Cause::MemoryReclaim
-        | Cause::OomKill
-        | Cause::BlockQueue
-        | Cause::BlockDevice => Fault::Host.as_str(),
-        Cause::OnCpu | Cause::LockWait | Cause::Sleep => Fault::App.as_str(),
-        Cause::Downstream | Cause::SocketWait => Fault::Downstream.as_str(),
-        // By slice, which nobody named; and what nobody can explain lives nowhere.
-        Cause::TcpConnect
-        | Cause::TcpRtt
-        | Cause::TcpRetransmit
-        | Cause::NetDrop
-        | Cause::Unexplained => "",
-    }
+    // What nobody can explain lives nowhere, nor does a flow whose device is not known.
+    let emitter = j.joined.identity.as_ref().map(|i| i.stack.layer());
+    let at = Circumstances::of(emitter.unwrap_or(Layer::HardwareAssist));
+    fault::fault_of(cause, &at).map_or("", Fault::as_str)
 }
 
 fn time(at: UnixNs) -> SystemTime {

@@ -216,15 +216,10 @@ const RUNQUEUE_HELP: &str = "Waits of runnable threads for a CPU, without thrott
 
 impl Labels {
     fn new(layer: Layer, workload: &Workload) -> Self {
-        let pod = if workload.pod.is_empty() {
-            &workload.pod_uid
-        } else {
-            &workload.pod
-        };
         Self {
             layer: layer.as_str(),
             namespace: view::clip(&workload.namespace).to_owned(),
-            pod: view::clip(pod).to_owned(),
+            pod: view::clip(workload.pod_label()).to_owned(),
             container: view::clip(workload.container_label()).to_owned(),
             runtime: view::clip(&workload.runtime).to_owned(),
         }

@@ -62,7 +62,7 @@ impl Quotas {
             refresh(&mut groups, layout, hinted, now);
             let group = groups.get_mut(hinted)?;
             if group.cores.is_some() {
-                return group.limiter(hinted, hinted != path);
+                return group.limiter(layout, hinted, hinted != path);
             }
         }
         let limited: Vec<&str> = chain(path)
@@ -90,19 +90,23 @@ impl Quotas {
                 })?
             }
         };
-        groups.get_mut(chosen)?.limiter(chosen, chosen != path)
+        groups
+            .get_mut(chosen)?
+            .limiter(layout, chosen, chosen != path)
     }
 }
 
 impl Group {
-    fn limiter(&mut self, path: &str, is_ancestor: bool) -> Option<Arc<Limiter>> {
+    fn limiter(&mut self, layout: &Layout, path: &str, is_ancestor: bool) -> Option<Arc<Limiter>> {
         let cores = self.cores?;
+        let quota_file = quota_file(layout.version);
         let shared = &mut self.shared[usize::from(is_ancestor)];
         Some(Arc::clone(shared.get_or_insert_with(|| {
             Arc::new(Limiter {
                 cgroup_id: self.id,
                 cgroup_path: path.to_owned(),
                 cores,
+                quota_file,
                 is_ancestor,
             })
         })))
@@ -172,20 +176,28 @@ fn chain(path: &str) -> impl Iterator<Item = &str> {
     .take_while(|path| !path.is_empty())
 }
 
+/// The file that holds a group's quota.
+const fn quota_file(version: Version) -> &'static str {
+    match version {
+        Version::V1 => "cpu.cfs_quota_us",
+        Version::V2 => "cpu.max",
+    }
+}
+
 /// Quota / period, `None` when unlimited.
 fn quota(version: Version, dir: &Path) -> Option<f64> {
     let read = |name: &str| {
         let bytes = read_bounded(&dir.join(name), 256).ok()?;
         String::from_utf8(bytes).ok()
     };
+    let limit = read(quota_file(version))?;
     let (quota, period) = match version {
         Version::V2 => {
-            let text = read("cpu.max")?;
-            let (quota, period) = text.trim().split_once(' ')?;
+            let (quota, period) = limit.trim().split_once(' ')?;
             (quota.parse::<u64>().ok()?, period.parse::<u64>().ok()?)
         }
         Version::V1 => {
-            let quota: i64 = read("cpu.cfs_quota_us")?.trim().parse().ok()?;
+            let quota: i64 = limit.trim().parse().ok()?;
             let period = read("cpu.cfs_period_us")?.trim().parse().ok()?;
             (u64::try_from(quota).ok()?, period)
         }

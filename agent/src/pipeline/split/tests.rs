@@ -111,6 +111,29 @@ fn rules_one_by_one() {
             &[(Runqueue, 10), (OnCpu, 60), (LockWait, 30)],
         ),
         (
+            "a pool of four on two CPUs: half of the time is waiting",
+            &[],
+            &[
+                (OnCpu, 0, 50),
+                (OnCpu, 0, 50),
+                (Runqueue, 0, 50),
+                (Runqueue, 0, 50),
+                (Runqueue, 50, 100),
+                (Runqueue, 50, 100),
+                (OnCpu, 50, 100),
+                (OnCpu, 50, 100),
+            ],
+            0,
+            &[(Runqueue, 50), (OnCpu, 50)],
+        ),
+        (
+            "a quota holds all of them, whoever still runs",
+            &[],
+            &[(OnCpu, 0, 50), (CpuThrottle, 0, 100), (Runqueue, 0, 100)],
+            0,
+            &[(CpuThrottle, 100)],
+        ),
+        (
             "an empty delay",
             &[],
             &[(Runqueue, 7, 7)],
@@ -220,6 +243,7 @@ proptest! {
         let (split, pieces) = run(duration, &children, &delays);
         let mut expected = [0u64; PRECEDENCE.len()];
         let mut in_piece = 0;
+        let mut shared = 0.0;
         for at in 0..i128::from(duration) {
             let covers = |start: i128, end: i128| start <= at && at < end;
             let child = children.iter().any(|(start, end)| covers(*start, *end));
@@ -238,7 +262,19 @@ proptest! {
                 prop_assert_eq!(found, vec![cause]);
                 in_piece += 1;
             }
+            if cause == Cause::Runqueue {
+                let open = |cause| delays.iter().filter(|(c, start, end)| *c == cause && covers(*start, *end)).count() as f64;
+                shared += open(Cause::OnCpu) / (open(Cause::OnCpu) + open(Cause::Runqueue));
+            }
         }
+        // Of what is waiting by the order alone, those who run meanwhile have their part.
+        let part_of = |cause| split.parts.iter().find(|(c, _)| *c == cause).map_or(0, |(_, ns)| *ns);
+        let given = part_of(Cause::OnCpu) - expected[ON_CPU];
+        let boundaries = 2.0 * (delays.len() + children.len()) as f64;
+        prop_assert!((given as f64 - shared).abs() <= 1.0 + boundaries, "{given} of {shared}");
+        expected[ON_CPU] += given;
+        expected[rank(Cause::Runqueue)] -= given;
+        in_piece -= given;
         prop_assert_eq!(split.downstream_ns, expected[DOWNSTREAM]);
         for (cause, ns) in PRECEDENCE.iter().zip(expected).skip(1) {
             let part = split.parts.iter().find(|(c, _)| c == cause).map_or(0, |(_, ns)| *ns);

@@ -167,6 +167,7 @@ fn the_limiter_comes_back_with_its_interval() {
             cgroup_id: n,
             cgroup_path: format!("/{n}"),
             cores: 0.2,
+            quota_file: "cpu.max",
             is_ancestor: false,
         })
     };

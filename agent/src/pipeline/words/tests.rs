@@ -26,6 +26,7 @@ fn limited(path: &str, cores: f64, is_ancestor: bool) -> Evidence {
         cgroup_id: 69,
         cgroup_path: path.into(),
         cores,
+        quota_file: "cpu.max",
         is_ancestor,
     };
     Evidence {
@@ -44,40 +45,90 @@ fn a_quota_is_named_with_its_size_and_place() {
     let table = [
         (
             limited("/shop/cart", 0.2, false),
-            "(limit 0.2 CPUs, set on its own cgroup)",
+            "its own CPU quota (limit 0.2 CPUs)",
         ),
         (
             limited("/kubepods/burstable/pod0a1b", 1.0, true),
-            "(limit 1 CPUs, set on the pod)",
+            "the CPU quota of its pod (limit 1 CPU)",
         ),
         (
             limited(pod_uid, 2.5, true),
-            "(limit 2.5 CPUs, set on the pod)",
+            "the CPU quota of its pod (limit 2.5 CPUs)",
         ),
         (
             limited("/shop", 0.125, true),
-            "(limit 0.125 CPUs, set on the enclosing cgroup /shop)",
+            "the CPU quota of the enclosing cgroup /shop (limit 0.125 CPUs)",
         ),
     ];
     for (evidence, place) in table {
-        let start = "71 % of 412 ms self time: held back by the CPU quota of shop/cart-0/cart ";
+        let start = "71 % of 412 ms self time: shop/cart-0/cart was held back by ";
         assert_eq!(throttle(&identity(), &evidence), format!("{start}{place}"));
     }
     let unknown = throttle(&identity(), &Evidence::default());
-    assert!(unknown.ends_with("by a CPU quota of shop/cart-0/cart or of a group it is in"));
+    assert!(unknown.ends_with("held back by its CPU quota or that of a group it is in"));
+}
+
+#[test]
+fn the_remedy_names_what_sets_the_quota_there() {
+    let on_v1 = |path: &str, is_ancestor| {
+        let mut evidence = limited(path, 0.2, is_ancestor);
+        let limiter = Arc::get_mut(evidence.limiter.as_mut().unwrap()).unwrap();
+        limiter.quota_file = "cpu.cfs_quota_us";
+        evidence
+    };
+    let mut plain = identity();
+    plain.workload = Workload::default();
+    let table = [
+        (
+            identity(),
+            on_v1("/kubepods/pod0a1b/cart", false),
+            "resources.limits.cpu of shop/cart-0/cart",
+        ),
+        (
+            identity(),
+            on_v1("/kubepods/pod0a1b", true),
+            "resources.limits.cpu of the containers of pod cart-0",
+        ),
+        (
+            identity(),
+            on_v1("/kubepods", true),
+            "cpu.cfs_quota_us of /kubepods",
+        ),
+        (
+            plain.clone(),
+            on_v1("/shop", true),
+            "cpu.cfs_quota_us of /shop",
+        ),
+        (
+            plain,
+            limited("/shop/cart", 0.2, false),
+            "cpu.max of /shop/cart",
+        ),
+    ];
+    for (identity, evidence, setting) in table {
+        assert_eq!(
+            remedy(Cause::CpuThrottle, &identity, &evidence),
+            format!("Raise {setting} (limit 0.2 CPUs), or run fewer threads at once.")
+        );
+    }
 }
 
 #[test]
 fn names_from_outside_are_cleaned_and_cut() {
     let mut identity = identity();
     identity.workload = Workload::default();
-    identity.comm = "ev\u{1b}[31mil\n".into();
+    identity.comm = "ev\u{1b}[31mil\n\u{202e}".into();
     let evidence = limited(&format!("/{}", "x".repeat(5_000)), 0.2, true);
     let sentence = throttle(&identity, &evidence);
     assert!(!sentence.contains(char::is_control), "{sentence}");
-    assert!(sentence.contains("ev\u{fffd}[31mil\u{fffd}"));
+    assert!(sentence.contains("ev\u{fffd}[31mil\u{fffd}\u{fffd} was"));
     assert!(sentence.chars().count() < 400);
-    assert!(remedy(Cause::CpuThrottle, &evidence).chars().count() < 400);
+    assert!(
+        remedy(Cause::CpuThrottle, &identity, &evidence)
+            .chars()
+            .count()
+            < 400
+    );
 }
 
 #[test]
@@ -92,7 +143,7 @@ fn every_cause_has_one_sentence_of_each_kind() {
         );
         assert!(what.starts_with("50 % of 20.0 s self time: "), "{what}");
         assert!(!what.contains("  ") && !what.ends_with('.'), "{what}");
-        let todo = remedy(*cause, &Evidence::default());
+        let todo = remedy(*cause, &identity(), &Evidence::default());
         assert!(todo.ends_with('.') && !todo.contains("  "), "{todo}");
     }
 }
