@@ -28,8 +28,9 @@ pub struct SpanIntake {
 struct Inner {
     joiner: Joiner,
     budget: Arc<Semaphore>,
-    /// All that `budget` holds.
-    capacity: usize,
+    /// No request counts for more: one that takes more than the budget with its views, or
+    /// all of it while a byte of others is held, would be told to try again for ever.
+    most: usize,
     /// Unbounded as a channel; what is in it is bounded by `budget`.
     pipeline: UnboundedSender<SpanBatch>,
     forward: Option<ForwardHandle>,
@@ -50,12 +51,12 @@ impl SpanIntake {
         forward: Option<ForwardHandle>,
     ) -> Self {
         let stopping = AtomicBool::new(false);
-        let capacity = budget.available_permits();
+        let most = (budget.available_permits() / 4 * 3).max(1);
         Self {
             inner: Arc::new(Inner {
                 joiner,
                 budget,
-                capacity,
+                most,
                 pipeline,
                 forward,
                 stopping,
@@ -72,9 +73,8 @@ impl SpanIntake {
         if self.inner.stopping.load(Ordering::Acquire) {
             return Err(Refusal::Stopping);
         }
-        // At least one, so that even empty requests are bounded in number; at most all, so
-        // that one that takes more with its views still gets its turn.
-        let bytes = u32::try_from(bytes.clamp(1, self.inner.capacity)).unwrap_or(u32::MAX);
+        // At least one, so that even empty requests are bounded in number.
+        let bytes = u32::try_from(bytes.clamp(1, self.inner.most)).unwrap_or(u32::MAX);
         Arc::clone(&self.inner.budget)
             .try_acquire_many_owned(bytes)
             .map_err(|_| Refusal::Busy {
