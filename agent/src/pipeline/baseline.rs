@@ -9,8 +9,12 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, Hasher, RandomState},
+    hash::{BuildHasher, Hasher},
 };
+
+// Seeded at random, as ids and names come from the network; cheaper than the standard
+// one.
+use foldhash::quality::RandomState;
 
 use crate::{verdict::Split, vocabulary::Cause};
 
@@ -53,7 +57,7 @@ impl Baselines {
         Self {
             capacity: capacity.max(1),
             usual: HashMap::new(),
-            names: RandomState::new(),
+            names: RandomState::default(),
             clock: 0,
         }
     }

@@ -10,8 +10,12 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
+    hash::{BuildHasher, BuildHasherDefault, Hasher},
 };
+
+// Seeded at random, as ids and names come from the network; cheaper than the standard
+// one.
+use foldhash::quality::RandomState;
 
 use crate::span::{SpanId, TraceId};
 
@@ -70,7 +74,7 @@ impl ChildIndex {
             capacity: capacity.max(1) as u64,
             next: 0,
             latest: HashMap::default(),
-            keys: RandomState::new(),
+            keys: RandomState::default(),
             evicted: 0,
         }
     }

@@ -4,7 +4,6 @@
 //! known, bounded when new.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -33,6 +32,10 @@ use crate::{
     verdict::Judgement,
     vocabulary::{Cause, Fault, Layer},
 };
+
+/// With a hasher that is cheaper than the standard one; its seed is random, as names come
+/// from the network.
+type Map<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomState>;
 
 /// Labels of `isostack_span_duration_seconds`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -91,7 +94,7 @@ pub struct SpanMetrics {
     verdicts: Family<CauseLabels, CounterWithExemplar<TraceLabels>>,
     steal: Family<NodeLabels, Seconds>,
     stolen: Seconds,
-    known: Mutex<HashMap<Arc<str>, Service>>,
+    known: Mutex<Map<Arc<str>, Service>>,
     exemplars: Mutex<Exemplars>,
     budget: Budget,
     max_operations: usize,
@@ -103,9 +106,9 @@ pub struct SpanMetrics {
 #[derive(Debug)]
 struct Service {
     name: Arc<str>,
-    operations: HashMap<Arc<str>, Operation>,
-    causes: HashMap<(Cause, &'static str), Option<Seconds>>,
-    verdicts: HashMap<(Cause, Fault), Option<CounterWithExemplar<TraceLabels>>>,
+    operations: Map<Arc<str>, Operation>,
+    causes: Map<(Cause, &'static str), Option<Seconds>>,
+    verdicts: Map<(Cause, Fault), Option<CounterWithExemplar<TraceLabels>>>,
 }
 
 /// One histogram for each status, made when first needed.
@@ -328,9 +331,9 @@ impl Service {
     fn new(name: &str) -> Self {
         Self {
             name: name.into(),
-            operations: HashMap::new(),
-            causes: HashMap::new(),
-            verdicts: HashMap::new(),
+            operations: Map::default(),
+            causes: Map::default(),
+            verdicts: Map::default(),
         }
     }
 
