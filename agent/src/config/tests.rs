@@ -49,11 +49,17 @@ fn impossible_values_say_what_is_allowed() {
         ("settle = \"500\"", "500ms"),
         ("settle = \"2m\"", "at most"),
         ("sensors = \"cpu,cpuu\"", "cpuu"),
-        ("otlp_grpc_listen = \"localhost\"", "IP:PORT"),
-        ("otlp_grpc_listen = \"unix:\"", "path"),
+        ("otlp_grpc_listen = \"localhost\"", "ADDRESS:PORT"),
+        ("otlp_grpc_listen = \"unix:\"", "unix:/PATH"),
         ("export_queue_size = \"1MiB\"", "at least"),
         ("export_queue_size = \"1MB\"", "MiB"),
         ("http_listen = \"127.0.0.1:4317\"", "same address"),
+        ("http_listen = \"0.0.0.0:4317\"", "otlp_grpc_listen"),
+        ("http_listen = \"[::]:4318\"", "http_listen"),
+        (
+            "otlp_grpc_listen = \"unix:/a\"\notlp_http_listen = \"unix:/a\"",
+            "otlp_grpc_listen",
+        ),
         ("seccomp = \"maybe\"", "maybe"),
     ] {
         let error = resolve_file(text).unwrap_err().to_string();
@@ -82,4 +88,15 @@ fn near_misses_in_the_environment_are_found_and_service_variables_are_not() {
     ];
     let found = suspicious_variables(names.into_iter().map(|n| (n.into(), "".into())));
     assert_eq!(found, [("ISOSTACK_SETLE".to_owned(), "settle")]);
+}
+
+#[test]
+fn free_ports_and_other_addresses_do_not_collide() {
+    for text in [
+        "http_listen = \"127.0.0.1:0\"\notlp_grpc_listen = \"127.0.0.1:0\"",
+        "http_listen = \"127.0.0.2:4317\"",
+        "otlp_grpc_listen = \"unix:/a\"\notlp_http_listen = \"unix:/b\"",
+    ] {
+        resolve_file(text).expect(text);
+    }
 }

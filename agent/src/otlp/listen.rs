@@ -6,11 +6,16 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use http::Uri;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
+
+/// A port in use is tried so often, at this distance.
+const BIND_TRIES: u32 = 10;
+const BIND_PAUSE: Duration = Duration::from_millis(50);
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +121,7 @@ impl Listener {
         };
         match listen {
             Listen::Tcp(address) => {
-                let bound = TcpListener::bind(address).await;
+                let bound = bind_tcp(*address).await;
                 let bound = bound.map_err(|error| match error.kind() {
                     io::ErrorKind::AddrInUse => BindError::PortInUse(*address),
                     _ => io(error),
@@ -133,6 +138,21 @@ impl Listener {
                 };
                 Ok((bound, listen.clone()))
             }
+        }
+    }
+}
+
+/// A process that was just killed holds its ports for some milliseconds more: whoever takes
+/// its place must not fail over that.
+async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let mut left = BIND_TRIES;
+    loop {
+        left -= 1;
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && left > 0 => {
+                tokio::time::sleep(BIND_PAUSE).await;
+            }
+            bound => return bound,
         }
     }
 }
@@ -210,6 +230,37 @@ mod tests {
         let error = Listener::bind(&address).await.unwrap_err();
         assert!(matches!(error, BindError::PortInUse(_)), "{error}");
         assert!(error.to_string().contains(&address.to_string()));
+    }
+
+    #[tokio::test]
+    async fn a_port_given_up_meanwhile_is_taken() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (held, address) = Listener::bind(&any).await.unwrap();
+        let given_up = async {
+            tokio::time::sleep(3 * BIND_PAUSE / 2).await;
+            drop(held);
+        };
+        let (bound, ()) = tokio::join!(Listener::bind(&address), given_up);
+        assert_eq!(bound.unwrap().1, address);
+    }
+
+    #[test]
+    fn own_addresses_are_known_as_such() {
+        for (uri, listener, expected) in [
+            ("http://127.0.0.1:4317", "127.0.0.1:4317", true),
+            ("http://localhost:4317", "[::]:4317", true),
+            ("http://0.0.0.0:4317", "127.0.0.1:4317", true),
+            ("http://127.0.0.2:4317", "0.0.0.0:4317", true),
+            ("http://[::1]:4317", "[::1]:4317", true),
+            ("https://localhost", "127.0.0.1:443", true),
+            ("http://127.0.0.1:4319", "127.0.0.1:4317", false),
+            ("http://203.0.113.7:4317", "0.0.0.0:4317", false),
+            ("http://collector:4317", "0.0.0.0:4317", false),
+            ("http://127.0.0.2:4317", "127.0.0.1:4317", false),
+        ] {
+            let reached = is_reached_by(listener.parse().unwrap(), &uri.parse().unwrap());
+            assert_eq!(reached, expected, "{uri} {listener}");
+        }
     }
 
     #[tokio::test]

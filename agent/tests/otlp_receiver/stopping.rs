@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use isostack_agent::otlp::receive::Stopped;
-use tokio::net::TcpStream;
+use isostack_agent::{metrics::Encoding, otlp::receive::Stopped};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::harness::*;
 
@@ -60,4 +60,33 @@ async fn a_request_that_never_ends_is_cut_at_the_deadline() {
         b"",
         "no answer is better than a wrong one"
     );
+}
+
+#[tokio::test]
+async fn what_a_sender_sent_whole_counts_though_it_is_gone() {
+    let agent = start().await;
+    agent.state.gate.acquire().await.unwrap().forget();
+    let body = request(vec![span("last words")]);
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nHost: agent\r\nContent-Type: {PROTOBUF}\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut sender = TcpStream::connect(agent.http.to_string()).await.unwrap();
+    sender.write_all(head.as_bytes()).await.unwrap();
+    sender.write_all(&body).await.unwrap();
+    agent.state.entered.acquire().await.unwrap().forget();
+    drop(sender);
+    // Time for the end of the connection to be noticed.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    agent.state.gate.add_permits(1);
+    let accepted = async {
+        while agent.received(Encoding::HttpProtobuf) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), accepted)
+        .await
+        .expect("the spans are accepted");
+    assert_eq!(agent.spans().len(), 1);
 }

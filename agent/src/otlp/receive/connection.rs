@@ -114,6 +114,8 @@ fn builder(config: &ReceiverConfig) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
+        // A sender that ends after its last request is not told, but its spans count.
+        .half_close(true)
         .header_read_timeout(config.idle_timeout);
     builder
         .http2()
