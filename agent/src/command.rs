@@ -2,6 +2,7 @@
 //! wrong on stderr.
 
 use std::{
+    fmt,
     io::{self, Write},
     process::ExitCode,
 };
@@ -15,6 +16,12 @@ use crate::{
     metrics::AgentMetrics,
     stack::report::ProcessReport,
 };
+
+/// Says on stderr what went wrong; without a panic when nobody reads that any more, as the
+/// exit code still counts.
+pub fn complain(error: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "isostack-agent: {error}");
+}
 
 /// `isostack-agent doctor`.
 #[must_use]
@@ -48,7 +55,7 @@ pub fn stack(roots: &Roots, pid: Option<u32>, all: bool, output: Output) -> Exit
             0,
         ),
         Err(error) => {
-            eprintln!("isostack-agent: {error}");
+            complain(&error);
             ExitCode::FAILURE
         }
     }
@@ -65,7 +72,9 @@ fn print<T: Serialize>(
         Output::Json => match serde_json::to_string_pretty(document) {
             Ok(json) => json,
             Err(error) => {
-                eprintln!("isostack-agent: the report cannot be written as JSON: {error}");
+                complain(&format_args!(
+                    "the report cannot be written as JSON: {error}"
+                ));
                 return ExitCode::FAILURE;
             }
         },
@@ -75,7 +84,7 @@ fn print<T: Serialize>(
         // The reader has seen enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code.into(),
         Err(error) => {
-            eprintln!("isostack-agent: cannot write the report: {error}");
+            complain(&format_args!("cannot write the report: {error}"));
             ExitCode::FAILURE
         }
     }

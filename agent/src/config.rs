@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     fmt, fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -72,7 +72,8 @@ settings! {
     settle: Span, "ISOSTACK_SETTLE", "DURATION";
     /// off, auto or on: when the seccomp sensor runs [default: auto]
     seccomp: SeccompMode, "ISOSTACK_SECCOMP", "off|auto|on";
-    /// Where baselines are kept over a restart [default: /var/lib/isostack]
+    /// Where state is kept over a restart; this version keeps none [default:
+    /// /var/lib/isostack]
     state_dir: PathBuf, "ISOSTACK_STATE_DIR", "DIR";
     /// Address of Jaeger's page, for links from the agent's own [default: none]
     jaeger_url: String, "ISOSTACK_JAEGER_URL", "URL";
@@ -131,8 +132,8 @@ pub struct Config {
     pub settle: Duration,
     /// See [`SeccompMode`].
     pub seccomp: SeccompMode,
-    /// Where state is kept.
-    pub state_dir: PathBuf,
+    /// Where state is to be kept, if said.
+    pub state_dir: Option<PathBuf>,
     /// For links.
     pub jaeger_url: Option<String>,
     /// The agent's own telemetry.
@@ -204,9 +205,7 @@ impl Config {
             child_spans: settings.child_spans.unwrap_or(true),
             settle: settings.settle.map_or(Duration::from_millis(500), |t| t.0),
             seccomp: settings.seccomp.unwrap_or_default(),
-            state_dir: settings
-                .state_dir
-                .unwrap_or_else(|| "/var/lib/isostack".into()),
+            state_dir: settings.state_dir,
             jaeger_url: given(settings.jaeger_url),
             self_telemetry_endpoint: given(settings.self_telemetry_endpoint),
             log_level: given(settings.log_level).unwrap_or_else(|| "info".to_owned()),
@@ -246,23 +245,20 @@ impl Config {
                 reason: "less than 4 GiB".to_owned(),
             });
         }
-        let fixed = [("http_listen", Some(self.http_listen))]
-            .into_iter()
-            .chain([
-                ("otlp_grpc_listen", tcp(&self.otlp_grpc_listen)),
-                ("otlp_http_listen", tcp(&self.otlp_http_listen)),
-            ])
-            .filter_map(|(key, address)| address.filter(|a| a.port() != 0).map(|a| (key, a)));
-        let mut seen: Vec<(&str, SocketAddr)> = Vec::new();
-        for (key, address) in fixed {
-            if let Some((other, _)) = seen.iter().find(|(_, a)| *a == address) {
+        let listeners = [
+            ("http_listen", Listen::Tcp(self.http_listen)),
+            ("otlp_grpc_listen", self.otlp_grpc_listen.clone()),
+            ("otlp_http_listen", self.otlp_http_listen.clone()),
+        ];
+        for (index, (key, listen)) in listeners.iter().enumerate() {
+            let other = listeners[..index].iter().find(|(_, l)| collide(l, listen));
+            if let Some((other, _)) = other {
                 return Err(ConfigError::Value {
                     key,
-                    value: address.to_string(),
-                    reason: format!("{other} has the same address: give each its own port"),
+                    value: listen.to_string(),
+                    reason: format!("{other} has the same address: give each its own"),
                 });
             }
-            seen.push((key, address));
         }
         Ok(())
     }
@@ -275,6 +271,21 @@ const MIN_QUEUE_BYTES: usize = 20 << 20;
 
 fn loopback(port: u16) -> Listen {
     Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+/// Whether both cannot be listened on at once: the unspecified address has the others' ports
+/// too, that of IPv6 also those of IPv4.
+fn collide(a: &Listen, b: &Listen) -> bool {
+    match (a, b) {
+        (Listen::Tcp(a), Listen::Tcp(b)) => {
+            let (x, y) = (a.ip(), b.ip());
+            let covers =
+                |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+            a.port() != 0 && a.port() == b.port() && (x == y || covers(x, y) || covers(y, x))
+        }
+        (Listen::Unix(a), Listen::Unix(b)) => a == b,
+        _ => false,
+    }
 }
 
 /// The TCP address, where it is one.

@@ -4,6 +4,7 @@
 //! a resource claims. Claims choose among what the kernel allows, or name a container that
 //! exists here; they never make a process the sender of what it cannot have sent.
 
+mod allowance;
 mod decide;
 mod sighting;
 
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use self::{
+    allowance::Allowance,
     decide::{ContainerIndex, Decision, Question, decide},
     sighting::Sighting,
 };
@@ -28,7 +30,7 @@ use crate::{
     },
     otlp::Connection,
     process::ProcessKey,
-    span::{Joined, Resource},
+    span::{Joined, Resource, ResourceSpans},
     vocabulary::Confidence,
 };
 
@@ -56,7 +58,7 @@ impl JoinConfig {
 }
 
 /// Searches that run at the same time; the rest queue.
-const PARALLEL_SEARCHES: usize = 8;
+const PARALLEL_SEARCHES: usize = 4;
 /// Resources remembered for one connection.
 const MAX_RESOURCES: usize = 64;
 /// Distinct services counted for one connection; more than one means a collector.
@@ -93,6 +95,7 @@ struct Shared {
     config: JoinConfig,
     containers: ContainerIndex,
     searches: Arc<Semaphore>,
+    allowance: Mutex<Allowance>,
     recent: Mutex<Generations<RecentKey, ProcessKey>>,
     announced: Mutex<Generations<ProcessKey, ()>>,
     on_joined: OnJoined,
@@ -137,6 +140,14 @@ impl Sender {
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
+
+    /// Whether the agent itself is known to be at the other end: its downstream leads back
+    /// to it.
+    #[must_use]
+    pub fn is_agent(&self) -> bool {
+        let sighting = self.peer.borrow();
+        sighting.as_ref().is_some_and(|sighting| sighting.is_agent)
+    }
 }
 
 impl Joiner {
@@ -155,6 +166,7 @@ impl Joiner {
                 config,
                 containers: ContainerIndex::default(),
                 searches: Arc::new(Semaphore::new(PARALLEL_SEARCHES)),
+                allowance: Mutex::new(Allowance::new(Instant::now())),
                 recent: Mutex::new(Generations::new(MAX_RECENT)),
                 announced: Mutex::new(Generations::new(MAX_RECENT)),
                 on_joined: Box::new(on_joined),
@@ -182,13 +194,26 @@ impl Joiner {
                 return; // the semaphore is never closed
             };
             // The sender is gone and nobody waits: no need to look.
+            while !found.is_closed() {
+                let wait = shared.allowance.lock().wait(Instant::now());
+                if wait.is_zero() {
+                    break;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = found.closed() => {}
+                }
+            }
             if found.is_closed() {
                 return;
             }
             let search = tokio::task::spawn_blocking(move || {
+                let before = processor_time();
                 let peer = shared.finder.find(&connection);
                 tracing::debug!(?peer, "Looked for a sender's process");
                 let sighting = Sighting::new(&shared.identifier, peer);
+                let spent = processor_time().saturating_sub(before);
+                shared.allowance.lock().spent(spent);
                 drop(permit);
                 sighting
             });
@@ -197,43 +222,54 @@ impl Joiner {
         });
     }
 
-    /// The process behind a resource that came over this connection. Waits for the search at
-    /// most [`JoinConfig::wait`]; repeated calls with the same `Arc` are answered from memory.
-    pub async fn resolve(&self, sender: &Arc<Sender>, resource: &Arc<Resource>) -> Joined {
-        let services = {
-            let mut state = sender.state.lock();
-            state.note_service(resource);
-            if let Some(joined) = state.answer(resource) {
-                return joined;
-            }
-            state.services.len()
-        };
+    /// Fills in the process behind each of the resources that came over this connection.
+    /// Waits for the search at most [`JoinConfig::wait`], however many there are; a resource
+    /// (the same `Arc`) that came before is answered from memory.
+    pub async fn join(&self, sender: &Sender, resources: &mut [ResourceSpans]) {
+        let (open, services) = sender.state.lock().answer_known(resources);
+        if open.is_empty() {
+            return;
+        }
         let (sighting, settled) = self.sighting(sender).await;
-        let question = Question {
+        let ask = |index: &usize| Question {
             connection: sender.connection.clone(),
-            resource: resource.clone(),
-            sighting,
+            resource: resources[*index].resource.clone(),
+            sighting: sighting.clone(),
             several_services: services > 1,
         };
+        let questions: Vec<Question> = open.iter().map(ask).collect();
         let shared = self.shared.clone();
-        let answer = tokio::task::spawn_blocking(move || shared.answer(&question));
-        let joined = answer.await.unwrap_or(Joined {
-            identity: None,
-            confidence: Confidence::Host,
+        let answers = tokio::task::spawn_blocking(move || {
+            let answers = questions.iter().map(|question| shared.answer(question));
+            answers.collect::<Vec<_>>()
         });
-        if settled {
-            sender.state.lock().remember(Answer {
-                resource: resource.clone(),
-                joined: joined.clone(),
-                at: Instant::now(),
-                services,
-            });
+        let answers = answers.await.unwrap_or_default();
+        let mut state = sender.state.lock();
+        for (index, joined) in open.into_iter().zip(answers) {
+            let spans = &mut resources[index];
+            if settled {
+                state.remember(Answer {
+                    resource: spans.resource.clone(),
+                    joined: joined.clone(),
+                    at: Instant::now(),
+                    services,
+                });
+            }
+            spans.joined = joined;
         }
-        joined
+    }
+
+    /// Waits, as [`Joiner::join`] does, until it is known who the sender is; for requests
+    /// that are not joined.
+    pub async fn look_at(&self, sender: &Sender) {
+        self.sighting(sender).await;
     }
 
     /// What the search found, and whether it has ended.
     async fn sighting(&self, sender: &Sender) -> (Arc<Sighting>, bool) {
+        if let Some(found) = &*sender.peer.borrow() {
+            return (found.clone(), true);
+        }
         let mut peer = sender.peer.clone();
         let found = tokio::time::timeout(self.shared.config.wait, peer.wait_for(Option::is_some));
         let found = match found.await {
@@ -249,6 +285,22 @@ impl Joiner {
 }
 
 impl SenderState {
+    /// Answers from memory; says which are open, and how many services came so far.
+    fn answer_known(&mut self, resources: &mut [ResourceSpans]) -> (Vec<usize>, usize) {
+        // All first: a connection of several services is known as such from its first batch.
+        for spans in &*resources {
+            self.note_service(&spans.resource);
+        }
+        let mut open = Vec::new();
+        for (index, spans) in resources.iter_mut().enumerate() {
+            match self.answer(&spans.resource) {
+                Some(joined) => spans.joined = joined,
+                None => open.push(index),
+            }
+        }
+        (open, self.services.len())
+    }
+
     fn note_service(&mut self, resource: &Resource) {
         let known = |(service, instance): &(String, String)| {
             *service == resource.service && *instance == resource.instance_id
@@ -278,6 +330,12 @@ impl SenderState {
         }
         self.answers.push(answer);
     }
+}
+
+/// Processor time of this thread.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.try_into().unwrap_or_default()
 }
 
 impl Shared {

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use isostack_agent::{
     cli::{Cli, Command, EXIT_USAGE, RunArgs},
     command,
@@ -11,7 +10,7 @@ use isostack_agent::{
 };
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(answer) => {
             // Help and version are answers, not errors; if the terminal is gone, so be it.
@@ -37,14 +36,14 @@ fn daemon(args: RunArgs) -> ExitCode {
     let config = match Config::resolve(args.settings, args.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("isostack-agent: {error}");
+            command::complain(&error);
             return EXIT_USAGE.into();
         }
     };
     match run::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("isostack-agent: {error}");
+            command::complain(&error);
             error.exit_code()
         }
     }

@@ -60,6 +60,9 @@ pub enum Refusal {
     /// This signal has nowhere to go (gRPC `UNIMPLEMENTED`, HTTP 404 with the reason): not
     /// retryable, and said rather than silently eaten.
     NoDownstream,
+    /// The sender is the agent itself: its downstream leads back to it (gRPC
+    /// `FAILED_PRECONDITION`, HTTP 403), and what is sent on would go round for ever.
+    Loop,
     /// The agent is stopping (gRPC `UNAVAILABLE`, HTTP 503).
     Stopping,
 }
@@ -83,6 +86,7 @@ pub trait Intake: Clone + Send + Sync + 'static {
     /// Takes an export request of another signal (protobuf), to be passed on untouched.
     fn pass_through(
         &self,
+        sender: &Arc<Self::Sender>,
         signal: Signal,
         payload: Bytes,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;

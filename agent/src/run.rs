@@ -25,7 +25,7 @@ use self::{
     attribute::Attributor, intake::SpanIntake, judging::Judging, status::Status, tracking::Tracking,
 };
 use crate::{
-    config::{self, Config, suspicious_variables},
+    config::{self, Config, SeccompMode, suspicious_variables},
     export::{
         self, ExportSources, Exposition, HttpConfig, PrometheusConfig, Store, StoreConfig,
         prometheus::SpanMetrics,
@@ -35,7 +35,12 @@ use crate::{
     join::{JoinConfig, Joiner},
     load::{self, Sensors},
     metrics::AgentMetrics,
-    otlp::receive::{Receiver, ReceiverConfig},
+    otlp::{
+        Signal,
+        listen::is_reached_by,
+        receive::{Receiver, ReceiverConfig},
+    },
+    sensor::SensorState,
     telemetry::{self, LogConfig, SelfTelemetryConfig, TelemetryGuard},
 };
 
@@ -46,7 +51,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// The dead are forgotten every so many rounds of housekeeping.
 const FORGET_EVERY: u64 = 15;
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM, SIGINT or SIGHUP.
 ///
 /// # Errors
 /// When it cannot start, or one of its tasks ends although it should run.
@@ -91,8 +96,18 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     .await
     .map_err(|error| RunError::page_bind(error, &config.roots))?;
 
-    let telemetry = start_telemetry(&config, &receiver, page.local_addr())?;
+    let own = own_listeners(&receiver, page.local_addr());
+    if let Some(forward) = &forward {
+        refuse_loops(forward, &own)?;
+    }
+    let telemetry = start_telemetry(&config, own)?;
     telemetry.observe(&metrics);
+    if let Some(state_dir) = &config.state_dir {
+        tracing::warn!(
+            state_dir = %state_dir.display(),
+            "Nothing is kept there: this version's baselines start anew with each start"
+        );
+    }
     for (variable, key) in suspicious_variables(std::env::vars_os()) {
         tracing::warn!(%variable, "No such setting: was ISOSTACK_{} meant?", key.to_uppercase());
     }
@@ -136,13 +151,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     let mut judging = tokio::spawn(judging.run(events_in, batches_in));
 
     let budget = Arc::new(Semaphore::new(config.export_queue_bytes));
-    let intake = SpanIntake::new(
-        joiner,
-        Arc::clone(&budget),
-        batches,
-        handle,
-        metrics.clone(),
-    );
+    let intake = SpanIntake::new(joiner, Arc::clone(&budget), batches, handle);
     let stop_receiving = CancellationToken::new();
     let mut receiving =
         tokio::spawn(receiver.run(intake.clone(), metrics.clone(), stop_receiving.clone()));
@@ -173,7 +182,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         Arc::clone(&budget),
         metrics,
     ));
-    status.log_start(&sensors, forward.as_ref());
+    status.log_start(&config, &sensors, forward.as_ref());
     status.ready();
 
     let ended = tokio::select! {
@@ -202,14 +211,8 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     drop(intake);
     finished("pipeline", judging).await;
     if let Some(forwarder) = forwarder {
-        let left = forwarder.drain(config.drain_timeout).await;
-        if left.requests > 0 {
-            tracing::error!(
-                spans = left.items,
-                requests = left.requests,
-                "Not delivered within the drain timeout and lost: downstream did not take them"
-            );
-        }
+        // It says itself what it could not deliver.
+        forwarder.drain(config.drain_timeout).await;
     }
     stop_page.cancel();
     finished("page", serving).await;
@@ -218,23 +221,40 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     Ok(())
 }
 
+fn own_listeners(receiver: &Receiver, page: SocketAddr) -> Vec<SocketAddr> {
+    let otlp = [receiver.grpc_address(), receiver.http_address()];
+    let otlp = otlp.into_iter().filter_map(config::tcp);
+    otlp.chain([page]).collect()
+}
+
+/// A downstream that is plainly the agent itself; [`SpanIntake`] refuses what comes back by
+/// names and ways that cannot be seen from here.
+fn refuse_loops(forward: &ForwardConfig, own: &[SocketAddr]) -> Result<(), RunError> {
+    let signals = [Signal::Traces, Signal::Metrics, Signal::Logs];
+    for target in signals.into_iter().filter_map(|s| forward.target(s)) {
+        if let Some(own) = own
+            .iter()
+            .find(|own| is_reached_by(**own, &target.endpoint))
+        {
+            return Err(RunError::Loop {
+                endpoint: target.endpoint.clone(),
+                own: *own,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The log, and the agent's own traces and metrics where wanted; they must not come back
 /// to the agent itself.
 fn start_telemetry(
     config: &Config,
-    receiver: &Receiver,
-    page: SocketAddr,
+    own_listeners: Vec<SocketAddr>,
 ) -> Result<TelemetryGuard, RunError> {
     let log = LogConfig {
         level: config.log_level.clone(),
         format: config.log_format,
     };
-    let listeners = [receiver.grpc_address(), receiver.http_address()];
-    let own_listeners = listeners
-        .into_iter()
-        .filter_map(config::tcp)
-        .chain([page])
-        .collect();
     let own = config
         .self_telemetry_endpoint
         .as_ref()
@@ -269,11 +289,27 @@ async fn start_sensing(
         };
         let mut attributor = Attributor::new(Arc::clone(&identifier), events, metrics.clone());
         let sensors = Sensors::start(&settings, metrics, move |events| attributor.take(events))?;
+        if config.seccomp == SeccompMode::On {
+            require(&sensors, "seccomp")?;
+        }
         Ok::<_, RunError>((identifier, Arc::new(sensors)))
     });
     started
         .await
         .map_err(|_| RunError::TaskEnded("start of the sensors"))?
+}
+
+/// As [`load`] does for a sensor that `--sensors` names.
+fn require(sensors: &Sensors, name: &str) -> Result<(), load::StartError> {
+    let status = sensors.statuses().iter().find(|s| s.name == name);
+    match status.filter(|status| status.state == SensorState::Off) {
+        None => Ok(()),
+        Some(status) => Err(load::StartError::Required {
+            name: status.name,
+            reason: status.reason.clone(),
+            fix: status.fix.clone(),
+        }),
+    }
 }
 
 /// What has to be done regularly and depends on no request.
@@ -310,9 +346,11 @@ async fn housekeeping(
 }
 
 async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
+        // Of a terminal that is closed: spans held are worth as much then.
+        signal(SignalKind::hangup()),
     ) else {
         // Without handlers the signals' default action ends the process anyway.
         return std::future::pending().await;
@@ -320,5 +358,6 @@ async fn stop_signal() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        _ = hang_up.recv() => {}
     }
 }

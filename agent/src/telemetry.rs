@@ -10,7 +10,7 @@
 mod health;
 mod plain;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use clap::ValueEnum;
 use http::Uri;
@@ -30,7 +30,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::metrics::AgentMetrics;
+use crate::{metrics::AgentMetrics, otlp::listen::is_reached_by};
 
 const SCOPE: &str = "isostack-agent";
 
@@ -256,7 +256,11 @@ fn channel(config: &SelfTelemetryConfig) -> Result<Channel, TelemetryError> {
         Some("https") => true,
         _ => return Err(refuse(format!("no scheme http or https: {example}"))),
     };
-    if let Some(own) = config.own_listeners.iter().find(|own| is_same(&uri, **own)) {
+    if let Some(own) = config
+        .own_listeners
+        .iter()
+        .find(|own| is_reached_by(**own, &uri))
+    {
         return Err(refuse(format!(
             "this is the agent's own receiver on {own}, and every export would cause another: \
              name the downstream instead"
@@ -272,27 +276,6 @@ fn channel(config: &SelfTelemetryConfig) -> Result<Channel, TelemetryError> {
         endpoint
     };
     Ok(endpoint.connect_lazy())
-}
-
-/// Whether `uri` plainly names the listener: names other than `localhost` are not resolved.
-fn is_same(uri: &Uri, listener: SocketAddr) -> bool {
-    let default_port = if uri.scheme_str() == Some("https") {
-        443
-    } else {
-        80
-    };
-    if uri.port_u16().unwrap_or(default_port) != listener.port() {
-        return false;
-    }
-    let host = uri.host().unwrap_or_default();
-    if host == "localhost" {
-        return listener.ip().is_loopback() || listener.ip().is_unspecified();
-    }
-    let Ok(host) = host.trim_matches(['[', ']']).parse::<IpAddr>() else {
-        return false;
-    };
-    let local = host.is_loopback() || host.is_unspecified();
-    host == listener.ip() || (local && listener.ip().is_unspecified())
 }
 
 #[cfg(test)]

@@ -119,7 +119,12 @@ fn go_program(name: &str, dependency: &str, package: &str, why: &str) -> anyhow:
         })
         .and_then(|rest| rest.split_whitespace().next())
         .with_context(|| format!("{name}/go.mod names no version of {dependency}"))?;
-    cached(&format!("{name}-{version}"), why, |fresh| {
+    let mut kept_as = format!("{name}-{version}");
+    let own_source = dir.join("main.go");
+    if own_source.exists() {
+        kept_as = keyed(&kept_as, &[own_source])?;
+    }
+    cached(&kept_as, why, |fresh| {
         let mut go = Command::new("go");
         go.current_dir(&dir)
             .args(["build", "-mod=readonly", "-o"])

@@ -4,6 +4,8 @@
 //!
 //! Blocks on file reads: call it from a thread that may block.
 
+mod addresses;
+mod diag;
 mod namespaces;
 mod tcp_table;
 #[cfg(test)]
@@ -176,12 +178,19 @@ impl PeerFinder {
             if Instant::now() >= deadline {
                 return None;
             }
-            let Some(found) = namespace
+            if Some(namespace.inode) == own
+                && proc::is_live(&self.roots)
+                && let Ok(Some(inode)) = diag::inode(peer, local)
+            {
+                return Some((Match { inode, exact: true }, namespace));
+            }
+            let mut processes = namespace
                 .pids
                 .iter()
                 .take(3)
-                .find_map(|pid| find(&ProcDir::new(&self.roots, *pid), local, peer).ok())
-            else {
+                .map(|pid| ProcDir::new(&self.roots, *pid))
+                .filter(|process| addresses::may_have(process, peer.ip()));
+            let Some(found) = processes.find_map(|process| find(&process, local, peer).ok()) else {
                 continue;
             };
             for socket in found {

@@ -2,7 +2,11 @@
 //! may be joined after its sender ended.
 
 use crate::{
-    host::{identify::Identifier, peer::Peer, proc::ProcDir},
+    host::{
+        identify::Identifier,
+        peer::Peer,
+        proc::{self, ProcDir},
+    },
     process::{ProcessKey, SharedIdentity},
 };
 
@@ -12,6 +16,8 @@ pub(super) struct Sighting {
     pub peer: Peer,
     /// Those of a local peer's processes that could still be looked at.
     pub holders: Vec<Holder>,
+    /// The agent itself is among the local peer's processes.
+    pub is_agent: bool,
 }
 
 /// A process that holds the connection.
@@ -28,14 +34,19 @@ pub(super) struct Holder {
 impl Sighting {
     /// Looks at the processes of a search's result.
     pub fn new(identifier: &Identifier, peer: Peer) -> Self {
-        let holders = match &peer {
-            Peer::Local(keys) => keys
+        let keys = match &peer {
+            Peer::Local(keys) => &keys[..],
+            Peer::Vanished | Peer::Remote => &[],
+        };
+        let agent = proc::own_pid(identifier.roots());
+        Self {
+            holders: keys
                 .iter()
                 .filter_map(|key| Holder::look(identifier, *key))
                 .collect(),
-            Peer::Vanished | Peer::Remote => Vec::new(),
-        };
-        Self { peer, holders }
+            is_agent: keys.iter().any(|key| Some(key.pid) == agent),
+            peer,
+        }
     }
 
     /// Nothing is known.
@@ -43,6 +54,7 @@ impl Sighting {
         Self {
             peer: Peer::Vanished,
             holders: Vec::new(),
+            is_agent: false,
         }
     }
 }

@@ -109,6 +109,11 @@ impl Rejection {
                 "the agent has no room for more until its downstream takes some; try again"
                     .to_owned()
             }
+            Self::Refused(_, Refusal::Loop) => {
+                "the agent's downstream leads back to the agent itself: name another in \
+                 --export-endpoint or OTEL_EXPORTER_OTLP_ENDPOINT"
+                    .to_owned()
+            }
             Self::Refused(_, Refusal::Stopping) => "the agent is stopping; try again".to_owned(),
             Self::Refused(signal, Refusal::NoDownstream) => {
                 let name = signal_name(*signal);
@@ -142,6 +147,7 @@ impl Rejection {
                 (StatusCode::BAD_REQUEST, Code::InvalidArgument)
             }
             Self::Refused(_, Refusal::NoDownstream) => (StatusCode::NOT_FOUND, Code::Unimplemented),
+            Self::Refused(_, Refusal::Loop) => (StatusCode::FORBIDDEN, Code::FailedPrecondition),
             Self::Body(BodyError::Full) | Self::Refused(..) => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
             }

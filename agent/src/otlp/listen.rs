@@ -2,12 +2,13 @@
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     str::FromStr,
 };
 
+use http::Uri;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -46,6 +47,32 @@ impl fmt::Display for Listen {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+/// Whether requests to `uri` come to this listener: by an address of this host, or by the
+/// name `localhost`. Other names are not resolved.
+#[must_use]
+pub fn is_reached_by(listener: SocketAddr, uri: &Uri) -> bool {
+    let default_port = match uri.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    };
+    if uri.port_u16().unwrap_or(default_port) != listener.port() {
+        return false;
+    }
+    let host = uri.host().unwrap_or_default();
+    if host == "localhost" {
+        return listener.ip().is_loopback() || listener.ip().is_unspecified();
+    }
+    let Ok(host) = host.trim_matches(['[', ']']).parse::<IpAddr>() else {
+        return false;
+    };
+    let (host, own) = (host.to_canonical(), listener.ip().to_canonical());
+    host == own
+        // A connection to the unspecified address goes to loopback.
+        || host.is_unspecified() && own.is_loopback()
+        // Only an address of this host can be bound.
+        || own.is_unspecified() && UdpSocket::bind((host, 0)).is_ok()
 }
 
 /// Why an address cannot be listened on.

@@ -178,7 +178,7 @@ impl<I: Intake> Core<I> {
         if signal != Signal::Traces {
             let checked = schema::Message::request(signal).check(&payload, 0);
             checked.map_err(view::Malformed::from)?;
-            let passed = self.intake.pass_through(signal, payload).await;
+            let passed = self.intake.pass_through(sender, signal, payload).await;
             return passed.map_err(|refusal| Rejection::Refused(signal, refusal));
         }
         let batch = view::parse(payload, MonoNs::now())?;
@@ -230,6 +230,7 @@ fn refusal_word(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Busy { .. } => "busy",
         Refusal::NoDownstream => "no_downstream",
+        Refusal::Loop => "loop",
         Refusal::Stopping => "stopping",
     }
 }

@@ -21,6 +21,17 @@ pub enum RunError {
     /// The log's or the agent's own telemetry's configuration.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// The downstream is the agent itself.
+    #[error(
+        "the downstream {endpoint} is the agent's own listener on {own}, and spans would go \
+         round for ever: name another (--export-endpoint, OTEL_EXPORTER_OTLP_ENDPOINT)"
+    )]
+    Loop {
+        /// As configured.
+        endpoint: http::Uri,
+        /// The listener it leads to.
+        own: std::net::SocketAddr,
+    },
     /// The sensors.
     #[error(transparent)]
     Sensors(#[from] StartError),
@@ -73,7 +84,7 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Forward(_) | Self::Telemetry(_) => EXIT_USAGE.into(),
+            Self::Forward(_) | Self::Telemetry(_) | Self::Loop { .. } => EXIT_USAGE.into(),
             Self::Sensors(StartError::NoPrivilege { .. }) => EXIT_NO_PRIVILEGE.into(),
             _ => ExitCode::FAILURE,
         }

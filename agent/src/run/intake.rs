@@ -15,7 +15,6 @@ use tokio::sync::{Semaphore, mpsc::UnboundedSender};
 use crate::{
     forward::{ForwardHandle, Outgoing},
     join::{Joiner, Sender},
-    metrics::AgentMetrics,
     otlp::{Connection, Intake, Refusal, Signal},
     span::{SpanBatch, SpanView},
 };
@@ -29,35 +28,38 @@ pub struct SpanIntake {
 struct Inner {
     joiner: Joiner,
     budget: Arc<Semaphore>,
+    /// No request counts for more: one that takes more than the budget with its views, or
+    /// all of it while a byte of others is held, would be told to try again for ever.
+    most: usize,
     /// Unbounded as a channel; what is in it is bounded by `budget`.
     pipeline: UnboundedSender<SpanBatch>,
     forward: Option<ForwardHandle>,
     stopping: AtomicBool,
-    metrics: AgentMetrics,
 }
 
 /// How long a sender is told to wait when the budget is used up.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl SpanIntake {
-    /// An intake that hands batches to `pipeline` and other signals to `forward`.
+    /// An intake that hands batches to `pipeline` and other signals to `forward`; nothing is
+    /// taken of `budget` yet.
     #[must_use]
     pub fn new(
         joiner: Joiner,
         budget: Arc<Semaphore>,
         pipeline: UnboundedSender<SpanBatch>,
         forward: Option<ForwardHandle>,
-        metrics: AgentMetrics,
     ) -> Self {
         let stopping = AtomicBool::new(false);
+        let most = (budget.available_permits() / 4 * 3).max(1);
         Self {
             inner: Arc::new(Inner {
                 joiner,
                 budget,
+                most,
                 pipeline,
                 forward,
                 stopping,
-                metrics,
             }),
         }
     }
@@ -72,7 +74,7 @@ impl SpanIntake {
             return Err(Refusal::Stopping);
         }
         // At least one, so that even empty requests are bounded in number.
-        let bytes = u32::try_from(bytes.max(1)).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(bytes.clamp(1, self.inner.most)).unwrap_or(u32::MAX);
         Arc::clone(&self.inner.budget)
             .try_acquire_many_owned(bytes)
             .map_err(|_| Refusal::Busy {
@@ -92,8 +94,9 @@ impl Intake for SpanIntake {
         // The views cost memory too while the batch is held.
         let held = batch.payload.len() + batch.spans.len() * size_of::<SpanView>();
         batch.permit = Some(self.permit(held)?);
-        for spans in &mut batch.resources {
-            spans.joined = self.inner.joiner.resolve(sender, &spans.resource).await;
+        self.inner.joiner.join(sender, &mut batch.resources).await;
+        if sender.is_agent() {
+            return Err(Refusal::Loop);
         }
         self.inner
             .pipeline
@@ -101,17 +104,25 @@ impl Intake for SpanIntake {
             .map_err(|_| Refusal::Stopping)
     }
 
-    async fn pass_through(&self, signal: Signal, payload: Bytes) -> Result<(), Refusal> {
+    async fn pass_through(
+        &self,
+        sender: &Arc<Sender>,
+        signal: Signal,
+        payload: Bytes,
+    ) -> Result<(), Refusal> {
         let forward = self.inner.forward.as_ref().filter(|f| f.takes(signal));
         let forward = forward.ok_or(Refusal::NoDownstream)?;
         let permit = self.permit(payload.len())?;
+        self.inner.joiner.look_at(sender).await;
+        if sender.is_agent() {
+            return Err(Refusal::Loop);
+        }
         forward.enqueue(Outgoing {
             signal,
             payload,
             items: 0,
             permit: Some(permit),
         });
-        self.inner.metrics.passed_through.inc();
         Ok(())
     }
 }

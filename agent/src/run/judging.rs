@@ -3,7 +3,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::{
     config::Config,
@@ -142,14 +142,33 @@ impl Output {
     fn put(&mut self, mut batch: SpanBatch, judged: &[Judgement]) {
         self.store.record(&batch, judged);
         if let Some(forward) = &self.forward {
+            let payload = enrich(&batch, judged, &self.options);
+            let permit = batch.permit.take();
             forward.enqueue(Outgoing {
                 signal: Signal::Traces,
-                payload: enrich(&batch, judged, &self.options),
                 items: batch.spans.len(),
-                permit: batch.permit.take(),
+                permit: permit.map(|permit| fitted(permit, payload.len())),
+                payload,
             });
         }
     }
+}
+
+/// The permit for what is held from now on. What the budget does not have for the additions
+/// goes uncounted: the spans are acknowledged, and only new ones can still be refused.
+fn fitted(mut permit: OwnedSemaphorePermit, bytes: usize) -> OwnedSemaphorePermit {
+    let held = permit.num_permits();
+    if bytes < held {
+        drop(permit.split(held - bytes));
+        return permit;
+    }
+    let budget = Arc::clone(permit.semaphore());
+    let more = (bytes - held).min(budget.available_permits());
+    let more = u32::try_from(more).ok().filter(|more| *more > 0);
+    if let Some(Ok(more)) = more.map(|more| budget.try_acquire_many_owned(more)) {
+        permit.merge(more);
+    }
+    permit
 }
 
 /// Sleeps until a monotonic time; for ever when there is none.
@@ -157,5 +176,25 @@ async fn sleep_until(due: Option<MonoNs>) {
     match due {
         Some(due) => tokio::time::sleep(Duration::from_nanos(due.since(MonoNs::now()))).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[test]
+    fn a_permit_follows_what_is_held() {
+        let budget = Arc::new(Semaphore::new(100));
+        let permit = || Arc::clone(&budget).try_acquire_many_owned(40).unwrap();
+        for (bytes, counted) in [(70, 70), (10, 10), (40, 40), (1000, 100), (0, 0)] {
+            let fitted = fitted(permit(), bytes);
+            assert_eq!(fitted.num_permits(), counted, "{bytes}");
+            assert_eq!(budget.available_permits(), 100 - counted, "{bytes}");
+            drop(fitted);
+            assert_eq!(budget.available_permits(), 100, "{bytes}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     host::identify::Identifier,
     load::Sensors,
     otlp::{Signal, receive::Receiver},
-    sensor::{CgroupCpu, SensorState, SensorStatus},
+    sensor::{CgroupCpu, SENSORS, SensorState, SensorStatus},
     time::UnixNs,
 };
 
@@ -107,19 +107,26 @@ impl Status {
     }
 
     /// What a person needs to know at the start.
-    pub fn log_start(&self, sensors: &Sensors, forward: Option<&ForwardConfig>) {
+    pub fn log_start(&self, config: &Config, sensors: &Sensors, forward: Option<&ForwardConfig>) {
         for sensor in sensors.statuses() {
             let SensorStatus {
                 name,
                 hook,
                 reason,
                 loses,
+                fix,
                 ..
             } = sensor;
+            let exists = SENSORS
+                .iter()
+                .any(|s| s.name == *name && s.sensor.is_some());
             match sensor.state {
                 SensorState::On => tracing::info!(sensor = name, %hook, "Sensor on"),
                 SensorState::Reduced => {
                     tracing::warn!(sensor = name, %hook, %reason, %loses, "Sensor reduced");
+                }
+                SensorState::Off if exists && config.sensors.wants(name) => {
+                    tracing::warn!(sensor = name, %reason, %loses, %fix, "Sensor off");
                 }
                 SensorState::Off => tracing::info!(sensor = name, %reason, "Sensor off"),
             }

@@ -5,11 +5,11 @@ use std::{
 
 use isostack_agent::{
     host::{identify::Identifier, proc::ProcDir, roots::Roots},
-    join::{JoinConfig, Joiner},
+    join::{JoinConfig, Joiner, Sender},
     metrics::AgentMetrics,
     otlp::Connection,
     process::ProcessKey,
-    span::{Joined, Resource},
+    span::{Joined, Resource, ResourceSpans},
     vocabulary::Confidence,
 };
 
@@ -40,9 +40,27 @@ pub fn lab() -> Lab {
 }
 
 impl Lab {
+    pub async fn resolve(&self, sender: &Arc<Sender>, resource: &Arc<Resource>) -> Joined {
+        let mut resources = [of(resource)];
+        self.joiner.join(sender, &mut resources).await;
+        let [spans] = resources;
+        spans.joined
+    }
+
     pub async fn join(&self, connection: &Connection, resource: Resource) -> Joined {
         let sender = self.joiner.connected(connection.clone());
-        self.joiner.resolve(&sender, &Arc::new(resource)).await
+        self.resolve(&sender, &Arc::new(resource)).await
+    }
+}
+
+fn of(resource: &Arc<Resource>) -> ResourceSpans {
+    ResourceSpans {
+        spans: 0..1,
+        resource: resource.clone(),
+        joined: Joined {
+            identity: None,
+            confidence: Confidence::Host,
+        },
     }
 }
 
@@ -77,7 +95,7 @@ async fn the_process_at_the_other_end_and_the_callers_hook() {
     let sender = lab.joiner.connected(connection);
     let resource = Arc::new(shop());
     for _ in 0..3 {
-        let joined = lab.joiner.resolve(&sender, &resource).await;
+        let joined = lab.resolve(&sender, &resource).await;
         assert_eq!(process(&joined), expected);
     }
     assert_eq!(
@@ -90,9 +108,9 @@ async fn the_process_at_the_other_end_and_the_callers_hook() {
         service: "other".into(),
         ..Resource::default()
     };
-    let joined = lab.joiner.resolve(&sender, &Arc::new(other)).await;
+    let joined = lab.resolve(&sender, &Arc::new(other)).await;
     assert_eq!(process(&joined), (None, Confidence::Host));
-    let joined = lab.joiner.resolve(&sender, &resource).await;
+    let joined = lab.resolve(&sender, &resource).await;
     assert_eq!(process(&joined), (None, Confidence::Host));
     // But whoever proves its pid is still itself.
     let joined = lab
@@ -210,12 +228,12 @@ async fn a_batch_is_joined_after_its_sender_ended() {
     let (_stream, connection) = server.accept();
     let expected = (Some(key(child.pid())), Confidence::Process);
     let sender = lab.joiner.connected(connection);
-    let joined = lab.joiner.resolve(&sender, &Arc::new(shop())).await;
+    let joined = lab.resolve(&sender, &Arc::new(shop())).await;
     assert_eq!(process(&joined), expected);
     let pid = child.pid();
     child.kill();
     // Another resource of the same service: nothing of it is in memory yet.
-    let joined = lab.joiner.resolve(&sender, &Arc::new(of_pid(pid))).await;
+    let joined = lab.resolve(&sender, &Arc::new(of_pid(pid))).await;
     assert_eq!(process(&joined), expected);
 }
 
@@ -271,7 +289,7 @@ async fn a_reused_pid_is_another_process() {
     let (_stream, connection) = server.accept();
     let sender = lab.joiner.connected(connection);
     let resource = Arc::new(of_pid(pid));
-    let before = lab.joiner.resolve(&sender, &resource).await;
+    let before = lab.resolve(&sender, &resource).await;
     let old = key(pid);
     assert_eq!(process(&before), (Some(old), Confidence::Process));
     first.kill();
@@ -284,7 +302,7 @@ async fn a_reused_pid_is_another_process() {
     // The new one's connection is the new one's, what the old one sent stays the old one's.
     let joined = lab.join(&connection, of_pid(pid)).await;
     assert_eq!(process(&joined), (Some(new), Confidence::Process));
-    let late = lab.joiner.resolve(&sender, &Arc::new(of_pid(pid))).await;
+    let late = lab.resolve(&sender, &Arc::new(of_pid(pid))).await;
     assert_eq!(process(&late), (Some(old), Confidence::Process));
     assert_eq!(lab.identifier.identify_key(old).unwrap().process, old);
 }

@@ -62,7 +62,12 @@ impl Intake for Recorder {
         Ok(())
     }
 
-    async fn pass_through(&self, signal: Signal, payload: Bytes) -> Result<(), Refusal> {
+    async fn pass_through(
+        &self,
+        _: &Arc<usize>,
+        signal: Signal,
+        payload: Bytes,
+    ) -> Result<(), Refusal> {
         if let Some(refusal) = self.0.refuse.lock().clone() {
             return Err(refusal);
         }
