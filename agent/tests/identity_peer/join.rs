@@ -113,10 +113,7 @@ async fn the_process_at_the_other_end_and_the_callers_hook() {
     let joined = lab.resolve(&sender, &resource).await;
     assert_eq!(process(&joined), (None, Confidence::Host));
     // But whoever proves its pid is still itself.
-    let joined = lab
-        .joiner
-        .resolve(&sender, &Arc::new(of_pid(child.pid())))
-        .await;
+    let joined = lab.resolve(&sender, &Arc::new(of_pid(child.pid()))).await;
     assert_eq!(process(&joined), expected);
 }
 
