@@ -5,6 +5,7 @@
 
 #[expect(dead_code, reason = "only the benchmark measures TCP too")]
 #[path = "../../xtask/src/bench/pingpong.rs"]
+#[expect(dead_code, reason = "its TCP half is for the benchmark")]
 mod pingpong;
 
 use anyhow::Result;

@@ -343,12 +343,15 @@ fn made_up_service_names_leave_the_page_bounded() {
         ..plan(1)
     };
     record(&bench, &[first], 1);
-    let samples = samples(&page(&bench, &[], &label(&[]), 1));
+    let counted = [cgroup(1, &[(1, 1)], &[(1, 1)])];
+    let samples = samples(&page(&bench, &counted, &label(&[(1, "web")]), 1));
     let made_up = samples
         .keys()
         .filter(|name| name.contains("made-up"))
         .count();
-    assert!((150..=200).contains(&made_up), "{made_up}");
+    assert!((100..=150).contains(&made_up), "{made_up}");
+    let kernel = samples.keys().filter(|name| name.contains("\"web\""));
+    assert_eq!(kernel.count(), 39, "no sender pushes them off the page");
     let first = "isostack_span_duration_seconds_count{service=\"made-up-0\",operation=\"GET /\",status=\"unset\"}";
     assert_eq!(
         samples[first], 2.0,
@@ -369,6 +372,8 @@ fn operations_beyond_the_bound_are_counted_as_other() {
     };
     record(&bench, &[of("a"), of("b"), of("c"), of("d"), of("a")], 1);
     let samples = samples(&page(&bench, &[], &label(&[]), 1));
+    let lost = "isostack_agent_spans_lost_total{reason=\"rejected\"}";
+    assert_eq!(samples[lost], 0.0, "an increase from nothing is not seen");
     let count = |operation| {
         let name = "isostack_span_duration_seconds_count{service=\"shop\",operation";
         samples

@@ -93,6 +93,17 @@ impl Format {
     }
 }
 
+/// What series are taken for. A sender makes up as many names as it likes: those may fill
+/// half of the page, what took their time another quarter, and the rest stays for what the
+/// kernel counted of the workloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Histograms by service and operation.
+    Durations,
+    /// Causes and verdicts by service.
+    Causes,
+}
+
 /// The number of series given away, shared by all who make some.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
@@ -111,9 +122,14 @@ impl Budget {
         }
     }
 
-    /// Takes `n` series for good; counts and refuses when they would be too many.
-    fn take(&self, n: usize) -> bool {
-        let step = |used: usize| (used + n <= self.max).then_some(used + n);
+    /// Takes `n` series for good; counts and refuses when they would be too many for those
+    /// who want them.
+    fn take(&self, n: usize, wanted_for: For) -> bool {
+        let max = match wanted_for {
+            For::Durations => self.max / 2,
+            For::Causes => self.max / 4 * 3,
+        };
+        let step = |used: usize| (used + n <= max).then_some(used + n);
         let taken = self
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);

@@ -6,7 +6,9 @@
 //!   comes, however often; a service that is always throttled is told so each time. Floor
 //!   1 ms.
 //! - *contention* (run queue, steal, disk queue, VM exits, slow path): normal in small doses on any
-//!   busy host: floor 10 ms, about three time slices of the scheduler.
+//!   busy host: floor 10 ms, about three time slices of the scheduler, and a tenth of the
+//!   whole span: of a span that waited for its child nearly all the time, what happened in
+//!   the short rest is no reason for anything.
 //! - *service* (device time, connecting): normal work, news only beyond what is usual; so
 //!   only with a baseline, and at `baseline_factor` times its usual time. Floor 10 ms.
 //! - *own* (on CPU, waiting for a lock, a timer, a peer, a child, unexplained): never yet.
@@ -56,6 +58,8 @@ pub enum Nature {
 const FLOOR_HELD_BACK_NS: u64 = 1_000_000;
 /// Least time of contention and service.
 const FLOOR_NS: u64 = 10_000_000;
+/// Least part of the whole span (one in this many) that contention takes.
+const DOSE: u64 = 10;
 /// A span is slower than its like from this on (times 2: 3/2).
 const SLOWER: (u64, u64) = (3, 2);
 
@@ -96,11 +100,12 @@ pub fn blame(
     baselines: &Baselines,
     key: OperationKey,
 ) -> Option<(Cause, Fault)> {
+    let whole = split.self_time_ns.saturating_add(split.downstream_ns);
     let candidates = split.parts.iter().filter(|(cause, ns)| {
         let usual = || baselines.cause_ns(key, *cause);
         match Nature::of(*cause) {
             Nature::HeldBack => *ns >= FLOOR_HELD_BACK_NS,
-            Nature::Contention => *ns >= FLOOR_NS,
+            Nature::Contention => *ns >= FLOOR_NS && *ns >= whole / DOSE,
             Nature::Service => {
                 *ns >= FLOOR_NS
                     && usual().is_some_and(|usual| is_times(*ns, rules.baseline_factor, usual))

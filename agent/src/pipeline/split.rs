@@ -118,7 +118,7 @@ struct Stretch {
 impl Stretch {
     fn part_of_waiting(&self, ns: u64) -> u64 {
         let (waiting, running) = (u128::from(self.waiting), u128::from(self.running));
-        (u128::from(ns) * waiting / (waiting + running).max(1)) as u64
+        (u128::from(ns) * waiting).div_ceil((waiting + running).max(1)) as u64
     }
 }
 

@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use super::Source;
 use crate::{
-    metrics::{AgentMetrics, Encoded, Encoding, Join, Sensor},
+    metrics::{AgentMetrics, Encoded, Encoding, Join, Reason, Sensor},
     sensor::{SensorState, SensorStatus},
     vocabulary::Confidence,
 };
@@ -138,6 +138,13 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
 fn start_at_zero(m: &AgentMetrics, sensors: &[SensorStatus]) {
     for encoding in [Encoding::Grpc, Encoding::HttpProtobuf, Encoding::HttpJson] {
         drop(m.spans_received.get_or_create(&Encoded { encoding }));
+    }
+    for reason in ["rejected", "too_large", "stopped"] {
+        drop(m.spans_lost.get_or_create(&Reason { reason }));
+        drop(m.passed_through_lost.get_or_create(&Reason { reason }));
+    }
+    for reason in ["busy", "stopping", "receiver_full"] {
+        drop(m.spans_refused.get_or_create(&Reason { reason }));
     }
     for confidence in Confidence::ALL {
         let confidence = confidence.as_str();

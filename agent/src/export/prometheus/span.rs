@@ -22,7 +22,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{Budget, PrometheusConfig, workload::Exemplars};
+use super::{Budget, For, PrometheusConfig, workload::Exemplars};
 use crate::{
     export::view,
     metrics::AgentMetrics,
@@ -269,7 +269,7 @@ impl SpanMetrics {
         let made = service.operations.get(key).map(|o| &o.by_status[slot]);
         if !matches!(made, Some(Some(_))) {
             // One that is refused is not remembered either: names must not fill memory.
-            if !self.budget.take(DURATION_SERIES) {
+            if !self.budget.take(DURATION_SERIES, For::Durations) {
                 return;
             }
             let operation: Arc<str> = key.into();
@@ -299,7 +299,7 @@ impl SpanMetrics {
     fn cause(&self, service: &mut Service, cause: Cause, fault: &'static str) -> Option<Seconds> {
         let name = &service.name;
         let series = service.causes.entry((cause, fault)).or_insert_with(|| {
-            self.budget.take(1).then(|| {
+            self.budget.take(1, For::Causes).then(|| {
                 let labels = CauseLabels::new(name, cause, fault);
                 self.causes.get_or_create_owned(&labels)
             })
@@ -315,7 +315,7 @@ impl SpanMetrics {
     ) -> Option<CounterWithExemplar<TraceLabels>> {
         let name = &service.name;
         let series = service.verdicts.entry((cause, fault)).or_insert_with(|| {
-            self.budget.take(1).then(|| {
+            self.budget.take(1, For::Causes).then(|| {
                 let labels = CauseLabels::new(name, cause, fault.as_str());
                 self.verdicts.get_or_create_owned(&labels)
             })

@@ -116,6 +116,25 @@ fn rules_without_a_baseline() {
     }
 }
 
+/// A client span of 374 ms waited 352 ms for an instrumented callee under a quota; that its
+/// own thread waited 19 of the 22 ms left is not why it was slow.
+#[test]
+fn a_wait_beside_a_slow_child_is_no_reason() {
+    let beside = |downstream_us: u64, cause| Split {
+        downstream_ns: downstream_us * 1_000,
+        ..split(22_000, &[(cause, 19_000)])
+    };
+    for (downstream_us, cause, expected) in [
+        (352_000, Cause::Runqueue, None),
+        (352_000, Cause::Steal, None),
+        (100_000, Cause::Runqueue, Some(Cause::Runqueue)),
+        (352_000, Cause::CpuThrottle, Some(Cause::CpuThrottle)),
+    ] {
+        let named = blamed(None, &beside(downstream_us, cause));
+        assert_eq!(named, expected, "{cause} beside {downstream_us} us");
+    }
+}
+
 #[test]
 fn rules_with_a_baseline() {
     use Cause::{BlockDevice, CpuThrottle, OnCpu, Runqueue};
