@@ -10,7 +10,7 @@ if [ $# -ne 3 ] || [ ! -x "$1" ]; then
 fi
 program=$1 name=$2 out=$3
 base=$(basename "$program")
-if command -v ldd >/dev/null && ldd "$program" >/dev/null 2>&1; then
+if command -v ldd >/dev/null && ldd "$program" 2>/dev/null | grep -q '=>'; then
   echo "$0: $program is not static; build it with \`cargo xtask dist\`" >&2
   exit 64
 fi

@@ -102,7 +102,14 @@ impl Cluster {
         let mut image = Command::new("cargo");
         image.current_dir(artifact::root());
         image
-            .args(["xtask", "image", "--program", program, "--output"])
+            .args([
+                "xtask",
+                "image",
+                "--debug",
+                "--program",
+                program,
+                "--output",
+            ])
             .arg(archive.path());
         peers::run(&mut image)?;
         let state = self.kubeconfig.parent().unwrap_or(Path::new("/"));
@@ -213,7 +220,7 @@ fn a_limited_pod_is_localised() -> anyhow::Result<()> {
         let spans = jaeger.spans_of("shop").ok()?;
         spans
             .into_iter()
-            .find(|span| !span.text("isostack.fault").is_empty())
+            .find(|span| !span.is_synthetic() && span.text("isostack.cause") == "cpu_throttle")
     })
     .with_context(|| {
         let log = [
@@ -225,11 +232,34 @@ fn a_limited_pod_is_localised() -> anyhow::Result<()> {
         ];
         cluster.kubectl(&log).unwrap_or_default()
     })?;
+    let of_agent = ["get", "pods", "-n", "isostack", "-o"];
+    let node_name =
+        cluster.kubectl(&[&of_agent[..], &["jsonpath={.items[0].spec.nodeName}"]].concat())?;
     assert_eq!(slow.text("isostack.fault"), "L-3", "{slow:?}");
-    assert_eq!(slow.text("isostack.cause"), "cpu_throttle", "{slow:?}");
     assert_eq!(slow.text("isostack.layer"), "L-3", "{slow:?}");
-    assert!(slow.text("isostack.stack").contains("L-3:"), "{slow:?}");
+    let stack = slow.text("isostack.stack");
+    assert!(stack.contains("L-3:containerd"), "{slow:?}");
     assert_eq!(slow.text("isostack.confidence"), "process", "{slow:?}");
+    assert_eq!(slow.text("isostack.node"), node_name, "{slow:?}");
+
+    // Named as a person names it, without the Kubernetes API.
+    let address =
+        cluster.kubectl(&[&of_agent[..], &["jsonpath={.items[0].status.podIP}"]].concat())?;
+    let workloads = http::get(&format!("http://{address}:9464/api/v1/workloads"))?.json()?;
+    let workloads = workloads["workloads"].as_array().context("workloads")?;
+    let shop = workloads.iter().find(|workload| workload["comm"] == "shop");
+    let shop = &shop.with_context(|| format!("{workloads:?}"))?["workload"];
+    for (key, name) in [
+        ("namespace", NAMESPACE),
+        ("pod", "shop"),
+        ("container", "shop"),
+    ] {
+        assert_eq!(shop[key], name, "{shop}");
+    }
+    // With no more than it lists, nothing is missing.
+    let log = cluster.kubectl(&["logs", "-n", "isostack", "daemonset/isostack-agent"])?;
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+    assert!(log.contains("Sensor on"), "{log}");
     Ok(())
 }
 

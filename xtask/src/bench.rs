@@ -95,8 +95,8 @@ struct Programs {
 impl Programs {
     fn build() -> anyhow::Result<Self> {
         Ok(Self {
-            agent: dist::static_binary("isostack-agent")?,
-            load: dist::static_binary("span-load")?,
+            agent: dist::static_binary("isostack-agent", false)?,
+            load: dist::static_binary("span-load", false)?,
         })
     }
 

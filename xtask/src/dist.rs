@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use harness::{artifact, peers};
 
 use crate::setup::{self, Purpose};
@@ -13,6 +13,9 @@ pub struct ImageArgs {
     /// A program of this workspace.
     #[arg(long, default_value = "isostack-agent")]
     program: String,
+    /// Build it without optimisation: in seconds where the tests built it already.
+    #[arg(long)]
+    debug: bool,
     /// Name of the image.
     #[arg(long)]
     name: Option<String>,
@@ -27,37 +30,39 @@ pub struct ImageArgs {
 /// When it does not build.
 pub fn dist() -> anyhow::Result<PathBuf> {
     setup::run(Purpose::Build)?;
-    static_binary("isostack-agent")
+    static_binary("isostack-agent", false)
 }
 
-/// Builds a program of this workspace as it is shipped.
+/// Links a program with a static C library. What it depends on is shared with the ordinary
+/// build of the same profile.
 ///
 /// # Errors
 /// When it does not build.
-pub fn static_binary(program: &str) -> anyhow::Result<PathBuf> {
-    let target = match std::env::consts::ARCH {
-        "x86_64" => "x86_64-unknown-linux-gnu",
-        "aarch64" => "aarch64-unknown-linux-gnu",
-        other => bail!("no static target is set up for {other}"),
-    };
-    // With --target the flag reaches only the program, not build scripts and macros.
+pub fn static_binary(program: &str, debug: bool) -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new("cargo");
-    cargo
-        .current_dir(artifact::root())
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    cargo.args(["build", "--release", "--target", target, "-p", program]);
+    cargo.current_dir(artifact::root()).arg("build").env(
+        "RUSTC_WORKSPACE_WRAPPER",
+        artifact::root().join("xtask/static-rustc"),
+    );
+    if debug {
+        // The selection of the tests: another one means other features of what is shared.
+        cargo.args(["--quiet", "-p", "isostack-agent", "-p", "shop"]);
+    } else {
+        cargo.args(["--release", "-p", program]);
+    }
     ensure!(
         cargo.status().context("cargo")?.success(),
         "{program} does not build"
     );
-    let binary = artifact::root()
+    let profile = artifact::root()
         .join("target")
-        .join(target)
-        .join("release")
-        .join(program);
-    let bytes = fs::metadata(&binary)
-        .with_context(|| binary.display().to_string())?
-        .len();
+        .join(if debug { "debug" } else { "release" });
+    // A copy: the next ordinary build puts its own program in this one's place.
+    let dir = profile.join("static");
+    fs::create_dir_all(&dir)?;
+    let binary = dir.join(program);
+    let bytes =
+        fs::copy(profile.join(program), &binary).with_context(|| binary.display().to_string())?;
     println!("{}: {:.1} MB, static", binary.display(), bytes as f64 / 1e6);
     Ok(binary)
 }
@@ -69,7 +74,7 @@ pub fn static_binary(program: &str) -> anyhow::Result<PathBuf> {
 pub fn image(args: &ImageArgs) -> anyhow::Result<()> {
     setup::run(Purpose::Build)?;
     let program = &args.program;
-    let binary = static_binary(program)?;
+    let binary = static_binary(program, args.debug)?;
     let version = env!("CARGO_PKG_VERSION");
     let name = args
         .name

@@ -162,6 +162,8 @@ impl ForwardConfig {
             protocol,
             env: &env,
         };
+        // Refused also where nothing is sent: it would be wrong on the day that something is.
+        source.protocol_flag()?;
         let config = Self {
             traces: source.target(Signal::Traces)?,
             metrics: source.target(Signal::Metrics)?,
@@ -181,6 +183,17 @@ impl ForwardConfig {
             Signal::Metrics => self.metrics.as_ref(),
             Signal::Logs => self.logs.as_ref(),
         }
+    }
+}
+
+fn parse_protocol(setting: Setting) -> Result<Protocol, ForwardConfigError> {
+    match setting.value.as_str() {
+        "grpc" => Ok(Protocol::Grpc),
+        "http/protobuf" => Ok(Protocol::HttpProtobuf),
+        "http/json" => Err(setting.refuse(
+            "JSON is received but not sent: write http/protobuf, which the same port takes",
+        )),
+        _ => Err(setting.refuse("write grpc or http/protobuf")),
     }
 }
 
@@ -242,24 +255,22 @@ impl Source<'_> {
     }
 
     fn protocol(&self, signal: Signal, endpoint: &Uri) -> Result<Protocol, ForwardConfigError> {
+        if let Some(protocol) = self.protocol_flag()? {
+            return Ok(protocol);
+        }
+        match self.env(signal, "PROTOCOL") {
+            Some(setting) => parse_protocol(setting),
+            None if endpoint.port_u16() == Some(4318) => Ok(Protocol::HttpProtobuf),
+            None => Ok(Protocol::Grpc),
+        }
+    }
+
+    fn protocol_flag(&self) -> Result<Option<Protocol>, ForwardConfigError> {
         let flag = non_empty(self.protocol).map(|value| Setting {
             key: "--export-protocol".to_owned(),
             value,
         });
-        let Some(setting) = flag.or_else(|| self.env(signal, "PROTOCOL")) else {
-            return Ok(match endpoint.port_u16() {
-                Some(4318) => Protocol::HttpProtobuf,
-                _ => Protocol::Grpc,
-            });
-        };
-        match setting.value.as_str() {
-            "grpc" => Ok(Protocol::Grpc),
-            "http/protobuf" => Ok(Protocol::HttpProtobuf),
-            "http/json" => Err(setting.refuse(
-                "JSON is received but not sent: write http/protobuf, which the same port takes",
-            )),
-            _ => Err(setting.refuse("write grpc or http/protobuf")),
-        }
+        flag.map(parse_protocol).transpose()
     }
 
     /// Whether an endpoint without scheme is plain text.

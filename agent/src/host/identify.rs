@@ -69,7 +69,11 @@ impl Identifier {
         Self {
             host_stack: host_stack(&host),
             cgroups: Cgroups::new(&roots),
-            logs: KubeletLogs::new(host_root.clone()),
+            // A pod may not look into pid 1 everywhere: then its own mounts of them count.
+            logs: KubeletLogs::new(host_root.clone().or_else(|| {
+                let mounted = std::path::Path::new("/var/log/pods").is_dir();
+                mounted.then(|| "/".into())
+            })),
             processes: Mutex::new(Generations::new(MAX_PROCESSES)),
             inhabitants: Mutex::new(Generations::new(MAX_CGROUPS)),
             host_root,
