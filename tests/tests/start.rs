@@ -1,6 +1,7 @@
 //! How the agent starts, refuses to start, and stops.
 
 use std::{
+    fs,
     io::Write as _,
     net::TcpListener,
     process::{Command, Output, Stdio},
@@ -9,7 +10,9 @@ use std::{
 use anyhow::Context as _;
 use harness::{
     agent::Agent,
-    artifact, http,
+    artifact,
+    cgroup::Cgroup,
+    http,
     jaeger::Jaeger,
     service::{Language, Service},
 };
@@ -120,6 +123,53 @@ fn starts_without_configuration_and_shows_itself() -> anyhow::Result<()> {
     }
     let sensors = agent.api("/api/v1/sensors")?.to_string();
     assert!(sensors.contains("\"cpu\""), "{sensors}");
+    Ok(())
+}
+
+/// What `deploy/systemd/isostack-agent.service` leaves it: a user without rights of its own
+/// and these four capabilities.
+#[test]
+fn runs_with_the_privileges_of_the_systemd_unit() -> anyhow::Result<()> {
+    let unit = artifact::root().join("deploy/systemd/isostack-agent.service");
+    let unit = fs::read_to_string(unit)?;
+    let of_unit = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key));
+        line.map(|line| {
+            let names = line.split_whitespace();
+            let names = names.map(|name| name.to_lowercase().replace("cap_", ",+"));
+            format!("-all{}", names.collect::<String>())
+        })
+        .with_context(|| format!("no {key} in the unit"))
+    };
+    let ambient = of_unit("AmbientCapabilities=")?;
+    let bounding = of_unit("CapabilityBoundingSet=")?;
+    assert!(unit.contains("NoNewPrivileges=yes"), "{unit}");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.args(["--no-new-privs", "--inh-caps", &ambient]);
+    command.args(["--ambient-caps", &ambient, "--bounding-set", &bounding]);
+    command.arg("--").arg(artifact::program("isostack-agent")?);
+    for flag in ["--http-listen", "--otlp-grpc-listen", "--otlp-http-listen"] {
+        command.args([flag, "127.0.0.1:0"]);
+    }
+    let agent = Agent::start_command(&mut command)?;
+    let said = agent.process.output();
+    assert!(!said.contains("WARN"), "{said}");
+    let sensors = agent.api("/api/v1/sensors")?;
+    let sensors = sensors["sensors"].as_array().context("sensors")?;
+    let cpu = sensors.iter().find(|sensor| sensor["name"] == "cpu");
+    assert_eq!(cpu.context("cpu")?["state"], "on", "{said}");
+
+    // The service is another user's: root's.
+    let cgroup = Cgroup::create("isostack-test-unit")?;
+    let endpoint = format!("http://{}", agent.otlp_grpc);
+    let service = Service::start(Language::Rust, "svc", &endpoint, Some(&cgroup))?;
+    cgroup.limit_cpu(10)?;
+    service.request(60)?;
+    let path = "?service=svc&cause=cpu_throttle";
+    let verdict = &agent.wait_for_verdict(path)?[0];
+    assert_eq!(verdict["confidence"], "process", "{verdict}");
+    assert_eq!(verdict["fault"], "L-3", "{verdict}");
     Ok(())
 }
 
