@@ -61,15 +61,20 @@ pub fn run(config: Config) -> Result<(), RunError> {
         config.export_protocol.as_deref(),
         |name| std::env::var(name).ok(),
     )?;
-    let essential: Vec<_> = capabilities::missing()
+    let (essential, helpful): (Vec<_>, Vec<_>) = capabilities::missing()
         .into_iter()
-        .filter(|c| c.essential)
-        .collect();
+        .partition(|need| need.essential);
     if !essential.is_empty() {
         return Err(load::StartError::NoPrivilege {
             missing: capabilities::sentence(&essential),
         }
         .into());
+    }
+    if !helpful.is_empty() {
+        tracing::warn!(
+            "Without it spans of other users' processes are not joined: {}",
+            capabilities::sentence(&helpful)
+        );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))

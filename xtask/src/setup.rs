@@ -64,6 +64,19 @@ const NEEDS: &[Need] = &[
         Purpose::Test,
     ),
     need(
+        "iptables",
+        "iptables",
+        "connections redirected on the node, as kube-proxy does",
+        Purpose::Test,
+    ),
+    need("runc", "runc", "real containers", Purpose::Test),
+    need(
+        "/bin/busybox",
+        "busybox-static",
+        "what runs in them",
+        Purpose::Test,
+    ),
+    need(
         "python3",
         "python3",
         "a service with the Python SDK",

@@ -73,6 +73,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         total.passed,
         total.failed
     );
+    if lines.is_empty() {
+        bail!("no suite has that in its name: nothing was run");
+    }
     if total.failed > 0 {
         bail!("{} failed", total.failed);
     }
