@@ -30,7 +30,7 @@ use self::{cgroups::CgroupTables, object::Object, reader::Reader, tracked::Track
 use crate::{
     event::Event,
     host::{capabilities, roots::Roots},
-    metrics::AgentMetrics,
+    metrics::{AgentMetrics, Map, Program},
     sensor::{
         CgroupCpu, Entry, Hook, HookKind, SENSORS, Selection, SensorState, SensorStatus, WhyNot,
     },
@@ -196,6 +196,37 @@ impl Sensors {
         self.running
             .as_ref()
             .map_or(0, |r| r.cgroups.prune(is_live))
+    }
+
+    /// Brings `metrics` up to date with what the kernel counts of programs and maps.
+    pub fn observe(&self, metrics: &AgentMetrics) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        let fill = running.cgroups.fill();
+        metrics
+            .map_fill
+            .get_or_create(&Map { map: "CPU_TOTALS" })
+            .set(fill);
+        let hooks = SENSORS
+            .iter()
+            .filter_map(|entry| entry.sensor)
+            .flat_map(|s| s.hooks());
+        for hook in hooks {
+            let program = running
+                .ebpf
+                .as_ref()
+                .and_then(|ebpf| ebpf.program(hook.program));
+            // The ones that were not needed are not loaded and have no counts.
+            if let Some(Ok(info)) = program.map(|program| program.info()) {
+                let label = Program {
+                    program: hook.program,
+                };
+                let counted = metrics.program_run_seconds.get_or_create(&label);
+                let more = info.run_time().as_secs_f64() - counted.get();
+                counted.inc_by(more.max(0.0));
+            }
+        }
     }
 
     /// Detaches everything and hands what is still in the ring to the sink.

@@ -1,6 +1,8 @@
 //! The agent's own health, `isostack_agent_*`: every received, refused, lost or late thing
 //! is counted by exactly one of these. Shared by clone; registered by `export::prometheus`.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -61,6 +63,20 @@ pub struct Join {
     pub confidence: &'static str,
 }
 
+/// One label `program`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Program {
+    /// The eBPF program's name.
+    pub program: &'static str,
+}
+
+/// One label `map`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Map {
+    /// The eBPF map's name.
+    pub map: &'static str,
+}
+
 /// Gauge of unsigned integers.
 pub type Level = Gauge<i64>;
 
@@ -103,6 +119,11 @@ pub struct AgentMetrics {
     pub settling: Level,
     /// Delay intervals kept in the timeline.
     pub timeline_intervals: Level,
+    /// Time that the eBPF programs ran, by the kernel's own count, which runs only while
+    /// `kernel.bpf_stats_enabled` is set.
+    pub program_run_seconds: Family<Program, Counter<f64, AtomicU64>>,
+    /// Entries of the eBPF maps that can become full, 0..1.
+    pub map_fill: Family<Map, Gauge<f64, AtomicU64>>,
     /// Processes whose identity is cached.
     pub identities: Level,
     /// Clients of the event stream.

@@ -339,8 +339,10 @@ async fn housekeeping(
         if round % FORGET_EVERY == FORGET_EVERY - 1 {
             let (identifier, tracking) = (Arc::clone(&identifier), Arc::clone(&tracking));
             let sensors = Arc::clone(&sensors);
+            let metrics = metrics.clone();
             let pruned = tokio::task::spawn_blocking(move || {
                 tracking.forget_dead(identifier.roots());
+                sensors.observe(&metrics);
                 sensors.prune_cgroups(|id| identifier.cgroups().path_by_id(id).is_some());
             });
             if let Err(error) = pruned.await {

@@ -16,6 +16,8 @@ pub struct CgroupTables {
 struct Inner {
     slots: PerCpuArray<MapData, CpuSlot>,
     totals: KernelHashMap<MapData, u64, CgroupTotals>,
+    /// Entries that `totals` has room for; 0 where the kernel did not say.
+    capacity: u32,
     last: HashMap<u64, CgroupCpu>,
     /// Gone, but still in a slot that nobody took over.
     gone: HashSet<u64>,
@@ -25,11 +27,13 @@ impl CgroupTables {
     pub fn new(
         slots: PerCpuArray<MapData, CpuSlot>,
         totals: KernelHashMap<MapData, u64, CgroupTotals>,
+        capacity: u32,
     ) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 slots,
                 totals,
+                capacity,
                 last: HashMap::new(),
                 gone: HashSet::new(),
             }),
@@ -39,6 +43,17 @@ impl CgroupTables {
     /// Everything counted so far, by cgroup, in no order.
     pub fn read(&self) -> Vec<CgroupCpu> {
         self.inner.lock().read()
+    }
+
+    /// How full the table behind the slots is, 0..1.
+    pub fn fill(&self) -> f64 {
+        let inner = self.inner.lock();
+        let entries = inner.totals.keys().filter(Result::is_ok).count();
+        if inner.capacity == 0 {
+            0.0
+        } else {
+            entries as f64 / f64::from(inner.capacity)
+        }
     }
 
     /// Forgets the cgroups that are no longer live.

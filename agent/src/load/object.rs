@@ -113,8 +113,13 @@ impl Object {
     pub fn cgroups(&mut self) -> io::Result<CgroupTables> {
         let slots: PerCpuArray<_, CpuSlot> =
             PerCpuArray::try_from(self.take("CPU_SLOTS")?).map_err(wrong)?;
-        let totals = HashMap::try_from(self.take("CPU_TOTALS")?).map_err(wrong)?;
-        Ok(CgroupTables::new(slots, totals))
+        let totals = self.take("CPU_TOTALS")?;
+        let capacity = match &totals {
+            aya::maps::Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
+            _ => 0,
+        };
+        let totals = HashMap::try_from(totals).map_err(wrong)?;
+        Ok(CgroupTables::new(slots, totals, capacity))
     }
 
     fn take(&mut self, name: &'static str) -> io::Result<aya::maps::Map> {

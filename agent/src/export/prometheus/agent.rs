@@ -99,6 +99,18 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         "Delay intervals kept",
         m.timeline_intervals.clone(),
     );
+    r.register_with_unit(
+        "program_run",
+        "Time that the eBPF programs ran, counted while kernel.bpf_stats_enabled is 1",
+        Unit::Seconds,
+        m.program_run_seconds.clone(),
+    );
+    r.register_with_unit(
+        "map_fill",
+        "Entries in the eBPF maps that can become full",
+        Unit::Ratios,
+        m.map_fill.clone(),
+    );
     r.register(
         "identities",
         "Processes whose identity is cached",
