@@ -3,7 +3,6 @@
 //!
 //! `cargo run --example cpu_cost -- [TURNS]`, as root.
 
-#[expect(dead_code, reason = "only the benchmark measures TCP too")]
 #[path = "../../xtask/src/bench/pingpong.rs"]
 #[expect(dead_code, reason = "its TCP half is for the benchmark")]
 mod pingpong;
