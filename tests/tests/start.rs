@@ -64,6 +64,46 @@ fn wrong_values_are_refused_before_anything_starts() -> anyhow::Result<()> {
 }
 
 #[test]
+fn it_does_not_send_to_itself() -> anyhow::Result<()> {
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let endpoint = format!("http://{address}");
+    let flags = [
+        "--http-listen",
+        "127.0.0.1:0",
+        "--otlp-grpc-listen",
+        &address,
+        "--otlp-http-listen",
+        "127.0.0.1:0",
+        "--export-endpoint",
+        &endpoint,
+    ];
+    let said = refusal(&[], &flags, 64)?;
+    assert!(said.contains(&endpoint), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_sensor_that_was_asked_for_and_is_not_there_fails_the_start() -> anyhow::Result<()> {
+    for (flag, value) in [("--sensors", "tcp"), ("--seccomp", "on")] {
+        let flags = [
+            "--http-listen",
+            "127.0.0.1:0",
+            "--otlp-grpc-listen",
+            "127.0.0.1:0",
+            "--otlp-http-listen",
+            "127.0.0.1:0",
+            flag,
+            value,
+        ];
+        let output = run(&[], &flags)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{flag} {value}: {said}");
+        assert!(said.contains("not in this version"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_wrong_key_in_the_file_is_answered_with_the_nearest() -> anyhow::Result<()> {
     let mut file = tempfile::NamedTempFile::new()?;
     writeln!(file, "setle = \"1s\"")?;
