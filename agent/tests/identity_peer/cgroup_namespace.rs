@@ -10,9 +10,15 @@ use isostack_agent::{
 use crate::{lab::start, runc::Groups};
 
 const GROUP: &str = "isostack-cgroupns";
+/// Set inside the namespace: a process in another cgroup.
+const SIBLING: &str = "ISOSTACK_TEST_SIBLING";
 
 #[test]
 fn paths_and_ids_are_the_hosts() {
+    // The test starts itself again inside the namespace.
+    if let Ok(sibling) = std::env::var(SIBLING) {
+        return inside(sibling.parse().unwrap());
+    }
     let layout = Cgroups::new(&Roots::default()).layout().unwrap().clone();
     let _groups = [
         Groups("isostack-cgroupns/agent/deep"),
@@ -29,14 +35,14 @@ fn paths_and_ids_are_the_hosts() {
         format!("echo {pid} > {}", file.display())
     };
     let inside = format!(
-        "{}; {}; exec unshare --cgroup \"$0\" --exact cgroup_namespace::inside --ignored",
+        "{}; {}; exec unshare --cgroup \"$0\" --exact cgroup_namespace::paths_and_ids_are_the_hosts",
         join("shop", &sibling.pid().to_string()),
         join("agent/deep", "$$"),
     );
     let done = Command::new("bash")
         .args(["-c", &inside])
         .arg(std::env::current_exe().unwrap())
-        .env("ISOSTACK_TEST_SIBLING", sibling.pid().to_string())
+        .env(SIBLING, sibling.pid().to_string())
         .output()
         .unwrap();
     sibling.kill();
@@ -45,13 +51,7 @@ fn paths_and_ids_are_the_hosts() {
     assert!(output.contains("1 passed"), "{output}");
 }
 
-#[test]
-#[ignore = "runs in the namespace that the test above makes"]
-fn inside() {
-    let sibling: u32 = std::env::var("ISOSTACK_TEST_SIBLING")
-        .unwrap()
-        .parse()
-        .unwrap();
+fn inside(sibling: u32) {
     let shown = std::fs::read_to_string(format!("/proc/{sibling}/cgroup")).unwrap();
     assert!(
         shown.contains(":/../../shop"),
