@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::{host::roots::Roots, otlp::listen::Listen, sensor::Selection, telemetry::LogFormat};
 
 mod value;
-pub use value::{ByteSize, Span};
+pub use value::{Address, ByteSize, Span};
 
 /// Declares the settings once: each is a flag, an environment variable and a TOML key.
 macro_rules! settings {
@@ -50,7 +50,7 @@ settings! {
     /// Name of this node on spans and metrics [default: the host name]
     node_name: String, "ISOSTACK_NODE_NAME", "NAME";
     /// Web page, metrics and API [default: 127.0.0.1:9464]
-    http_listen: SocketAddr, "ISOSTACK_HTTP_LISTEN", "ADDR:PORT";
+    http_listen: Address, "ISOSTACK_HTTP_LISTEN", "ADDR:PORT";
     /// OTLP over gRPC, a TCP address or unix:PATH [default: 127.0.0.1:4317]
     otlp_grpc_listen: Listen, "ISOSTACK_OTLP_GRPC_LISTEN", "ADDR:PORT";
     /// OTLP over HTTP, a TCP address or unix:PATH [default: 127.0.0.1:4318]
@@ -192,7 +192,9 @@ impl Config {
             node: given(settings.node_name).unwrap_or_else(host_name),
             http_listen: settings
                 .http_listen
-                .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+                .map_or(SocketAddr::from(([127, 0, 0, 1], 9464)), |address| {
+                    address.0
+                }),
             otlp_grpc_listen: settings.otlp_grpc_listen.unwrap_or(loopback(4317)),
             otlp_http_listen: settings.otlp_http_listen.unwrap_or(loopback(4318)),
             export_endpoint: given(settings.export_endpoint),
@@ -370,7 +372,7 @@ macro_rules! deserialize_from_str {
         }
     )+};
 }
-deserialize_from_str!(ByteSize, Listen, Selection, Span);
+deserialize_from_str!(Address, ByteSize, Listen, Selection, Span);
 
 impl fmt::Display for SeccompMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -51,7 +51,7 @@ impl JoinConfig {
     pub fn new(node_name: String) -> Self {
         Self {
             node_name,
-            wait: Duration::from_millis(500),
+            wait: Duration::from_millis(1500),
             search_budget: Duration::from_secs(2),
         }
     }

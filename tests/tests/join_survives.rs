@@ -16,9 +16,10 @@ use serde_json::Value;
 
 const WORK_MS: u64 = 60;
 
-/// Slow requests until one is judged; the newest verdict of the service.
+/// Slow requests until one is found to be throttled; the newest such verdict of the service.
+/// (A busy machine gives it verdicts of other causes too, and rightly.)
 fn verdict(agent: &Agent, service: &Service, name: &str) -> anyhow::Result<Value> {
-    let path = format!("/api/v1/verdicts?service={name}");
+    let path = format!("/api/v1/verdicts?service={name}&cause=cpu_throttle");
     wait::until("a verdict", wait::PATIENCE, || {
         service.request(WORK_MS).ok()?;
         std::thread::sleep(Duration::from_millis(800));
@@ -127,13 +128,14 @@ fn an_exporter_that_reconnects_is_found_again() -> anyhow::Result<()> {
     })?;
     let all = agent.api("/api/v1/verdicts?service=again")?;
     for verdict in all["verdicts"].as_array().context("verdicts")? {
-        assert_throttled(verdict);
+        assert_eq!(verdict["confidence"], "process", "{verdict}");
     }
     Ok(())
 }
 
 fn newest(agent: &Agent) -> anyhow::Result<Value> {
-    Ok(agent.api("/api/v1/verdicts?service=again")?["verdicts"][0]["span_id"].clone())
+    let throttled = agent.api("/api/v1/verdicts?service=again&cause=cpu_throttle")?;
+    Ok(throttled["verdicts"][0]["span_id"].clone())
 }
 
 /// The exporter's end of its connection to the agent.

@@ -1,9 +1,23 @@
 //! Values of settings that are more than a string: each parses from one, with an error
 //! that says what is allowed.
 
-use std::{str::FromStr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use crate::sensor::{Selection, UnknownSensor};
+
+/// An address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub SocketAddr);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            format!("`{text}` is no address: write IP:PORT, such as 127.0.0.1:9464 or [::]:9464")
+        })
+    }
+}
 
 /// A length of time with its unit: `500ms`, `5s`, `2m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
