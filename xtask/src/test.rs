@@ -86,6 +86,7 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
     let deny = setup::cargo_deny()?;
     let mut deny_all = Command::new(&deny);
     deny_all.args(["check", "licenses", "bans", "sources"]);
+    let advisories = advisories(&deny);
     let own = std::env::current_exe().context("own path")?;
     let mut ebpf = Command::new(own);
     ebpf.args(["ebpf", "--check"]);
@@ -97,7 +98,7 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
         "isostack-tests",
     ];
     let units = [&["test", "--no-fail-fast"], &not_here[..]].concat();
-    Ok(vec![
+    let suites = vec![
         suite("format", cargo(["fmt", "--all", "--check"])),
         suite(
             "lints",
@@ -118,7 +119,21 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
                 "--test-threads=1",
             ]),
         ),
-    ])
+    ];
+    Ok(suites.into_iter().chain(advisories).collect())
+}
+
+/// The check for known vulnerabilities, where the database of them can be reached.
+fn advisories(deny: &std::path::Path) -> Option<Suite> {
+    let mut fetch = Command::new(deny);
+    fetch.current_dir(artifact::root()).args(["fetch", "db"]);
+    if !fetch.output().is_ok_and(|output| output.status.success()) {
+        println!("Advisories are not checked: their database cannot be reached");
+        return None;
+    }
+    let mut check = Command::new(deny);
+    check.args(["check", "advisories"]);
+    Some(suite("advisories", check))
 }
 
 const fn suite(name: &'static str, command: Command) -> Suite {

@@ -33,8 +33,9 @@ struct Run {
 pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
     println!("Spans: {RATE}/s for {SECONDS} s, {repeat} times through each, in turns");
     let collector = peers::collector()?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut straight) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..repeat {
+        straight.push(to_the_sink(programs)?);
         theirs.push(through_collector(programs, &collector)?);
         ours.push(through_agent(programs)?);
     }
@@ -44,6 +45,11 @@ pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
         of(&theirs, |run| run.us_per_span),
     );
     let settle = SETTLE_MS as f64;
+    // What encoding, sending and decoding a batch takes by itself.
+    let (base_p50, base_p99) = (
+        median(straight.iter().map(|run| run.0).collect()),
+        median(straight.iter().map(|run| run.1).collect()),
+    );
     let row = |name, value, unit, bar| Row {
         part: "spans",
         name,
@@ -62,19 +68,19 @@ pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
         ),
         row(
             "added latency p50 beyond settle, agent",
-            of(&ours, |run| run.p50_ms) - settle,
+            of(&ours, |run| run.p50_ms) - settle - base_p50,
             "ms",
             "",
         ),
         row(
             "added latency p99 beyond settle, agent",
-            of(&ours, |run| run.p99_ms) - settle,
+            of(&ours, |run| run.p99_ms) - settle - base_p99,
             "ms",
             "at most 5",
         ),
         row(
             "added latency p99, Collector",
-            of(&theirs, |run| run.p99_ms),
+            of(&theirs, |run| run.p99_ms) - base_p99,
             "ms",
             "",
         ),
@@ -91,6 +97,16 @@ pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
             "",
         ),
     ])
+}
+
+/// Latency p50 and p99 in milliseconds with nothing in between.
+fn to_the_sink(programs: &Programs) -> anyhow::Result<(f64, f64)> {
+    let sink = Sink::start(programs)?;
+    let address = sink.endpoint.trim_start_matches("http://").to_owned();
+    send(programs, &address, SECONDS)?;
+    let seen = sink.stop()?;
+    let latency = |name: &str| seen[name].as_f64().context("no latency");
+    Ok((latency("latency_p50_ms")?, latency("latency_p99_ms")?))
 }
 
 fn through_agent(programs: &Programs) -> anyhow::Result<Run> {
