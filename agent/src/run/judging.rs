@@ -25,6 +25,9 @@ use crate::{
 const EVENTS_AT_ONCE: usize = 64;
 /// A comparison of the clocks that took longer is not used.
 const MAX_SAMPLE_NS: u64 = 50_000;
+/// The runtime's timer is this coarse: a span is judged up to so much before its settle time
+/// is over rather than after it.
+const TIMER_SLACK_NS: u64 = 1_000_000;
 /// The clocks are compared this often.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -95,9 +98,10 @@ impl Judging {
                 () = &mut settled => {}
             }
             let output = &mut self.output;
-            self.pipeline.settle(MonoNs::now(), &mut |batch, judged| {
-                output.put(batch, &judged)
-            });
+            self.pipeline.settle(
+                MonoNs(MonoNs::now().0 + TIMER_SLACK_NS),
+                &mut |batch, judged| output.put(batch, &judged),
+            );
         }
         while let Ok(rest) = events.try_recv() {
             self.take_events(rest.into_iter());
@@ -174,7 +178,12 @@ fn fitted(mut permit: OwnedSemaphorePermit, bytes: usize) -> OwnedSemaphorePermi
 /// Sleeps until a monotonic time; for ever when there is none.
 async fn sleep_until(due: Option<MonoNs>) {
     match due {
-        Some(due) => tokio::time::sleep(Duration::from_nanos(due.since(MonoNs::now()))).await,
+        Some(due) => {
+            tokio::time::sleep(Duration::from_nanos(
+                due.since(MonoNs(MonoNs::now().0 + TIMER_SLACK_NS)),
+            ))
+            .await
+        }
         None => std::future::pending().await,
     }
 }
