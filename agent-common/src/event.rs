@@ -4,6 +4,7 @@
 //! Every sensor writes the same [`Record`]; what its `kind`, `detail` and `extra` mean is
 //! said in the module of the sensor's name.
 
+pub mod block;
 pub mod cpu;
 pub mod memory;
 
@@ -16,7 +17,7 @@ pub mod sensor {
     pub const TCP: u32 = 2;
     /// Packet drops and stuck devices.
     pub const NET: u32 = 3;
-    /// Block I/O.
+    /// Block I/O, [`super::block`].
     pub const BLOCK: u32 = 4;
     /// System calls refused by a filter.
     pub const SECCOMP: u32 = 5;

@@ -27,6 +27,10 @@ pub mod family {
     // net
 
     // block
+    /// Histogram of time in the block layer; `a`: the disk, major number * 2^20 + minor; `b`:
+    /// operation + 256 * phase, both of [`crate::event::block`]. The cgroup is the I/O
+    /// controller's.
+    pub const BLOCK: u32 = 4 * 16;
 
     // seccomp
 
