@@ -84,7 +84,7 @@ fn it_does_not_send_to_itself() -> anyhow::Result<()> {
 
 #[test]
 fn a_sensor_that_was_asked_for_and_is_not_there_fails_the_start() -> anyhow::Result<()> {
-    for (flag, value) in [("--sensors", "tcp"), ("--seccomp", "on")] {
+    for (flag, value) in [("--sensors", "kvm")] {
         let flags = [
             "--http-listen",
             "127.0.0.1:0",
