@@ -13,7 +13,12 @@ use std::{
 use clap::Args;
 use serde::Deserialize;
 
-use crate::{host::roots::Roots, otlp::listen::Listen, sensor::Selection, telemetry::LogFormat};
+use crate::{
+    host::roots::Roots,
+    otlp::listen::Listen,
+    sensor::{Selection, seccomp::SeccompMode},
+    telemetry::LogFormat,
+};
 
 mod value;
 pub use value::{Address, ByteSize, Span};
@@ -90,19 +95,6 @@ settings! {
     sysfs: PathBuf, "ISOSTACK_SYSFS", "DIR";
     /// The host's cgroup file system [default: /sys/fs/cgroup]
     cgroupfs: PathBuf, "ISOSTACK_CGROUPFS", "DIR";
-}
-
-/// When the seccomp sensor runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SeccompMode {
-    /// Never.
-    Off,
-    /// While filtered workloads run.
-    #[default]
-    Auto,
-    /// Always; the start fails if it cannot.
-    On,
 }
 
 /// The daemon's configuration, complete and checked.
