@@ -14,7 +14,10 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::{
-    host::roots::Roots, otlp::listen::Listen, sensor::Selection, stack::overrides::Overrides,
+    host::roots::Roots,
+    otlp::listen::Listen,
+    sensor::{Selection, seccomp::SeccompMode},
+    stack::overrides::Overrides,
     telemetry::LogFormat,
 };
 
@@ -96,19 +99,6 @@ settings! {
     /// TOML file that says what the isolation stack of some processes really is [default:
     /// none]
     stack_override: PathBuf, "ISOSTACK_STACK_OVERRIDE", "FILE";
-}
-
-/// When the seccomp sensor runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SeccompMode {
-    /// Never.
-    Off,
-    /// While filtered workloads run.
-    #[default]
-    Auto,
-    /// Always; the start fails if it cannot.
-    On,
 }
 
 /// The daemon's configuration, complete and checked.

@@ -79,6 +79,15 @@ pub fn process_workload(facts: &ProcessFacts, host: &HostFacts) -> Workload {
     if workload.runtime.is_empty() && names.kind == PathKind::Unit {
         workload.runtime = "systemd".to_owned();
     }
+    // runsc called by hand: the group has a name, the container another.
+    if !runtimes.is_container()
+        && workload.container.is_empty()
+        && let Some(id) = sandbox::served_by_gvisor(facts)
+    {
+        id.clone_into(&mut workload.container_id);
+        "gvisor".clone_into(&mut workload.runtime);
+        workload.unit.clear();
+    }
     name_machine(facts, &runtimes, &mut workload);
     workload
 }

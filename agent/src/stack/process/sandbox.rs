@@ -164,7 +164,12 @@ fn platform(cmdline: &[String]) -> Option<&str> {
 
 /// The container that a process of gVisor serves, by the command line that runsc gave to
 /// the sentry, or to itself.
-pub(super) fn served(facts: &ProcessFacts) -> Option<&str> {
+pub(super) fn served_by_gvisor(facts: &ProcessFacts) -> Option<&str> {
+    gvisor(facts)?;
+    served(facts)
+}
+
+fn served(facts: &ProcessFacts) -> Option<&str> {
     let last = |cmdline: &'_ Vec<String>| {
         let starts = |arg: &String| matches!(&**arg, "boot" | "run" | "create");
         cmdline.iter().any(starts).then(|| cmdline.len() - 1)
