@@ -3,6 +3,8 @@
 mod block;
 mod cpu;
 mod memory;
+mod seccomp;
+mod wait;
 
 /// Does nothing: what a program on this hook costs at least, for the benchmark.
 #[aya_ebpf::macros::btf_tracepoint(function = "sched_switch")]

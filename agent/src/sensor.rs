@@ -2,14 +2,18 @@
 //! them. A new sensor is a module here, a row in [`SENSORS`], its kinds in
 //! `agent_common::event` and its programs in `agent-ebpf`.
 
+pub mod block;
 pub mod cpu;
 pub mod decode;
 pub mod hook;
 pub mod memory;
+pub mod seccomp;
 pub mod selection;
 pub mod series;
 pub mod status;
 pub mod steal;
+pub mod system_calls;
+pub mod wait;
 
 pub use self::{
     decode::{DecodeError, Decoder, Interpreter, Meaning},
@@ -60,19 +64,30 @@ pub const SENSORS: &[Entry] = &[
         false,
         "dropped packets, stuck virtqueues, conntrack failures",
     ),
-    absent("block", true, "disk throttling, queueing and service time"),
-    absent("seccomp", true, "system calls refused by a filter"),
+    Entry {
+        name: "block",
+        core: true,
+        loses: "disk throttling, queueing and service time",
+        sensor: Some(&block::Block),
+    },
+    Entry {
+        name: "seccomp",
+        core: true,
+        loses: "system calls refused by a filter",
+        sensor: Some(&seccomp::Seccomp),
+    },
     Entry {
         name: "memory",
         core: false,
         loses: "reclaim stalls and out-of-memory kills",
         sensor: Some(&memory::Memory),
     },
-    absent(
-        "wait",
-        false,
-        "time blocked on locks, sockets, sleeps and disk",
-    ),
+    Entry {
+        name: "wait",
+        core: false,
+        loses: "time blocked on locks, sockets, sleeps and disk",
+        sensor: Some(&wait::Wait),
+    },
     absent("kvm", false, "time of virtual CPUs out of guest mode"),
     absent("logs", false, "meaning and layer of log lines"),
 ];
@@ -118,6 +133,11 @@ pub trait Sensor: Sync {
         Ok(())
     }
 
+    /// What this kernel lacks that the sensor can do without, and what that loses.
+    fn reduced(&self, _kernel: &Kernel<'_>) -> Option<(String, &'static str)> {
+        None
+    }
+
     /// Gives its records and series their meaning; one for each thread that needs it.
     fn interpreter(&self, kernel: &Kernel<'_>) -> Box<dyn Interpreter>;
 
@@ -126,10 +146,33 @@ pub trait Sensor: Sync {
         &[]
     }
 
+    /// When its programs are attached.
+    fn activation(&self) -> Activation {
+        Activation::Always
+    }
+
+    /// Contents of the arrays of the object that only user space can know, by map's name.
+    fn arrays(&self) -> Vec<(&'static str, Vec<u32>)> {
+        Vec::new()
+    }
+
     /// What it reads by itself, now and then, without a program in the kernel.
     fn poller(&self, _roots: &Roots) -> Option<Box<dyn Poller>> {
         None
     }
+}
+
+/// When a sensor's programs are attached. That they can be is tried at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// From start to end.
+    Always,
+    /// While there are processes that send spans.
+    WhileTracking,
+    /// While there are processes under a seccomp filter that send spans.
+    WhileFiltered,
+    /// While a limit holds back I/O: of the `block` sensor, whose kernel side says so.
+    WhileThrottled,
 }
 
 /// What a sensor reads by itself. Runs on the thread that empties the ring buffer, and so

@@ -9,6 +9,7 @@ mod layout;
 mod quota;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +17,10 @@ use std::{
     time::Instant,
 };
 
-pub use layout::{Layout, Version};
+pub use self::{
+    layout::{Layout, Version},
+    twins::Twins,
+};
 
 use self::{index::Index, quota::Quotas};
 use crate::{
@@ -83,6 +87,14 @@ impl Cgroups {
             self.index.insert(id, path, Instant::now());
         }
         id
+    }
+
+    /// Owner of the directory of a path: who may make groups in it.
+    #[must_use]
+    pub fn owner_of(&self, path: &str) -> Option<u32> {
+        use std::os::unix::fs::MetadataExt;
+        let directory = self.directory(path)?;
+        Some(std::fs::metadata(directory).ok()?.uid())
     }
 
     /// Path of a cgroup by id. A miss walks the hierarchy, at most once a second; a removed

@@ -3,9 +3,10 @@
 
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 
-use super::object::Object;
+use super::{demand, object::Object};
 use crate::sensor::{
-    Entry, Hook, HookKind, Kernel, Probe, Sensor, SensorState, SensorStatus, WhyNot,
+    Activation, Entry, Hook, HookKind, Kernel, Probe, Sensor, SensorState, SensorStatus, WhyNot,
+    seccomp::SeccompMode,
 };
 
 /// How one probe came out.
@@ -16,6 +17,8 @@ struct Attached {
     refused: String,
     /// What is lost.
     loses: &'static str,
+    /// When it is attached.
+    activation: Activation,
 }
 
 impl Object {
@@ -27,9 +30,16 @@ impl Object {
         if let Err(why) = self.check(sensor) {
             return off(entry, why);
         }
+        let activation = match sensor.activation() {
+            Activation::WhileFiltered if self.seccomp == SeccompMode::Off => {
+                return off(entry, switched_off());
+            }
+            Activation::WhileFiltered if self.seccomp == SeccompMode::On => Activation::Always,
+            activation => activation,
+        };
         let mut all: Vec<Attached> = Vec::new();
         for probe in sensor.probes() {
-            let attached = self.probe(probe);
+            let attached = self.probe(probe, activation);
             if attached.hook.is_none() && probe.optional.is_none() {
                 // Without this one the others are of no use.
                 for hook in all.iter().filter_map(|attached| attached.hook) {
@@ -45,7 +55,12 @@ impl Object {
             }
             all.push(attached);
         }
-        status(entry, &all)
+        for (hook, activation) in all.iter().filter_map(|a| Some((a.hook?, a.activation))) {
+            if activation != Activation::Always {
+                self.stand_by(activation, hook);
+            }
+        }
+        status(entry, &all, sensor.reduced(&self.kernel()))
     }
 
     fn check(&self, sensor: &'static dyn Sensor) -> Result<(), WhyNot> {
@@ -70,7 +85,8 @@ impl Object {
         }
     }
 
-    fn probe(&mut self, probe: &'static Probe) -> Attached {
+    fn probe(&mut self, probe: &'static Probe, of_sensor: Activation) -> Attached {
+        let activation = probe.activation.unwrap_or(of_sensor);
         let mut refused = String::new();
         for hook in probe.hooks {
             match self.attach(hook) {
@@ -79,6 +95,7 @@ impl Object {
                         hook: Some(hook),
                         refused,
                         loses: hook.loses,
+                        activation,
                     };
                 }
                 Err(error) => {
@@ -94,11 +111,27 @@ impl Object {
             hook: None,
             refused,
             loses: probe.optional.unwrap_or_default(),
+            activation,
         }
     }
 
+    /// Takes a program off its hook until it is needed.
+    fn stand_by(&mut self, activation: Activation, hook: &'static Hook) {
+        if let Some(at) = self
+            .links
+            .iter()
+            .position(|(name, _)| *name == hook.program)
+        {
+            let (_, link) = self.links.swap_remove(at);
+            if let Err(error) = demand::detach(&mut self.ebpf, hook, link) {
+                tracing::debug!(%hook, %error, "Cannot detach");
+            }
+        }
+        self.on_demand.add(activation, hook);
+    }
+
     /// Loads one program and attaches it.
-    pub fn attach(&mut self, hook: &Hook) -> Result<(), ProgramError> {
+    pub fn attach(&mut self, hook: &'static Hook) -> Result<(), ProgramError> {
         let program = self
             .ebpf
             .program_mut(hook.program)
@@ -107,19 +140,20 @@ impl Object {
             HookKind::TpBtf => {
                 let program: &mut BtfTracePoint = program.try_into()?;
                 program.load(hook.target, &self.btf)?;
-                program.attach()?;
             }
             HookKind::RawTp => {
                 let program: &mut RawTracePoint = program.try_into()?;
                 program.load()?;
-                program.attach(hook.target)?;
             }
         }
+        let link = demand::attach(&mut self.ebpf, hook)?;
+        self.links.push((hook.program, link));
         Ok(())
     }
 
     /// Detaches it and takes it out of the kernel.
     fn unload(&mut self, hook: &Hook) {
+        self.links.retain(|(name, _)| *name != hook.program);
         let unloaded = self
             .ebpf
             .program_mut(hook.program)
@@ -133,7 +167,11 @@ impl Object {
     }
 }
 
-fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
+fn status(
+    entry: &'static Entry,
+    all: &[Attached],
+    reduced: Option<(String, &'static str)>,
+) -> SensorStatus {
     let list = |words: Vec<String>| {
         let mut unique: Vec<String> = Vec::new();
         for word in words.into_iter().filter(|word| !word.is_empty()) {
@@ -143,9 +181,15 @@ fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
         }
         unique
     };
-    let hooks = all.iter().filter_map(|a| a.hook.map(Hook::to_string));
-    let loses = list(all.iter().map(|a| a.loses.to_owned()).collect()).join("; ");
-    let refused = list(all.iter().map(|a| a.refused.clone()).collect()).join("; ");
+    let hooks = all
+        .iter()
+        .filter_map(|a| Some(format!("{}{}", a.hook?, condition(a.activation))));
+    let hook = list(hooks.collect()).join(", ");
+    let (lacks, lost) = reduced.unwrap_or_default();
+    let loses = all.iter().map(|a| a.loses).chain([lost]);
+    let loses = list(loses.map(str::to_owned).collect()).join("; ");
+    let refused = all.iter().map(|a| a.refused.clone()).chain([lacks]);
+    let refused = list(refused.collect()).join("; ");
     let reduced = !loses.is_empty();
     SensorStatus {
         name: entry.name,
@@ -154,7 +198,7 @@ fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
         } else {
             SensorState::On
         },
-        hook: list(hooks.collect()).join(", "),
+        hook,
         reason: if reduced { refused } else { String::new() },
         loses,
         fix: if reduced {
@@ -162,6 +206,16 @@ fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
         } else {
             String::new()
         },
+    }
+}
+
+/// When a hook is in use, where that is not always.
+const fn condition(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Always => "",
+        Activation::WhileTracking => " (while processes send spans)",
+        Activation::WhileFiltered => " (while processes under a filter send spans)",
+        Activation::WhileThrottled => " (while a limit holds I/O back)",
     }
 }
 
@@ -184,6 +238,13 @@ pub(crate) fn not_built() -> WhyNot {
     WhyNot {
         reason: "not in this version".to_owned(),
         fix: "use a version of isostack-agent that has it".to_owned(),
+    }
+}
+
+fn switched_off() -> WhyNot {
+    WhyNot {
+        reason: "switched off".to_owned(),
+        fix: "set --seccomp to auto or on".to_owned(),
     }
 }
 

@@ -13,7 +13,7 @@ use agent_common::{
 
 use self::disks::Disks;
 use super::{
-    DecodeError, Family, FamilyKind, Hook, HookKind, Interpreter, Kernel, Meaning, Probe, Sensor,
+    Activation, DecodeError, Family, FamilyKind, Hook, HookKind, Interpreter, Kernel, Meaning, Probe, Sensor,
 };
 use crate::{event::Particulars, host::cgroup::Twins, vocabulary::Cause};
 
@@ -34,9 +34,10 @@ const PROBES: &[Probe] = &[
         &hooks(["block_submit", "block_submit_raw"], "block_bio_queue"),
         "which thread waits for an I/O, and I/O held back by limits",
     ),
-    Probe::on_demand(
+    Probe::at_times(
         &hooks(["block_switch", "block_switch_raw"], "sched_switch"),
         "how long limits hold I/O back",
+        Activation::WhileThrottled,
     ),
 ];
 

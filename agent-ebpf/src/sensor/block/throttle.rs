@@ -42,7 +42,7 @@ static PASSED: LruHashMap<u64, Passed> = LruHashMap::with_max_entries(1024, 0);
 
 /// Since when a thread has been blocked uninterruptibly, by thread id.
 #[map]
-static BLOCKED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(8192, 0);
+static HELD_SINCE: LruHashMap<u32, u64> = LruHashMap::with_max_entries(8192, 0);
 
 /// To be called when a kernel thread submits an I/O.
 #[inline(always)]
@@ -88,14 +88,14 @@ unsafe fn switch<M: Memory>(prev: *const u8, next: *const u8) {
     if prev.is_uninterruptible() {
         // SAFETY: returns a number.
         let now_ns = unsafe { bpf_ktime_get_ns() };
-        let _ = BLOCKED.insert(prev.tid(), now_ns, u64::from(BPF_ANY));
+        let _ = HELD_SINCE.insert(prev.tid(), now_ns, u64::from(BPF_ANY));
     }
     let tid = next.tid();
     // SAFETY: the value is copied out at once.
-    let Some(since_ns) = (unsafe { BLOCKED.get(tid) }).copied() else {
+    let Some(since_ns) = (unsafe { HELD_SINCE.get(tid) }).copied() else {
         return;
     };
-    let _ = BLOCKED.remove(tid);
+    let _ = HELD_SINCE.remove(tid);
     // SAFETY: likewise.
     if let Some(passed) = (unsafe { PASSED.get(next.io_cgroup_id()) }).copied()
         && passed.ns > since_ns

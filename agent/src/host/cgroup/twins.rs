@@ -40,14 +40,6 @@ impl Twins {
         })
     }
 
-    /// Path in the hierarchy's own terms; `None` where the group is not known.
-    #[must_use]
-    pub fn directory(&self, cpu_path: &str) -> PathBuf {
-        let mut directory = self.mount.clone();
-        directory.extend(cpu_path.split('/').filter(|part| !part.is_empty()));
-        directory
-    }
-
     /// The id of the same path, or of the nearest part of it that exists, in the CPU
     /// controller's hierarchy; `None` where the group is not known.
     #[must_use]
