@@ -121,7 +121,8 @@ macro_rules! for_each_kernel_field {
             FILE_DENTRY: "file" "f_path.dentry" 8 optional, "its name";
             DENTRY_NAME: "dentry" "d_name.name" 8 optional, "as text";
             // memory
-
+            TASK_NVCSW: "task_struct" "nvcsw" 8 optional, "times it gave up the CPU by itself";
+            PROCESS_TIMER_TASK: "process_timer" "task" 8 optional, "who sleeps until the timer expires";
             // wait
             TASK_IN_IOWAIT: "task_struct" "in_iowait" 0 optional, "blocked on a disk";
             TASK_IN_MEMSTALL: "task_struct" "in_memstall" 0 optional, "blocked for lack of memory; PSI";

@@ -38,9 +38,10 @@ pub mod family {
     pub const SECCOMP_DENIALS: u32 = 5 * 16;
 
     // memory
-    /// Histogram of reclaim; `a`: 1 for the memory cgroup's limit, 0 for the host's.
+    /// Histogram of reclaim; `a`: 0 for the host, 1 for the limit of a memory cgroup, 2 for
+    /// being put to sleep above `memory.high`.
     pub const MEMORY_RECLAIM: u32 = 6 * 16;
-    /// Counter of kills; `a` likewise.
+    /// Counter of kills; `a`: 1 for the limit of a memory cgroup, 0 for the host.
     pub const OOM_KILLS: u32 = 6 * 16 + 1;
 
     // wait

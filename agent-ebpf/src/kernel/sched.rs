@@ -109,6 +109,22 @@ impl<M: Memory> Task<M> {
         self.state() & 0x402 == 2
     }
 
+    /// It sleeps until it is woken or killed (`TASK_KILLABLE`).
+    #[inline(always)]
+    pub fn is_killable(self) -> bool {
+        self.state() & 0x502 == 0x102
+    }
+
+    /// How often it gave up the CPU by itself; 0 where the kernel does not say.
+    #[inline(always)]
+    pub fn voluntary_switches(self) -> u64 {
+        if has(&field::TASK_NVCSW) {
+            self.get(&field::TASK_NVCSW)
+        } else {
+            0
+        }
+    }
+
     /// Its scheduler state.
     #[inline(always)]
     fn state(self) -> u32 {

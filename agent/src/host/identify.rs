@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use self::cache::Generations;
 use crate::{
-    event::Limiter,
+    event::{Limiter, MemoryLimit},
     host::{
         cgroup::Cgroups,
         kubelet_logs::KubeletLogs,
@@ -266,6 +266,12 @@ impl Identifier {
     #[must_use]
     pub fn limiter(&self, cgroup_id: u64, hint_cgroup_id: u64) -> Option<Arc<Limiter>> {
         self.cgroups.limiter(cgroup_id, hint_cgroup_id)
+    }
+
+    /// See [`Cgroups::memory_limit`].
+    #[must_use]
+    pub fn memory_limit(&self, cgroup_id: u64) -> Option<Arc<MemoryLimit>> {
+        self.cgroups.memory_limit(cgroup_id)
     }
 
     /// The document of `stack` without arguments.

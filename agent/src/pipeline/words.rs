@@ -2,7 +2,7 @@
 //! what bends a terminal's or a page's line is taken out and lengths bounded; escaping is the output's part.
 
 use crate::{
-    event::{Limiter, Particulars},
+    event::{Limiter, MemoryLimit, Particulars},
     process::Identity,
     stack::report::bends_output,
     verdict::Split,
@@ -34,6 +34,14 @@ impl Evidence {
     pub fn limiter(&self) -> Option<&Limiter> {
         self.particulars.limiter().map(AsRef::as_ref)
     }
+
+    /// For `memory_reclaim` and `oom_kill`: the limit that was run into, where known.
+    fn memory_limit(&self) -> Option<&MemoryLimit> {
+        match &self.particulars {
+            Particulars::Memory { limit, .. } => limit.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// One sentence that a person understands.
@@ -56,8 +64,14 @@ pub fn summary(
         Cause::Runqueue => format!("{who} was ready to run and waited for a CPU"),
         Cause::Steal => format!("the hypervisor took the CPU from {who}"),
         Cause::KvmExit => format!("the virtual CPUs of {who} were out of guest mode"),
-        Cause::MemoryReclaim => format!("{who} had to free memory before it got any"),
-        Cause::OomKill => format!("the kernel killed a process of {who} for lack of memory"),
+        Cause::MemoryReclaim => format!(
+            "{who} had to free memory before it got any{}",
+            below(evidence.memory_limit())
+        ),
+        Cause::OomKill => format!(
+            "the kernel killed a process of {who} for lack of memory{}",
+            below(evidence.memory_limit())
+        ),
         Cause::BlockThrottle => format!("the I/O limit held back requests of {who}"),
         Cause::BlockQueue => format!("disk requests of {who} waited in the scheduler's queue"),
         Cause::BlockDevice => format!("the disk took unusually long for requests of {who}"),
@@ -99,6 +113,31 @@ fn throttled(who: &str, identity: &Identity, limiter: Option<&Limiter>) -> Strin
     format!("{who} was held back by {whose} ({})", limit(limiter.cores))
 }
 
+/// Whose memory limit it was.
+fn below(limit: Option<&MemoryLimit>) -> String {
+    limit.map_or_else(String::new, |limit| {
+        let whose = if limit.is_ancestor {
+            format!("of the enclosing cgroup {}", printable(&limit.cgroup_path))
+        } else {
+            "of its own".to_owned()
+        };
+        format!(", below a limit {whose} ({})", mebibytes(limit.bytes))
+    })
+}
+
+fn raise_memory(limit: &MemoryLimit) -> String {
+    format!(
+        "Raise {} of {} ({}), or make the workload use less memory.",
+        limit.file,
+        printable(&limit.cgroup_path),
+        mebibytes(limit.bytes)
+    )
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 /// Whether the quota is set on the pod that the workload is in.
 fn is_of_pod(workload: &Workload, limiter: &Limiter) -> bool {
     limiter.is_ancestor && !workload.pod_uid.is_empty() && is_pod(&limiter.cgroup_path)
@@ -113,6 +152,9 @@ fn is_pod(path: &str) -> bool {
 /// One sentence: what to do.
 #[must_use]
 pub fn remedy(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
+    if let Some(limit) = evidence.memory_limit() {
+        return raise_memory(limit);
+    }
     let sentence = match cause {
         Cause::CpuThrottle => {
             return raise_quota(&identity.workload, evidence.limiter());

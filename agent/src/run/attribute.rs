@@ -34,11 +34,18 @@ impl Attributor {
     /// Completes a batch and hands it on.
     pub fn take(&mut self, mut events: Vec<Event>) {
         for event in &mut events {
-            if let Event::Delay(delay) = event
-                && let Particulars::QuotaOf(hint) = delay.particulars
-            {
-                let limiter = self.identifier.limiter(delay.cgroup_id, hint);
-                delay.particulars = limiter.map_or(Particulars::None, Particulars::Limiter);
+            let Event::Delay(delay) = event else {
+                continue;
+            };
+            match &mut delay.particulars {
+                Particulars::QuotaOf(hint) => {
+                    let limiter = self.identifier.limiter(delay.cgroup_id, *hint);
+                    delay.particulars = limiter.map_or(Particulars::None, Particulars::Limiter);
+                }
+                Particulars::Memory { memcg: true, limit } => {
+                    *limit = self.identifier.memory_limit(delay.cgroup_id);
+                }
+                _ => {}
             }
         }
         self.out.push(events);

@@ -106,7 +106,7 @@ impl Sensor for Block {
     fn interpreter(&self, kernel: &Kernel<'_>) -> Box<dyn Interpreter> {
         Box::new(BlockInterpreter {
             disks: Disks::new(&kernel.roots.sysfs),
-            twins: Twins::of_controller(kernel.roots, &["blkio", "io"]),
+            twins: Twins::of_controller(kernel.roots, "blkio"),
         })
     }
 

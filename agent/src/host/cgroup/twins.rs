@@ -3,13 +3,14 @@
 
 use std::{
     collections::HashMap,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use parking_lot::Mutex;
 
-use super::{Layout, index::Index, inode};
+use super::{Layout, index::Index, inode, layout::mount_of};
 use crate::host::roots::Roots;
 
 /// Pairs remembered; when full, all are looked up again.
@@ -25,14 +26,16 @@ pub struct Twins {
 }
 
 impl Twins {
-    /// Of the first of these controllers (its names in both versions) that has a hierarchy
-    /// of its own; `None` where it shares the CPU controller's, or there are none.
+    /// Of a controller by its name in version 1; `None` where it shares the CPU controller's
+    /// hierarchy, or there is none.
     #[must_use]
-    pub fn of_controller(roots: &Roots, names: &[&str]) -> Option<Self> {
+    pub fn of_controller(roots: &Roots, controller: &str) -> Option<Self> {
         let cpu = Layout::detect(&roots.cgroupfs)?;
-        let mount = mount_of(&roots.cgroupfs, names)?;
-        // A mount may have several names: the root's inode does not.
-        (inode(&mount) != inode(&cpu.cpu)).then(|| Self {
+        let unified = || Some(roots.cgroupfs.join("unified")).filter(|path| path.is_dir());
+        let mount = mount_of(&roots.cgroupfs, controller).or_else(unified)?;
+        // A mount may have several names.
+        let identity = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+        (identity(&mount) != identity(&cpu.cpu)).then(|| Self {
             mount,
             index: Index::default(),
             cpu,
@@ -61,27 +64,6 @@ impl Twins {
     }
 }
 
-/// The version 1 mount of any of the controllers, which may share it with others.
-fn mount_of(cgroupfs: &Path, names: &[&str]) -> Option<PathBuf> {
-    let mut mounts: Vec<PathBuf> = std::fs::read_dir(cgroupfs)
-        .ok()?
-        .flatten()
-        .filter(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            name.split(',').any(|word| names.contains(&word))
-        })
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .collect();
-    mounts.sort();
-    let first = mounts.into_iter().next();
-    first.or_else(|| {
-        let unified = cgroupfs.join("unified");
-        unified.join("cgroup.controllers").exists().then_some(unified)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -101,7 +83,7 @@ mod tests {
         for path in ["cpu,cpuacct/pod/c1", "blkio/pod/c1", "blkio/pod/only-here"] {
             fs::create_dir_all(dir.path().join(path)).unwrap();
         }
-        let twins = Twins::of_controller(&roots(dir.path()), &["blkio", "io"]).unwrap();
+        let twins = Twins::of_controller(&roots(dir.path()), "blkio").unwrap();
         let id = |path: &str| inode(&dir.path().join(path)).unwrap();
         assert_eq!(twins.cpu_id(id("blkio/pod/c1")), Some(id("cpu,cpuacct/pod/c1")));
         let nearest = twins.cpu_id(id("blkio/pod/only-here"));
@@ -118,9 +100,9 @@ mod tests {
     fn one_hierarchy_needs_no_translation() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("cgroup.controllers"), "cpu io\n").unwrap();
-        assert!(Twins::of_controller(&roots(dir.path()), &["blkio", "io"]).is_none());
+        assert!(Twins::of_controller(&roots(dir.path()), "blkio").is_none());
         let shared = tempfile::tempdir().unwrap();
         fs::create_dir_all(shared.path().join("blkio,cpu")).unwrap();
-        assert!(Twins::of_controller(&roots(shared.path()), &["blkio"]).is_none());
+        assert!(Twins::of_controller(&roots(shared.path()), "blkio").is_none());
     }
 }
