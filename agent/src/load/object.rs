@@ -5,7 +5,7 @@ use std::{fs, io};
 use agent_common::cpu::CpuSlot;
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
-    maps::{Array, HashMap, MapError, PerCpuArray},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
 };
 
 use super::{
@@ -145,6 +145,11 @@ impl Object {
         let capacity = capacity(&totals);
         let totals = HashMap::try_from(totals).map_err(wrong)?;
         Ok(CgroupTables::new(slots, totals, capacity))
+    }
+
+    /// The knobs that thin sensors, by sensor id.
+    pub fn thinning(&mut self) -> io::Result<Array<MapData, u32>> {
+        Array::try_from(self.take("THINNING")?).map_err(wrong)
     }
 
     /// The tables of counters and histograms.
