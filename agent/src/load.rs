@@ -262,8 +262,13 @@ impl Sensors {
         let Some(running) = &self.running else {
             return;
         };
-        if let Some(Programs { ebpf, upkeep, .. }) = running.programs.lock().as_mut() {
-            upkeep.tick(now, ebpf, &mut self.statuses.lock(), metrics);
+        if let Some(programs) = running.programs.lock().as_mut() {
+            let Programs {
+                ebpf,
+                on_demand,
+                upkeep,
+            } = programs;
+            upkeep.tick(now, ebpf, on_demand, &mut self.statuses.lock(), metrics);
         }
     }
 
@@ -337,7 +342,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        *self.programs.lock() = None; // detaches: nothing is written any more
+        let mut programs = self.programs.lock();
+        if let Some(programs) = programs.as_mut() {
+            programs.on_demand.end(&mut programs.ebpf);
+        }
+        *programs = None; // detaches: nothing is written any more
         self.stop.store(true, Ordering::Release);
         if let Some(reader) = self.reader.take() {
             // A panic of the sink has already been reported by the panic hook.

@@ -8,10 +8,7 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError, PerCpuArray},
 };
 
-use super::{
-    CgroupTables, SeriesTables, Settings, Tracked,
-    demand::{Link, OnDemand},
-};
+use super::{CgroupTables, SeriesTables, Settings, Tracked, demand::OnDemand};
 use crate::{
     host::{
         btf::{FieldOffsets, KernelTypes},
@@ -45,9 +42,7 @@ pub struct Object {
     pub roots: Roots,
     /// When the seccomp sensor runs.
     pub seccomp: SeccompMode,
-    /// The attached programs by name.
-    pub links: Vec<(&'static str, Link)>,
-    /// The programs that wait to be needed.
+    /// The sensors that were started.
     pub on_demand: OnDemand,
     pid_max: u32,
 }
@@ -122,7 +117,6 @@ impl Object {
             types,
             roots: roots.clone(),
             seccomp: settings.seccomp,
-            links: Vec::new(),
             on_demand: OnDemand::default(),
             pid_max,
         })

@@ -11,10 +11,10 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 
-use super::budget::Thinning;
+use super::{budget::Thinning, demand::OnDemand};
 use crate::{
     metrics::{AgentMetrics, Program, Sensor as SensorLabel},
-    sensor::{SENSORS, SensorState, SensorStatus},
+    sensor::{Activation, SENSORS, SensorState, SensorStatus},
     time::MonoNs,
 };
 
@@ -61,16 +61,18 @@ impl Upkeep {
     pub fn tick(
         &mut self,
         now: MonoNs,
-        ebpf: &Ebpf,
+        ebpf: &mut Ebpf,
+        on_demand: &mut OnDemand,
         statuses: &mut [SensorStatus],
         metrics: &AgentMetrics,
     ) {
+        self.rest(now, ebpf, on_demand);
         if let Some(measuring) = self.measuring.take_if(|m| now.since(m.began) >= MEASURE_NS) {
             let elapsed = now.since(measuring.began) as f64 / 1e9;
             let after = run_times(ebpf);
             for (at, (before, after)) in measuring.before.iter().zip(after).enumerate() {
                 let ran = after.saturating_sub(*before).as_secs_f64();
-                self.judge(at, ran / elapsed, &mut statuses[at], metrics);
+                self.judge(at, ran / elapsed, on_demand, &mut statuses[at], metrics);
             }
             let thinned = self.thinning.iter().any(|t| t.level() > 0);
             let period = if thinned { BUSY_PERIOD_NS } else { PERIOD_NS };
@@ -100,7 +102,25 @@ impl Upkeep {
         }
     }
 
-    fn judge(&mut self, at: usize, cores: f64, status: &mut SensorStatus, metrics: &AgentMetrics) {
+    /// Sensors that run on demand and are thinned run a part of the time only: what costs is
+    /// that they are on their hooks at all.
+    fn rest(&mut self, now: MonoNs, ebpf: &mut Ebpf, on_demand: &mut OnDemand) {
+        for (entry, thinning) in SENSORS.iter().zip(&self.thinning) {
+            if let Some(sensor) = entry.sensor {
+                let turn = (now.0 / MEASURE_NS) % (1 << thinning.level());
+                on_demand.pause(ebpf, sensor.id(), turn != 0);
+            }
+        }
+    }
+
+    fn judge(
+        &mut self,
+        at: usize,
+        cores: f64,
+        on_demand: &OnDemand,
+        status: &mut SensorStatus,
+        metrics: &AgentMetrics,
+    ) {
         let label = SensorLabel {
             sensor: status.name,
         };
@@ -108,6 +128,12 @@ impl Upkeep {
         let Some(sensor) = SENSORS.get(at).and_then(|entry| entry.sensor) else {
             return;
         };
+        let Some(activation) = on_demand.activation(sensor.id()) else {
+            return;
+        };
+        if activation == Activation::Always && sensor.activation() != Activation::Always {
+            return; // somebody wants it whatever it costs
+        }
         let was_thinned = self.thinning[at].level() > 0;
         if !self.thinning[at].measured(cores, self.budget_cores) {
             return;
@@ -131,10 +157,17 @@ impl Upkeep {
                 "it cost {:.1} % of a core, its budget is {budget:.1} %",
                 cores * 100.0
             );
-            status.loses = format!(
-                "single events shorter than {} times the usual length; what is counted stays exact",
-                1_u32 << level
-            );
+            status.loses = match activation {
+                Activation::Always => format!(
+                    "single events shorter than {} times the usual length; what is counted stays \
+                     exact",
+                    1_u32 << level
+                ),
+                _ => format!(
+                    "what happens while it rests: it runs 1 second in {}",
+                    1_u32 << level
+                ),
+            };
             status.fix =
                 "raise --sensor-budget; it returns by itself when there is less to tell".to_owned();
         } else if was_thinned {
