@@ -18,6 +18,7 @@ use crate::{
     load::DEFAULT_SENSOR_BUDGET_CORES,
     otlp::listen::Listen,
     sensor::{Selection, seccomp::SeccompMode},
+    stack::overrides::Overrides,
     telemetry::LogFormat,
 };
 
@@ -99,6 +100,9 @@ settings! {
     sysfs: PathBuf, "ISOSTACK_SYSFS", "DIR";
     /// The host's cgroup file system [default: /sys/fs/cgroup]
     cgroupfs: PathBuf, "ISOSTACK_CGROUPFS", "DIR";
+    /// TOML file that says what the isolation stack of some processes really is [default:
+    /// none]
+    stack_override: PathBuf, "ISOSTACK_STACK_OVERRIDE", "FILE";
 }
 
 /// The daemon's configuration, complete and checked.
@@ -142,6 +146,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The host's file systems.
     pub roots: Roots,
+    /// Where a person disagrees with what is inferred.
+    pub overrides: Overrides,
 }
 
 /// Why a configuration is refused. The message says what to do.
@@ -186,6 +192,14 @@ impl Config {
             None => settings,
         };
         let roots = Roots::default();
+        let overrides = match &settings.stack_override {
+            Some(path) => Overrides::read(path).map_err(|reason| ConfigError::Value {
+                key: "stack_override",
+                value: path.display().to_string(),
+                reason: reason.to_string(),
+            })?,
+            None => Overrides::default(),
+        };
         let config = Self {
             node: given(settings.node_name).unwrap_or_else(host_name),
             http_listen: settings
@@ -218,6 +232,7 @@ impl Config {
                 sysfs: settings.sysfs.unwrap_or(roots.sysfs),
                 cgroupfs: settings.cgroupfs.unwrap_or(roots.cgroupfs),
             },
+            overrides,
         };
         config.check()?;
         Ok(config)
@@ -334,7 +349,7 @@ fn read_file(path: &Path) -> Result<Settings, ConfigError> {
 }
 
 /// The known name that `wrong` was most likely meant to be.
-fn nearest(wrong: &str, known: &'static [&'static str]) -> Option<&'static str> {
+pub(crate) fn nearest(wrong: &str, known: &'static [&'static str]) -> Option<&'static str> {
     known
         .iter()
         .map(|name| (strsim::jaro_winkler(wrong, name), *name))

@@ -286,7 +286,10 @@ async fn start_sensing(
 ) -> Result<(Arc<Identifier>, Arc<Sensors>), RunError> {
     let (config, metrics) = (config.clone(), metrics.clone());
     let started = tokio::task::spawn_blocking(move || {
-        let identifier = Arc::new(Identifier::new(config.roots.clone(), metrics.clone()));
+        let identifier = Arc::new(
+            Identifier::new(config.roots.clone(), metrics.clone())
+                .with_overrides(config.overrides.clone()),
+        );
         let settings = load::Settings {
             selection: config.sensors.clone(),
             roots: config.roots.clone(),
