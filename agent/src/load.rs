@@ -5,14 +5,18 @@
 //! thread of their own.
 
 mod attach;
+mod budget;
 mod cgroups;
 mod cost;
 mod demand;
+mod missed;
 mod object;
 mod reader;
 mod self_test;
 mod series;
 mod tracked;
+mod upkeep;
+mod watch;
 
 use std::{
     io,
@@ -28,18 +32,29 @@ use parking_lot::Mutex;
 pub(crate) use self::attach::{not_built, off};
 pub use self::cost::Toggled;
 use self::{
-    attach::not_selected, cgroups::CgroupTables, demand::{Programs, Watch}, object::Object, reader::Reader,
-    series::SeriesTables, tracked::Tracked,
+    attach::not_selected,
+    cgroups::CgroupTables,
+    missed::Missed,
+    object::Object,
+    reader::Reader,
+    series::SeriesTables,
+    tracked::Tracked,
+    upkeep::Upkeep,
+    watch::{Programs, Watch},
 };
 use crate::{
     event::Event,
     host::{capabilities, roots::Roots},
-    metrics::{AgentMetrics, Map, Program},
+    metrics::{AgentMetrics, Map},
     sensor::{
-        Activation, Counted, Decoder, Poller, Probe, SENSORS, Selection, SensorState, SensorStatus, cpu,
+        Activation, Counted, Decoder, Poller, SENSORS, Selection, SensorState, SensorStatus, cpu,
         seccomp::SeccompMode,
     },
+    time::MonoNs,
 };
+
+/// One per cent of a core.
+pub const DEFAULT_SENSOR_BUDGET_CORES: f64 = 0.01;
 
 /// What to start, and how.
 #[derive(Clone, Debug)]
@@ -50,6 +65,8 @@ pub struct Settings {
     pub roots: Roots,
     /// Size of the ring buffer in bytes; rounded up to a power of two of pages by the loader.
     pub ring_bytes: u32,
+    /// What each sensor may cost, in cores.
+    pub sensor_budget_cores: f64,
     /// When the seccomp sensor runs.
     pub seccomp: SeccompMode,
     /// Kernel-side debug messages go to the agent's log (target `isostack_agent::load`).
@@ -62,6 +79,7 @@ impl Default for Settings {
             selection: Selection::Auto,
             roots: Roots::default(),
             ring_bytes: 1 << 20,
+            sensor_budget_cores: DEFAULT_SENSOR_BUDGET_CORES,
             seccomp: SeccompMode::default(),
             kernel_debug: false,
         }
@@ -108,6 +126,7 @@ struct Running {
     series: SeriesTables,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
+    missed: Missed,
 }
 
 impl Sensors {
@@ -197,7 +216,9 @@ impl Sensors {
     /// Says whether there is somebody for whom the sensors of this activation run.
     pub fn demand(&self, activation: Activation, wanted: bool) {
         if let Some(running) = &self.running
-            && let Some(Programs { ebpf, on_demand }) = running.programs.lock().as_mut()
+            && let Some(Programs {
+                ebpf, on_demand, ..
+            }) = running.programs.lock().as_mut()
         {
             on_demand.set(ebpf, activation, wanted);
         }
@@ -223,7 +244,7 @@ impl Sensors {
         })
     }
 
-    /// Brings `metrics` up to date with what the kernel counts of programs and maps.
+    /// Brings `metrics` up to date with what the kernel counts of maps.
     pub fn observe(&self, metrics: &AgentMetrics) {
         let Some(running) = &self.running else {
             return;
@@ -236,25 +257,23 @@ impl Sensors {
         ] {
             metrics.map_fill.get_or_create(&Map { map }).set(fill);
         }
-        let probes = SENSORS
-            .iter()
-            .filter_map(|entry| entry.sensor)
-            .flat_map(|s| s.probes());
-        let hooks = probes.flat_map(|probe: &Probe| probe.hooks);
-        let programs = running.programs.lock();
-        for hook in hooks {
-            let program = programs
-                .as_ref()
-                .and_then(|programs| programs.ebpf.program(hook.program));
-            // The ones that were not needed are not loaded and have no counts.
-            if let Some(Ok(info)) = program.map(|program| program.info()) {
-                let label = Program {
-                    program: hook.program,
-                };
-                let counted = metrics.program_run_seconds.get_or_create(&label);
-                let more = info.run_time().as_secs_f64() - counted.get();
-                counted.inc_by(more.max(0.0));
-            }
+        if let Some(programs) = running.programs.lock().as_ref() {
+            running.missed.count(&programs.ebpf, metrics);
+        }
+    }
+
+    /// Keeps every sensor within its budget; call it about once a second.
+    pub fn keep_within_budget(&self, now: MonoNs, metrics: &AgentMetrics) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        if let Some(programs) = running.programs.lock().as_mut() {
+            let Programs {
+                ebpf,
+                on_demand,
+                upkeep,
+            } = programs;
+            upkeep.tick(now, ebpf, on_demand, &mut self.statuses.lock(), metrics);
         }
     }
 
@@ -276,6 +295,7 @@ impl Running {
         let tracked = Arc::new(object.tracked()?);
         let cgroups = object.cgroups()?;
         let series = object.series()?;
+        let upkeep = Upkeep::new(settings.sensor_budget_cores, object.thinning()?);
         let (expected, observer) = self_test::prepare(&settings.roots);
         let running_sensors: Vec<&str> = statuses
             .iter()
@@ -304,6 +324,7 @@ impl Running {
         *programs.lock() = Some(Programs {
             ebpf: object.ebpf,
             on_demand: object.on_demand,
+            upkeep,
         });
         let running = Self {
             programs,
@@ -312,6 +333,7 @@ impl Running {
             series,
             stop,
             reader: Some(thread),
+            missed: Missed::new(&settings.roots),
         };
         // It looks at what the switch hook tells; the others lean on the same offsets.
         if running_sensors.contains(&cpu::NAME)
@@ -330,7 +352,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        *self.programs.lock() = None; // detaches: nothing is written any more
+        let mut programs = self.programs.lock();
+        if let Some(programs) = programs.as_mut() {
+            programs.on_demand.end(&mut programs.ebpf);
+        }
+        *programs = None; // detaches: nothing is written any more
         self.stop.store(true, Ordering::Release);
         if let Some(reader) = self.reader.take() {
             // A panic of the sink has already been reported by the panic hook.

@@ -184,7 +184,10 @@ fn a_slow_disk_takes_as_long_as_fio_says() {
         let Particulars::Disk(disk_told) = &delay.particulars else {
             panic!("no disk: {delay:?}");
         };
-        assert_eq!((&disk_told.name, disk_told.paravirtual), (&disk.name, false));
+        assert_eq!(
+            (&disk_told.name, disk_told.paravirtual),
+            (&disk.name, false)
+        );
         assert_eq!(delay.cgroup_id, group.cpu.id(), "the CPU controller's");
     }
     let device = results.histogram(Some(&group), [&disk.name, "read", "device"]);
@@ -235,11 +238,20 @@ fn throttled(job: &Job) {
         let results = observed.finish();
         let told = results.told(fio.pid, Cause::BlockThrottle);
         // Those before the kernel side asked for its hook are not seen.
-        assert!(told.len() as u64 * 10 >= fio.ios * 7, "{} of {}", told.len(), fio.ios);
+        assert!(
+            told.len() as u64 * 10 >= fio.ios * 7,
+            "{} of {}",
+            told.len(),
+            fio.ios
+        );
         assert_ratio("p50 held back", median(&told), fio.p50_ns, 0.9, 1.1);
         let counted = results.histogram(Some(&group), [&disk.name, job.op(), "throttle"]);
         assert_eq!(counted.count(), told.len() as u64);
-        assert_eq!(counted.sum_ns, told.iter().sum::<u64>(), "every one is told");
+        assert_eq!(
+            counted.sum_ns,
+            told.iter().sum::<u64>(),
+            "every one is told"
+        );
         return;
     };
     panic!("{why}");

@@ -96,7 +96,15 @@ fn the_limit_that_was_run_into_is_named() {
     drop(group.read_file(2 * LIMIT));
     let cgroups = Cgroups::new(&Roots::default());
     let limit = cgroups.memory_limit(group.cpu.id()).unwrap();
-    assert_eq!((limit.bytes, limit.is_ancestor), (LIMIT, false), "{limit:?}");
-    assert!(group.memory().ends_with(limit.cgroup_path.trim_start_matches('/')));
+    assert_eq!(
+        (limit.bytes, limit.is_ancestor),
+        (LIMIT, false),
+        "{limit:?}"
+    );
+    assert!(
+        group
+            .memory()
+            .ends_with(limit.cgroup_path.trim_start_matches('/'))
+    );
     assert!(group.memory().join(limit.file).exists());
 }

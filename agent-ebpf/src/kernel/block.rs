@@ -65,10 +65,7 @@ impl<M: Memory> Request<M> {
     #[inline(always)]
     pub fn bio(self) -> Bio<M> {
         // SAFETY: `new` promised a request.
-        Bio(
-            unsafe { M::pointer(self.0, &field::RQ_BIO) },
-            PhantomData,
-        )
+        Bio(unsafe { M::pointer(self.0, &field::RQ_BIO) }, PhantomData)
     }
 
     /// `CLOCK_MONOTONIC` at its allocation; 0 where the queue keeps no statistics.
@@ -131,10 +128,7 @@ impl<M: Memory> Bio<M> {
     #[inline(always)]
     pub fn next(self) -> Self {
         // SAFETY: made from a bio's address only.
-        Self(
-            unsafe { M::pointer(self.0, &field::BIO_NEXT) },
-            PhantomData,
-        )
+        Self(unsafe { M::pointer(self.0, &field::BIO_NEXT) }, PhantomData)
     }
 
     /// One of `operation`.
@@ -185,10 +179,7 @@ impl<M: Memory> Bio<M> {
         }
         // SAFETY: made from a bio's address only; null on the way is read as 0.
         unsafe {
-            let blkcg = M::pointer(
-                M::pointer(self.0, &field::BIO_BLKG),
-                &field::BLKG_BLKCG,
-            );
+            let blkcg = M::pointer(M::pointer(self.0, &field::BIO_BLKG), &field::BLKG_BLKCG);
             let cgroup = M::pointer(blkcg, &field::BLKCG_CGROUP);
             M::read(
                 M::pointer(cgroup, &field::CGROUP_KN),

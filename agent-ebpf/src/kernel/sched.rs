@@ -146,10 +146,7 @@ impl<M: Memory> Task<M> {
         // SAFETY: `new` promised a task; a task always has a state of each controller, that
         // has a cgroup, and that has a directory.
         unsafe {
-            let state = M::pointer(
-                M::pointer(self.0, &field::TASK_CGROUPS),
-                &field::CSS_SET_IO,
-            );
+            let state = M::pointer(M::pointer(self.0, &field::TASK_CGROUPS), &field::CSS_SET_IO);
             M::read(
                 M::pointer(M::pointer(state, &field::CSS_CGROUP), &field::CGROUP_KN),
                 &field::KERNFS_NODE_ID,

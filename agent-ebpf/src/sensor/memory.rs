@@ -235,8 +235,10 @@ impl Stall {
         };
         series::observe(sensor::MEMORY, &key, ns);
         let pid = task.tgid();
-        let is_short = ns < RECLAIM_MIN_NS.load();
-        if is_short && !(ns >= TRACKED_RECLAIM_MIN_NS.load() && is_tracked(pid)) {
+        let told = |min_ns| emit::is_told(sensor::MEMORY, ns, min_ns);
+        let is_told =
+            told(RECLAIM_MIN_NS.load()) || (told(TRACKED_RECLAIM_MIN_NS.load()) && is_tracked(pid));
+        if !is_told {
             return;
         }
         emit::record(&Record {

@@ -3,7 +3,10 @@
 
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 
-use super::{demand, object::Object};
+use super::{
+    demand::{self, Link},
+    object::Object,
+};
 use crate::sensor::{
     Activation, Entry, Hook, HookKind, Kernel, Probe, Sensor, SensorState, SensorStatus, WhyNot,
     seccomp::SeccompMode,
@@ -11,8 +14,8 @@ use crate::sensor::{
 
 /// How one probe came out.
 struct Attached {
-    /// The hook in use; `None`: the kernel takes none.
-    hook: Option<&'static Hook>,
+    /// The hook in use, and the program's link; `None`: the kernel takes none.
+    hook: Option<(&'static Hook, Link)>,
     /// What the kernel said of those that it did not take.
     refused: String,
     /// What is lost.
@@ -42,7 +45,7 @@ impl Object {
             let attached = self.probe(probe, activation);
             if attached.hook.is_none() && probe.optional.is_none() {
                 // Without this one the others are of no use.
-                for hook in all.iter().filter_map(|attached| attached.hook) {
+                for (hook, _) in all.iter().filter_map(|attached| attached.hook.as_ref()) {
                     self.unload(hook);
                 }
                 return off(
@@ -55,12 +58,19 @@ impl Object {
             }
             all.push(attached);
         }
-        for (hook, activation) in all.iter().filter_map(|a| Some((a.hook?, a.activation))) {
-            if activation != Activation::Always {
-                self.stand_by(activation, hook);
-            }
+        let status = status(entry, &all, sensor.reduced(&self.kernel()));
+        // The sensor's own first: the others are exceptions.
+        let mut activations = vec![activation];
+        activations.extend(sensor.probes().iter().filter_map(|probe| probe.activation));
+        for activation in activations {
+            let programs = all
+                .extract_if(.., |attached| attached.activation == activation)
+                .filter_map(|attached| attached.hook)
+                .collect();
+            self.on_demand
+                .add(&mut self.ebpf, sensor, activation, programs);
         }
-        status(entry, &all, sensor.reduced(&self.kernel()))
+        status
     }
 
     fn check(&self, sensor: &'static dyn Sensor) -> Result<(), WhyNot> {
@@ -90,9 +100,9 @@ impl Object {
         let mut refused = String::new();
         for hook in probe.hooks {
             match self.attach(hook) {
-                Ok(()) => {
+                Ok(link) => {
                     return Attached {
-                        hook: Some(hook),
+                        hook: Some((hook, link)),
                         refused,
                         loses: hook.loses,
                         activation,
@@ -115,23 +125,8 @@ impl Object {
         }
     }
 
-    /// Takes a program off its hook until it is needed.
-    fn stand_by(&mut self, activation: Activation, hook: &'static Hook) {
-        if let Some(at) = self
-            .links
-            .iter()
-            .position(|(name, _)| *name == hook.program)
-        {
-            let (_, link) = self.links.swap_remove(at);
-            if let Err(error) = demand::detach(&mut self.ebpf, hook, link) {
-                tracing::debug!(%hook, %error, "Cannot detach");
-            }
-        }
-        self.on_demand.add(activation, hook);
-    }
-
     /// Loads one program and attaches it.
-    pub fn attach(&mut self, hook: &'static Hook) -> Result<(), ProgramError> {
+    pub fn attach(&mut self, hook: &Hook) -> Result<Link, ProgramError> {
         let program = self
             .ebpf
             .program_mut(hook.program)
@@ -146,14 +141,11 @@ impl Object {
                 program.load()?;
             }
         }
-        let link = demand::attach(&mut self.ebpf, hook)?;
-        self.links.push((hook.program, link));
-        Ok(())
+        demand::attach(&mut self.ebpf, hook)
     }
 
     /// Detaches it and takes it out of the kernel.
     fn unload(&mut self, hook: &Hook) {
-        self.links.retain(|(name, _)| *name != hook.program);
         let unloaded = self
             .ebpf
             .program_mut(hook.program)
@@ -181,9 +173,10 @@ fn status(
         }
         unique
     };
-    let hooks = all
-        .iter()
-        .filter_map(|a| Some(format!("{}{}", a.hook?, condition(a.activation))));
+    let hooks = all.iter().filter_map(|a| {
+        let (hook, _) = a.hook.as_ref()?;
+        Some(format!("{hook}{}", condition(a.activation)))
+    });
     let hook = list(hooks.collect()).join(", ");
     let (lacks, lost) = reduced.unwrap_or_default();
     let loses = all.iter().map(|a| a.loses).chain([lost]);

@@ -53,7 +53,9 @@ impl SeriesTables {
                 *counts.entry(key).or_insert(0_u64) += count;
             }
         }
-        let histograms = histograms.into_iter().map(|(k, v)| (k, Value::Histogram(v)));
+        let histograms = histograms
+            .into_iter()
+            .map(|(k, v)| (k, Value::Histogram(v)));
         let counts = counts.into_iter().map(|(k, v)| (k, Value::Count(v)));
         histograms
             .chain(counts)

@@ -13,7 +13,8 @@ use agent_common::{
 
 use self::disks::Disks;
 use super::{
-    Activation, DecodeError, Family, FamilyKind, Hook, HookKind, Interpreter, Kernel, Meaning, Probe, Sensor,
+    Activation, DecodeError, Family, FamilyKind, Hook, HookKind, Interpreter, Kernel, Meaning,
+    Probe, Sensor,
 };
 use crate::{event::Particulars, host::cgroup::Twins, vocabulary::Cause};
 
@@ -137,8 +138,8 @@ impl Interpreter for BlockInterpreter {
                 });
             }
         };
-        let number = u32::try_from(record.detail)
-            .map_err(|_| DecodeError::Impossible("device number"))?;
+        let number =
+            u32::try_from(record.detail).map_err(|_| DecodeError::Impossible("device number"))?;
         Ok(Meaning {
             cause,
             particulars: Particulars::Disk(self.disks.get(number)),

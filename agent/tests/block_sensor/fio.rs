@@ -116,9 +116,7 @@ impl Waiting {
         Fio {
             pid,
             ios,
-            p50_ns: part["clat_ns"]["percentile"]["50.000000"]
-                .as_u64()
-                .unwrap(),
+            p50_ns: part["clat_ns"]["percentile"]["50.000000"].as_u64().unwrap(),
         }
     }
 }

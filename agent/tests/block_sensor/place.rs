@@ -136,7 +136,11 @@ impl IoGroup {
 }
 
 fn words(device: u64) -> String {
-    format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
+    format!(
+        "{}:{}",
+        rustix::fs::major(device),
+        rustix::fs::minor(device)
+    )
 }
 
 /// Where a version 1 controller is mounted.

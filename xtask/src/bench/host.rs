@@ -25,7 +25,8 @@ pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
             read.push(file.read_ns(CPU, READS)?);
         }
     }
-    let [[pipe_off, tcp_off, read_off], [pipe_on, tcp_on, read_on]] = sides.map(|side| side.map(median));
+    let [[pipe_off, tcp_off, read_off], [pipe_on, tcp_on, read_on]] =
+        sides.map(|side| side.map(median));
     let row = |name, value, unit, bar| Row {
         part: "host",
         name,

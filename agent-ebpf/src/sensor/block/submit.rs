@@ -143,9 +143,7 @@ impl Submission {
         // SAFETY: the task may have ended since, and `Probed` copes with any address; its
         // thread id tells.
         let task = unsafe { Task::<Probed>::new(self.task as *const u8) };
-        now_ns.saturating_sub(self.ns) < MAX_AGE_NS
-            && task.tid() == self.tid
-            && !task.is_runnable()
+        now_ns.saturating_sub(self.ns) < MAX_AGE_NS && task.tid() == self.tid && !task.is_runnable()
     }
 
     #[inline(always)]
@@ -157,7 +155,8 @@ impl Submission {
 
     #[inline(always)]
     fn stretch(&self, kind: u32, disk: u32, operation: u32, start_ns: u64, end_ns: u64) {
-        if end_ns.saturating_sub(start_ns) < TRACKED_BLOCK_MIN_NS.load() {
+        let ns = end_ns.saturating_sub(start_ns);
+        if !emit::is_told(sensor::BLOCK, ns, TRACKED_BLOCK_MIN_NS.load()) {
             return;
         }
         emit::record(&Record {

@@ -101,9 +101,15 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
     );
     r.register_with_unit(
         "program_run",
-        "Time that the eBPF programs ran, counted while kernel.bpf_stats_enabled is 1",
+        "Time that the eBPF programs ran while it was measured: for a second every half minute",
         Unit::Seconds,
         m.program_run_seconds.clone(),
+    );
+    r.register_with_unit(
+        "sensor_cost",
+        "Part of a core that a sensor's programs took when last measured",
+        Unit::Ratios,
+        m.sensor_cost.clone(),
     );
     r.register_with_unit(
         "map_fill",
@@ -115,6 +121,16 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         "identities",
         "Processes whose identity is cached",
         m.identities.clone(),
+    );
+    r.register(
+        "named_pods",
+        "Pods whose names are known, those that are gone too",
+        m.named_pods.clone(),
+    );
+    r.register(
+        "named_pods_refused",
+        "Pods whose names were not taken because too many are known",
+        m.named_pods_refused.clone(),
     );
     r.register(
         "stream_clients",

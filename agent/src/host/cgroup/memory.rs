@@ -145,9 +145,17 @@ mod tests {
         let pod = dir.path().join("pod");
         write(
             pod.clone(),
-            &[("memory.current", "990"), ("memory.max", "1000"), ("memory.high", "max")],
+            &[
+                ("memory.current", "990"),
+                ("memory.max", "1000"),
+                ("memory.high", "max"),
+            ],
         );
-        let own = [("memory.current", "500"), ("memory.max", "2000"), ("memory.high", "800")];
+        let own = [
+            ("memory.current", "500"),
+            ("memory.max", "2000"),
+            ("memory.high", "800"),
+        ];
         write(pod.join("c1"), &own);
         let limits = limits(dir.path());
         let start = Instant::now();
@@ -160,9 +168,16 @@ mod tests {
         };
         assert_eq!(*limit, expected);
         write(pod.join("c1"), &[("memory.current", "801")]);
-        assert_eq!(*limits.nearest("/pod/c1", start).unwrap(), expected, "fresh");
+        assert_eq!(
+            *limits.nearest("/pod/c1", start).unwrap(),
+            expected,
+            "fresh"
+        );
         let own = limits.nearest("/pod/c1", start + LIFETIME).unwrap();
-        assert_eq!((own.file, own.bytes, own.is_ancestor), ("memory.high", 800, false));
+        assert_eq!(
+            (own.file, own.bytes, own.is_ancestor),
+            ("memory.high", 800, false)
+        );
         assert_eq!(limits.nearest("/no/such", start), None);
     }
 

@@ -85,7 +85,10 @@ mod tests {
         }
         let twins = Twins::of_controller(&roots(dir.path()), "blkio").unwrap();
         let id = |path: &str| inode(&dir.path().join(path)).unwrap();
-        assert_eq!(twins.cpu_id(id("blkio/pod/c1")), Some(id("cpu,cpuacct/pod/c1")));
+        assert_eq!(
+            twins.cpu_id(id("blkio/pod/c1")),
+            Some(id("cpu,cpuacct/pod/c1"))
+        );
         let nearest = twins.cpu_id(id("blkio/pod/only-here"));
         assert_eq!(nearest, Some(id("cpu,cpuacct/pod")));
         assert_eq!(twins.cpu_id(id("blkio")), Some(id("cpu,cpuacct")));

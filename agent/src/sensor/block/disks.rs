@@ -90,9 +90,15 @@ mod tests {
         let numbers = dir.path().join("dev/block");
         fs::create_dir_all(&numbers).unwrap();
         for (number, target) in [
-            ("254:0", "../../devices/pci0000:00/0000:00:02.0/virtio1/block/vda"),
+            (
+                "254:0",
+                "../../devices/pci0000:00/0000:00:02.0/virtio1/block/vda",
+            ),
             ("202:0", "../../devices/vbd-51712/block/xvda"),
-            ("259:0", "../../devices/pci0000:00/0000:00:04.0/nvme/nvme0/nvme0n1"),
+            (
+                "259:0",
+                "../../devices/pci0000:00/0000:00:04.0/nvme/nvme0/nvme0n1",
+            ),
             ("7:1", "../../devices/virtual/block/loop1"),
         ] {
             symlink(target, numbers.join(number)).unwrap();
