@@ -352,11 +352,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut programs = self.programs.lock();
-        if let Some(programs) = programs.as_mut() {
+        // Not under the lock: the reader takes it too.
+        let programs = self.programs.lock().take();
+        if let Some(mut programs) = programs {
             programs.on_demand.end(&mut programs.ebpf);
+            drop(programs); // detaches: nothing is written any more
         }
-        *programs = None; // detaches: nothing is written any more
         self.stop.store(true, Ordering::Release);
         if let Some(reader) = self.reader.take() {
             // A panic of the sink has already been reported by the panic hook.

@@ -26,8 +26,11 @@ pub(super) struct MemoryLimits {
     /// Where the memory controller is, and of which version.
     mount: PathBuf,
     version: Version,
-    known: Mutex<HashMap<String, (Option<Arc<MemoryLimit>>, Instant)>>,
+    known: Mutex<HashMap<String, Known>>,
 }
+
+/// What was found, and when.
+type Known = (Option<Arc<MemoryLimit>>, Instant);
 
 /// One limit of one group.
 struct Candidate {

@@ -67,7 +67,7 @@ fn what_the_kernel_side_cannot_write_is_refused() {
 
 #[test]
 fn labels_are_words() {
-    let mut labels = |a, b| {
+    let labels = |a, b| {
         interpreter().labels(&SeriesKey {
             cgroup_id: 1,
             family: family::BLOCK,
