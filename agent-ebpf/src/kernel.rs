@@ -2,6 +2,7 @@
 //! knows a layout.
 
 pub mod sched;
+pub mod syscall;
 
 use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 
@@ -20,6 +21,23 @@ macro_rules! constants {
 }
 
 agent_common::for_each_kernel_field!(constants);
+
+macro_rules! arguments {
+    ($($name:ident: $tracepoint:literal $index:literal $structure:literal, $what:literal;)+) => {
+        /// Which tracepoint arguments the running kernel has, one constant per row of
+        /// `kernel_fields`.
+        pub mod argument {
+            use aya_ebpf::Global;
+            $(
+                #[doc = concat!($tracepoint, "[", $index, "]: ", $structure, " ", $what)]
+                #[unsafe(no_mangle)]
+                pub static $name: Global<u32> = Global::new(0);
+            )+
+        }
+    };
+}
+
+agent_common::for_each_kernel_argument!(arguments);
 
 /// Whether the running kernel has the member.
 #[inline(always)]
@@ -42,6 +60,20 @@ pub trait Memory: Copy {
     ///
     /// As for [`Memory::read`], with a pointer there.
     unsafe fn pointer(base: *const u8, field: &Global<u32>) -> *const u8;
+}
+
+/// The bit at `base` plus an offset in bits; false where that is not readable.
+///
+/// # Safety
+///
+/// `base` points to a kernel object which has the bit-field.
+#[inline(always)]
+pub unsafe fn bit(base: *const u8, field: &Global<u32>) -> bool {
+    let at = field.load();
+    let byte = base.wrapping_add(at as usize / 8);
+    // SAFETY: the helper copes with any address.
+    let byte: u8 = unsafe { bpf_probe_read_kernel(byte) }.unwrap_or(0);
+    byte >> (at % 8) & 1 != 0
 }
 
 /// Plain loads, which the verifier checks against BTF: for arguments of `tp_btf` programs

@@ -4,12 +4,17 @@
 //! Decoded events leave through the sink given to [`Sensors::start`], in batches, on a
 //! thread of their own.
 
+mod attach;
+mod budget;
 mod cgroups;
 mod cost;
+mod demand;
 mod object;
 mod reader;
 mod self_test;
+mod series;
 mod tracked;
+mod upkeep;
 
 use std::{
     io,
@@ -20,21 +25,28 @@ use std::{
     thread::JoinHandle,
 };
 
-use aya::{
-    Ebpf,
-    programs::{BtfTracePoint, ProgramError, RawTracePoint},
-};
+use aya::Ebpf;
+use parking_lot::Mutex;
 
+pub(crate) use self::attach::{not_built, off};
 pub use self::cost::Toggled;
-use self::{cgroups::CgroupTables, object::Object, reader::Reader, tracked::Tracked};
+use self::{
+    attach::not_selected, cgroups::CgroupTables, demand::OnDemand, object::Object, reader::Reader,
+    series::SeriesTables, tracked::Tracked, upkeep::Upkeep,
+};
 use crate::{
     event::Event,
     host::{capabilities, roots::Roots},
-    metrics::{AgentMetrics, Map, Program},
+    metrics::{AgentMetrics, Map},
     sensor::{
-        CgroupCpu, Entry, Hook, HookKind, SENSORS, Selection, SensorState, SensorStatus, WhyNot,
+        Activation, Counted, Decoder, SENSORS, Selection, SensorState, SensorStatus, cpu,
+        seccomp::SeccompMode,
     },
+    time::MonoNs,
 };
+
+/// One per cent of a core.
+pub const DEFAULT_SENSOR_BUDGET_CORES: f64 = 0.01;
 
 /// What to start, and how.
 #[derive(Clone, Debug)]
@@ -45,6 +57,10 @@ pub struct Settings {
     pub roots: Roots,
     /// Size of the ring buffer in bytes; rounded up to a power of two of pages by the loader.
     pub ring_bytes: u32,
+    /// What each sensor may cost, in cores.
+    pub sensor_budget_cores: f64,
+    /// When the seccomp sensor runs.
+    pub seccomp: SeccompMode,
     /// Kernel-side debug messages go to the agent's log (target `isostack_agent::load`).
     pub kernel_debug: bool,
 }
@@ -55,6 +71,8 @@ impl Default for Settings {
             selection: Selection::Auto,
             roots: Roots::default(),
             ring_bytes: 1 << 20,
+            sensor_budget_cores: DEFAULT_SENSOR_BUDGET_CORES,
+            seccomp: SeccompMode::default(),
             kernel_debug: false,
         }
     }
@@ -88,17 +106,25 @@ pub enum StartError {
 
 /// The running sensors; dropping it detaches and unloads them all.
 pub struct Sensors {
-    statuses: Vec<SensorStatus>,
+    statuses: Mutex<Vec<SensorStatus>>,
     running: Option<Running>,
 }
 
 struct Running {
-    /// Owns programs and links. `None` once stopped.
-    ebpf: Option<Ebpf>,
+    /// `None` once stopped.
+    programs: Mutex<Option<Programs>>,
     tracked: Arc<Tracked>,
     cgroups: CgroupTables,
+    series: SeriesTables,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
+}
+
+/// Owns programs and links: dropping it detaches and unloads them all.
+struct Programs {
+    ebpf: Ebpf,
+    on_demand: OnDemand,
+    upkeep: Upkeep,
 }
 
 impl Sensors {
@@ -158,13 +184,16 @@ impl Sensors {
                 });
             }
         }
-        Ok(Self { statuses, running })
+        Ok(Self {
+            statuses: Mutex::new(statuses),
+            running,
+        })
     }
 
     /// One line per sensor that users may name.
     #[must_use]
-    pub fn statuses(&self) -> &[SensorStatus] {
-        &self.statuses
+    pub fn statuses(&self) -> Vec<SensorStatus> {
+        self.statuses.lock().clone()
     }
 
     /// Tells of this thread group at the finer grain from now on. False if the pid is beyond
@@ -182,50 +211,64 @@ impl Sensors {
             .is_some_and(|r| r.tracked.set(pid, false))
     }
 
+    /// Says whether there is somebody for whom the sensors of this activation run.
+    pub fn demand(&self, activation: Activation, wanted: bool) {
+        if let Some(running) = &self.running
+            && let Some(Programs {
+                ebpf, on_demand, ..
+            }) = running.programs.lock().as_mut()
+        {
+            on_demand.set(ebpf, activation, wanted);
+        }
+    }
+
     /// What was counted of every cgroup since the start. Values never fall.
     #[must_use]
-    pub fn cgroup_cpu(&self) -> Vec<CgroupCpu> {
+    pub fn counted(&self) -> Counted {
         self.running
             .as_ref()
-            .map_or_else(Vec::new, |r| r.cgroups.read())
+            .map_or_else(Counted::default, |r| Counted {
+                cpu: r.cgroups.read(),
+                measured: r.series.read(),
+            })
     }
 
     /// Forgets cgroups that are gone; `is_live` says which are not. Call it every minute or
     /// so. Returns how many were forgotten.
     pub fn prune_cgroups(&self, is_live: impl Fn(u64) -> bool) -> usize {
-        self.running
-            .as_ref()
-            .map_or(0, |r| r.cgroups.prune(is_live))
+        self.running.as_ref().map_or(0, |r| {
+            r.series.prune(&is_live);
+            r.cgroups.prune(is_live)
+        })
     }
 
-    /// Brings `metrics` up to date with what the kernel counts of programs and maps.
+    /// Brings `metrics` up to date with what the kernel counts of maps.
     pub fn observe(&self, metrics: &AgentMetrics) {
         let Some(running) = &self.running else {
             return;
         };
-        let fill = running.cgroups.fill();
-        metrics
-            .map_fill
-            .get_or_create(&Map { map: "CPU_TOTALS" })
-            .set(fill);
-        let hooks = SENSORS
-            .iter()
-            .filter_map(|entry| entry.sensor)
-            .flat_map(|s| s.hooks());
-        for hook in hooks {
-            let program = running
-                .ebpf
-                .as_ref()
-                .and_then(|ebpf| ebpf.program(hook.program));
-            // The ones that were not needed are not loaded and have no counts.
-            if let Some(Ok(info)) = program.map(|program| program.info()) {
-                let label = Program {
-                    program: hook.program,
-                };
-                let counted = metrics.program_run_seconds.get_or_create(&label);
-                let more = info.run_time().as_secs_f64() - counted.get();
-                counted.inc_by(more.max(0.0));
-            }
+        let [histograms, counters] = running.series.fill();
+        for (map, fill) in [
+            ("CPU_TOTALS", running.cgroups.fill()),
+            ("HISTOGRAMS", histograms),
+            ("COUNTERS", counters),
+        ] {
+            metrics.map_fill.get_or_create(&Map { map }).set(fill);
+        }
+    }
+
+    /// Keeps every sensor within its budget; call it about once a second.
+    pub fn keep_within_budget(&self, now: MonoNs, metrics: &AgentMetrics) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        if let Some(programs) = running.programs.lock().as_mut() {
+            let Programs {
+                ebpf,
+                on_demand,
+                upkeep,
+            } = programs;
+            upkeep.tick(now, ebpf, on_demand, &mut self.statuses.lock(), metrics);
         }
     }
 
@@ -246,8 +289,21 @@ impl Running {
         let stop = Arc::new(AtomicBool::new(false));
         let tracked = Arc::new(object.tracked()?);
         let cgroups = object.cgroups()?;
+        let series = object.series()?;
+        let upkeep = Upkeep::new(settings.sensor_budget_cores, object.thinning()?);
         let (expected, observer) = self_test::prepare(&settings.roots);
-        let mut reader = Reader::new(&mut object.ebpf, &settings.roots, metrics, stop.clone())?;
+        let running_sensors: Vec<&str> = statuses
+            .iter()
+            .filter(|status| status.state != SensorState::Off)
+            .map(|status| status.name)
+            .collect();
+        let decoder = Decoder::new(&object.kernel());
+        let pollers = SENSORS
+            .iter()
+            .filter(|entry| running_sensors.contains(&entry.name))
+            .filter_map(|entry| entry.sensor?.poller(&settings.roots))
+            .collect();
+        let mut reader = Reader::new(&mut object.ebpf, decoder, pollers, metrics, stop.clone())?;
         let mut sink = sink;
         let thread = std::thread::Builder::new()
             .name("sensors".to_owned())
@@ -257,15 +313,23 @@ impl Running {
                     sink(batch);
                 });
             })?;
-        let mut running = Self {
-            ebpf: Some(object.ebpf),
+        let running = Self {
+            programs: Mutex::new(Some(Programs {
+                ebpf: object.ebpf,
+                on_demand: object.on_demand,
+                upkeep,
+            })),
             tracked,
             cgroups,
+            series,
             stop,
             reader: Some(thread),
         };
-        if let Err(why) = expected.run(&running.tracked) {
-            running.ebpf = None;
+        // It looks at what the switch hook tells; the others lean on the same offsets.
+        if running_sensors.contains(&cpu::NAME)
+            && let Err(why) = expected.run(&running.tracked)
+        {
+            *running.programs.lock() = None;
             for (status, entry) in statuses.iter_mut().zip(SENSORS) {
                 if status.state != SensorState::Off {
                     *status = off(entry, why.clone());
@@ -278,122 +342,16 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.ebpf = None; // detaches: nothing is written any more
+        let mut programs = self.programs.lock();
+        if let Some(programs) = programs.as_mut() {
+            programs.on_demand.end(&mut programs.ebpf);
+        }
+        *programs = None; // detaches: nothing is written any more
         self.stop.store(true, Ordering::Release);
         if let Some(reader) = self.reader.take() {
             // A panic of the sink has already been reported by the panic hook.
             drop(reader.join());
         }
-    }
-}
-
-impl Object {
-    /// Loads and attaches one sensor by its best hook.
-    fn start(&mut self, entry: &'static Entry) -> SensorStatus {
-        let Some(sensor) = entry.sensor else {
-            return off(entry, not_built());
-        };
-        if let Err(why) = sensor.check(&self.fields) {
-            return off(entry, why);
-        }
-        let mut refused = String::new();
-        for (rank, hook) in sensor.hooks().iter().enumerate() {
-            match self.attach(hook) {
-                Ok(()) if rank == 0 => return on(entry, hook),
-                Ok(()) => {
-                    return SensorStatus {
-                        name: entry.name,
-                        state: SensorState::Reduced,
-                        hook: hook.to_string(),
-                        reason: refused,
-                        loses: hook.loses.to_owned(),
-                        fix: REFUSED_FIX.to_owned(),
-                    };
-                }
-                Err(error) => {
-                    tracing::debug!(sensor = entry.name, %hook, %error, "Hook refused");
-                    if !refused.is_empty() {
-                        refused.push_str("; ");
-                    }
-                    refused.push_str(&format!("{hook}: {}", brief(&error)));
-                }
-            }
-        }
-        off(
-            entry,
-            WhyNot {
-                reason: refused,
-                fix: REFUSED_FIX.to_owned(),
-            },
-        )
-    }
-
-    fn attach(&mut self, hook: &Hook) -> Result<(), ProgramError> {
-        let program = self
-            .ebpf
-            .program_mut(hook.program)
-            .ok_or(ProgramError::UnexpectedProgramType)?;
-        match hook.kind {
-            HookKind::TpBtf => {
-                let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(hook.target, &self.btf)?;
-                program.attach()?;
-            }
-            HookKind::RawTp => {
-                let program: &mut RawTracePoint = program.try_into()?;
-                program.load()?;
-                program.attach(hook.target)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-const REFUSED_FIX: &str = "see the log at debug level for the kernel's own words; a lockdown or security module may \
-     forbid this kind of program";
-
-fn on(entry: &Entry, hook: &Hook) -> SensorStatus {
-    SensorStatus {
-        name: entry.name,
-        state: SensorState::On,
-        hook: hook.to_string(),
-        reason: String::new(),
-        loses: String::new(),
-        fix: String::new(),
-    }
-}
-
-/// A sensor that does not run.
-pub(crate) fn off(entry: &Entry, why: WhyNot) -> SensorStatus {
-    SensorStatus {
-        name: entry.name,
-        state: SensorState::Off,
-        hook: String::new(),
-        reason: why.reason,
-        loses: entry.loses.to_owned(),
-        fix: why.fix,
-    }
-}
-
-pub(crate) fn not_built() -> WhyNot {
-    WhyNot {
-        reason: "not in this version".to_owned(),
-        fix: "use a version of isostack-agent that has it".to_owned(),
-    }
-}
-
-fn not_selected() -> WhyNot {
-    WhyNot {
-        reason: "not selected".to_owned(),
-        fix: "add it, or auto, to --sensors".to_owned(),
-    }
-}
-
-/// The error without the verifier's log, which runs to pages.
-fn brief(error: &ProgramError) -> String {
-    match error {
-        ProgramError::LoadError { io_error, .. } => format!("the kernel refused it ({io_error})"),
-        other => other.to_string(),
     }
 }
 
@@ -406,7 +364,7 @@ mod tests {
     fn the_kernel_takes_every_hook_of_every_sensor() {
         let mut object = Object::load(&Settings::default()).expect("maps can be created");
         for sensor in SENSORS.iter().filter_map(|entry| entry.sensor) {
-            for hook in sensor.hooks() {
+            for hook in sensor.probes().iter().flat_map(|probe| probe.hooks) {
                 object
                     .attach(hook)
                     .unwrap_or_else(|error| panic!("{hook}: {error}"));
@@ -417,15 +375,15 @@ mod tests {
     #[test]
     fn a_sensor_that_is_named_and_cannot_run_fails_the_start() {
         let settings = Settings {
-            selection: Selection::parse("cpu,tcp").unwrap(),
+            selection: Selection::parse("cpu,logs").unwrap(),
             ..Settings::default()
         };
         let result = Sensors::start(&settings, AgentMetrics::default(), drop);
         let error = result
             .err()
-            .expect("tcp is not in this version")
+            .expect("logs is not in this version")
             .to_string();
-        assert!(error.contains("sensor tcp"), "{error}");
+        assert!(error.contains("sensor logs"), "{error}");
         assert!(error.contains("not in this version"), "{error}");
     }
 

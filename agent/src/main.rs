@@ -27,9 +27,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => daemon(*args),
         Some(Command::Doctor(args)) => command::doctor(&args.roots.into(), args.output),
         Some(Command::Classify(args)) => command::classify(&args),
-        Some(Command::Stack(args)) => {
-            command::stack(&args.roots.into(), args.pid, args.all, args.output)
-        }
+        Some(Command::Stack(args)) => command::stack(args),
     }
 }
 

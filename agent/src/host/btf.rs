@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use agent_common::kernel_fields::{ABSENT, KERNEL_FIELDS, KernelField};
+use agent_common::kernel_fields::{
+    ABSENT, EVERY_SENSOR, KERNEL_ARGUMENTS, KERNEL_FIELDS, KernelArgument, KernelField,
+};
 use btf_rs::{Backend, Btf, BtfType, Type};
 
 /// BTF cannot be had.
@@ -22,6 +24,13 @@ pub struct KernelTypes(Btf);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldOffsets(Vec<u32>);
 
+/// How large a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Width {
+    Bytes(u32),
+    Bit,
+}
+
 /// How deep structures may nest, and typedefs and qualifiers chain: more is a broken file.
 const MAX_DEPTH: usize = 16;
 
@@ -40,8 +49,8 @@ impl KernelTypes {
             .map_err(|source| NoBtf { path, source })
     }
 
-    /// Offset in bytes of a member, if the kernel has it in the size stated; not for
-    /// bit-fields. Structures of the same name that disagree count as not having it.
+    /// Offset in bytes of a member, if the kernel has it in the size stated; of a single bit,
+    /// if size 0 is stated, in bits. Structures of the same name that disagree count as not having it.
     #[must_use]
     pub fn offset(&self, field: &KernelField) -> Option<u32> {
         let mut found = None;
@@ -49,8 +58,12 @@ impl KernelTypes {
             let Type::Struct(structure) = r#type else {
                 continue;
             };
-            let (bits, size) = self.member(&structure, field.path, 0)?;
-            let offset = (bits % 8 == 0 && size == field.size).then_some(bits / 8)?;
+            let offset = match self.member(&structure, field.path, 0)? {
+                (bits, Width::Bytes(size)) => {
+                    (bits % 8 == 0 && size == field.size).then_some(bits / 8)?
+                }
+                (bits, Width::Bit) => (field.size == 0).then_some(bits)?,
+            };
             if found.is_some_and(|other| other != offset) {
                 return None;
             }
@@ -88,8 +101,71 @@ impl KernelTypes {
         )
     }
 
-    /// Offset in bits and size in bytes of `path` within `structure`.
-    fn member(&self, structure: &btf_rs::Struct, path: &str, depth: usize) -> Option<(u32, u32)> {
+    /// Names and values of an enumeration's members; empty where the kernel has none of the
+    /// name.
+    #[must_use]
+    pub fn enumerators(&self, of: &str) -> Vec<(String, u32)> {
+        let types = self.0.resolve_types_by_name(of).unwrap_or_default();
+        let list = types.into_iter().find_map(|r#type| match r#type {
+            Type::Enum(list) => Some(list),
+            _ => None,
+        });
+        let members = list.map(|list| list.members).unwrap_or_default();
+        let name = |member| self.0.resolve_name(member).ok();
+        members
+            .iter()
+            .filter_map(|member| Some((name(member)?, member.val())))
+            .collect()
+    }
+
+    /// For each row of [`KERNEL_ARGUMENTS`] the constant's name and its value.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<(&'static str, u32)> {
+        KERNEL_ARGUMENTS
+            .iter()
+            .map(|row| (row.symbol, u32::from(self.has_argument(row))))
+            .collect()
+    }
+
+    /// Whether the tracepoint has the argument. (Its prototype is behind the type that the
+    /// kernel names after it; the first parameter there is not an argument.)
+    #[must_use]
+    pub fn has_argument(&self, row: &KernelArgument) -> bool {
+        self.argument(row).is_some()
+    }
+
+    fn argument(&self, row: &KernelArgument) -> Option<()> {
+        let name = format!("btf_trace_{}", row.tracepoint);
+        let typedef = self
+            .0
+            .resolve_types_by_name(&name)
+            .ok()?
+            .into_iter()
+            .next()?;
+        let Type::Typedef(typedef) = typedef else {
+            return None;
+        };
+        let Type::Ptr(pointer) = self.0.resolve_chained_type(&typedef).ok()? else {
+            return None;
+        };
+        let Type::FuncProto(prototype) = self.0.resolve_chained_type(&pointer).ok()? else {
+            return None;
+        };
+        let parameter = prototype.parameters.get(row.index as usize + 1)?;
+        if row.structure.is_empty() {
+            return Some(());
+        }
+        let Type::Ptr(pointer) = self.resolved(parameter)? else {
+            return None;
+        };
+        let Type::Struct(structure) = self.resolved(&pointer)? else {
+            return None;
+        };
+        (self.0.resolve_name(&structure).ok()? == row.structure).then_some(())
+    }
+
+    /// Offset in bits and width of `path` within `structure`.
+    fn member(&self, structure: &btf_rs::Struct, path: &str, depth: usize) -> Option<(u32, Width)> {
         if depth > MAX_DEPTH {
             return None;
         }
@@ -115,8 +191,10 @@ impl KernelTypes {
             if member_name != name {
                 continue;
             }
-            if member.bitfield_size().is_some_and(|bits| bits != 0) {
-                return None;
+            match member.bitfield_size() {
+                None | Some(0) => {}
+                Some(1) if rest.is_none() => return Some((member.bit_offset(), Width::Bit)),
+                Some(_) => return None,
             }
             let (mut bits, mut inner) = (member.bit_offset(), inner);
             if let Some(index) = index {
@@ -129,7 +207,7 @@ impl KernelTypes {
                 inner = element;
             }
             return match (rest, inner) {
-                (None, inner) => Some((bits, self.size(&inner, 0)?)),
+                (None, inner) => Some((bits, Width::Bytes(self.size(&inner, 0)?))),
                 (Some(rest), Type::Struct(inner) | Type::Union(inner)) => self
                     .member(&inner, rest, depth + 1)
                     .map(|(more, size)| (bits + more, size)),
@@ -191,13 +269,15 @@ impl FieldOffsets {
             .any(|(s, offset)| s == symbol && *offset != ABSENT)
     }
 
-    /// The required rows that the kernel does not have, as `structure.path`.
+    /// The rows that this sensor needs and the kernel does not have, as `structure.path`.
     #[must_use]
-    pub fn missing(&self) -> Vec<String> {
+    pub fn missing(&self, sensor: &str) -> Vec<String> {
         KERNEL_FIELDS
             .iter()
             .zip(&self.0)
-            .filter(|(field, offset)| field.required && **offset == ABSENT)
+            .filter(|(field, offset)| {
+                **offset == ABSENT && [sensor, EVERY_SENSOR].contains(&field.needed_by)
+            })
             .map(|(field, _)| format!("{}.{}", field.structure, field.path))
             .collect()
     }

@@ -5,13 +5,16 @@ use std::{fs, io};
 use agent_common::cpu::CpuSlot;
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
-    maps::{Array, HashMap, MapError, PerCpuArray},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
 };
 
-use super::{CgroupTables, Settings, Tracked};
+use super::{CgroupTables, SeriesTables, Settings, Tracked, demand::OnDemand};
 use crate::{
-    host::btf::{FieldOffsets, KernelTypes},
-    sensor::WhyNot,
+    host::{
+        btf::{FieldOffsets, KernelTypes},
+        roots::Roots,
+    },
+    sensor::{Decoder, SENSORS, Sensor, WhyNot, seccomp::SeccompMode},
 };
 
 /// Built by `cargo xtask ebpf` from `agent-ebpf`; `build.rs` checks that it is up to date.
@@ -33,6 +36,14 @@ pub struct Object {
     pub btf: Btf,
     /// Where the kernel's members are.
     pub fields: FieldOffsets,
+    /// The kernel's types, by name.
+    pub types: KernelTypes,
+    /// Where `/proc` and `/sys` are.
+    pub roots: Roots,
+    /// When the seccomp sensor runs.
+    pub seccomp: SeccompMode,
+    /// The sensors that were started.
+    pub on_demand: OnDemand,
     pid_max: u32,
 }
 
@@ -40,14 +51,14 @@ impl Object {
     /// Resolves the kernel's members and creates the maps. Loads no program.
     pub fn load(settings: &Settings) -> Result<Self, WhyNot> {
         let roots = &settings.roots;
-        let fields = KernelTypes::read(&roots.sysfs)
-            .map_err(|error| WhyNot {
-                reason: error.to_string(),
-                fix: "use a kernel built with CONFIG_DEBUG_INFO_BTF, and let the agent see its \
-                      /sys (--sysfs)"
-                    .to_owned(),
-            })?
-            .fields();
+        let types = KernelTypes::read(&roots.sysfs).map_err(|error| WhyNot {
+            reason: error.to_string(),
+            fix: "use a kernel built with CONFIG_DEBUG_INFO_BTF, and let the agent see its \
+                  /sys (--sysfs)"
+                .to_owned(),
+        })?;
+        let fields = types.fields();
+        let arguments = types.arguments();
         let btf = Btf::parse_file(
             roots.sysfs.join("kernel/btf/vmlinux"),
             Endianness::default(),
@@ -85,17 +96,28 @@ impl Object {
         for (symbol, offset) in fields.iter() {
             loader.override_global(symbol, offset, true);
         }
-        let ebpf = loader.load(OBJECT).map_err(|error| WhyNot {
+        for (symbol, present) in &arguments {
+            loader.override_global(symbol, present, true);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| WhyNot {
             reason: format!("the kernel refused the agent's maps: {}", chain(&error)),
             fix: "look for a limit on locked or kernel memory, and for a security module that \
                   forbids bpf()"
                 .to_owned(),
         })?;
         drop(loader);
+        fill_arrays(&mut ebpf).map_err(|error| WhyNot {
+            reason: format!("the kernel refused to fill the agent's maps: {error}"),
+            fix: "report the kernel's version".to_owned(),
+        })?;
         Ok(Self {
             ebpf,
             btf,
             fields,
+            types,
+            roots: roots.clone(),
+            seccomp: settings.seccomp,
+            on_demand: OnDemand::default(),
             pid_max,
         })
     }
@@ -114,12 +136,24 @@ impl Object {
         let slots: PerCpuArray<_, CpuSlot> =
             PerCpuArray::try_from(self.take("CPU_SLOTS")?).map_err(wrong)?;
         let totals = self.take("CPU_TOTALS")?;
-        let capacity = match &totals {
-            aya::maps::Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
-            _ => 0,
-        };
+        let capacity = capacity(&totals);
         let totals = HashMap::try_from(totals).map_err(wrong)?;
         Ok(CgroupTables::new(slots, totals, capacity))
+    }
+
+    /// The knobs that thin sensors, by sensor id.
+    pub fn thinning(&mut self) -> io::Result<Array<MapData, u32>> {
+        Array::try_from(self.take("THINNING")?).map_err(wrong)
+    }
+
+    /// The tables of counters and histograms.
+    pub fn series(&mut self) -> io::Result<SeriesTables> {
+        let (histograms, counters) = (self.take("HISTOGRAMS")?, self.take("COUNTERS")?);
+        let capacities = [capacity(&histograms), capacity(&counters)];
+        let histograms = HashMap::try_from(histograms).map_err(wrong)?;
+        let counters = HashMap::try_from(counters).map_err(wrong)?;
+        let decoder = Decoder::new(&self.kernel());
+        Ok(SeriesTables::new(histograms, counters, capacities, decoder))
     }
 
     fn take(&mut self, name: &'static str) -> io::Result<aya::maps::Map> {
@@ -129,13 +163,39 @@ impl Object {
 
 /// Takes a map out of the object.
 pub fn take(ebpf: &mut Ebpf, name: &'static str) -> io::Result<aya::maps::Map> {
-    ebpf.take_map(name)
-        .ok_or_else(|| io::Error::other(format!("the eBPF object has no map {name}")))
+    ebpf.take_map(name).ok_or_else(|| no_map(name))
 }
 
 /// A map is not what the code takes it for: only a mismatch of object and agent can do that.
 pub fn wrong(error: MapError) -> io::Error {
     io::Error::other(error)
+}
+
+/// What only user space can know.
+fn fill_arrays(ebpf: &mut Ebpf) -> io::Result<()> {
+    let sensors = SENSORS.iter().filter_map(|entry| entry.sensor);
+    for (name, values) in sensors.flat_map(Sensor::arrays) {
+        let map = ebpf.map_mut(name).ok_or_else(|| no_map(name))?;
+        let mut array: Array<_, u32> = Array::try_from(map).map_err(wrong)?;
+        for (index, value) in (0..).zip(values) {
+            if value != 0 {
+                array.set(index, value, 0).map_err(wrong)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn no_map(name: &str) -> io::Error {
+    io::Error::other(format!("the eBPF object has no map {name}"))
+}
+
+/// Entries that a hash table has room for; 0 where the kernel does not say.
+fn capacity(map: &aya::maps::Map) -> u32 {
+    match map {
+        aya::maps::Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
+        _ => 0,
+    }
 }
 
 fn slots_per_cpu(cpus: usize) -> u32 {

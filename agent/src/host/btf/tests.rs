@@ -10,13 +10,15 @@ fn field(structure: &'static str, path: &'static str, size: u32) -> KernelField 
         structure,
         path,
         size,
-        required: true,
+        needed_by: "cpu",
     }
 }
 
 #[test]
 fn every_required_member_is_found_in_the_running_kernel() {
-    assert_eq!(here().fields().missing(), Vec::<String>::new());
+    for sensor in ["cpu", "memory"] {
+        assert_eq!(here().fields().missing(sensor), Vec::<String>::new());
+    }
 }
 
 #[test]
@@ -51,10 +53,22 @@ fn what_is_not_there_or_not_as_stated_is_absent() {
         field("task_struct", "pid", 8),
         field("task_struct", "pid.value", 4),
         field("css_set", "subsys[no_such_id]", 8),
-        field("task_struct", "in_iowait", 4), // a bit-field
+        field("task_struct", "in_iowait", 4), // a single bit
     ] {
         assert_eq!(types.offset(&absent), None, "{absent:?}");
     }
+}
+
+#[test]
+fn a_single_bit_is_found_by_size_0() {
+    let types = here();
+    let bit = types.offset(&field("task_struct", "in_iowait", 0));
+    let size = types.0.resolve_types_by_name("task_struct").unwrap();
+    let Type::Struct(task) = &size[0] else {
+        panic!("task_struct is a structure");
+    };
+    assert!(bit.unwrap() / 8 < task.size() as u32);
+    assert_eq!(types.offset(&field("task_struct", "pid", 0)), None);
 }
 
 #[test]
@@ -62,4 +76,29 @@ fn no_btf_says_which_file() {
     let dir = tempfile::tempdir().unwrap();
     let error = KernelTypes::read(dir.path()).err().expect("there is none");
     assert!(error.to_string().contains("kernel/btf/vmlinux"), "{error}");
+}
+
+#[test]
+fn arguments_of_tracepoints_are_found_by_place_and_type() {
+    let types = here();
+    let has = |index, structure| {
+        types.has_argument(&KernelArgument {
+            symbol: "",
+            tracepoint: "sched_switch",
+            index,
+            structure,
+        })
+    };
+    assert!(has(1, "task_struct") && has(2, "task_struct") && has(0, ""));
+    assert!(!has(0, "task_struct"), "bool preempt");
+    assert!(!has(1, "rq") && !has(9, ""));
+}
+
+#[test]
+fn enumerators_come_with_their_names() {
+    let list = here().enumerators("cgroup_subsys_id");
+    let cpu = list.iter().find(|(name, _)| name == "cpu_cgrp_id");
+    let value = here().enumerator("cgroup_subsys_id", "cpu_cgrp_id");
+    assert_eq!(cpu.map(|(_, value)| *value), value);
+    assert_eq!(here().enumerators("no_such_enum"), []);
 }
