@@ -4,6 +4,7 @@ pub mod btf;
 pub mod capabilities;
 pub mod cgroup;
 pub mod identify;
+pub mod kmsg;
 pub mod kubelet_logs;
 pub mod listening;
 pub mod peer;
