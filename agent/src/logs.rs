@@ -169,7 +169,10 @@ impl Reader {
                 }
                 Ok(Next::Lost) => {
                     let reason = "kernel_log_overwritten";
-                    self.metrics.log_lines_lost.get_or_create(&Reason { reason }).inc();
+                    self.metrics
+                        .log_lines_lost
+                        .get_or_create(&Reason { reason })
+                        .inc();
                 }
                 Ok(Next::Nothing) => return false,
                 Err(error) => {

@@ -125,7 +125,13 @@ impl Board {
     #[must_use]
     pub fn recent(&self, limit: usize) -> Vec<LogMatch> {
         let inner = self.inner.lock();
-        inner.recent.iter().rev().take(limit).map(Entry::shown).collect()
+        inner
+            .recent
+            .iter()
+            .rev()
+            .take(limit)
+            .map(Entry::shown)
+            .collect()
     }
 
     /// How many lines support that `cause` struck this workload between two moments, by

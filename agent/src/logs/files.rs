@@ -5,6 +5,7 @@ use std::{
     fs,
     io::Write as _,
     ops::ControlFlow,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -38,6 +39,8 @@ pub struct Files {
     /// The first look was taken: what comes from now on is new, and read from its start.
     started: bool,
     complained: HashSet<PathBuf>,
+    /// What was read at the last two looks, by device and inode.
+    inodes: [HashSet<(u64, u64)>; 2],
 }
 
 struct Followed {
@@ -58,11 +61,18 @@ impl Files {
             positions,
             started: false,
             complained: HashSet::new(),
+            inodes: Default::default(),
         }
     }
 
     /// Looks which files there are.
     pub fn discover(&mut self, metrics: &AgentMetrics) {
+        let now = self
+            .followed
+            .values()
+            .filter_map(|f| f.tail.inode())
+            .collect();
+        self.inodes = [now, std::mem::take(&mut self.inodes[0])];
         for pattern in &self.globs {
             let Ok(paths) = glob::glob(pattern) else {
                 continue;
@@ -73,7 +83,10 @@ impl Files {
                 }
                 if self.followed.len() >= MAX_FILES {
                     let reason = "too_many_files";
-                    metrics.log_lines_lost.get_or_create(&Reason { reason }).inc();
+                    metrics
+                        .log_lines_lost
+                        .get_or_create(&Reason { reason })
+                        .inc();
                     if self.complained.len() < MAX_FILES {
                         tracing::warn!(path = %path.display(), most = MAX_FILES, "Too many log files: not followed");
                         self.complained.insert(path);
@@ -82,7 +95,8 @@ impl Files {
                 }
                 let begin = match self.remembered.get(&path) {
                     Some(place) => Begin::At(*place),
-                    None if self.started => Begin::Start,
+                    // Not one that was merely renamed, whose lines were read under its old name.
+                    None if self.started && !self.was_read(&path) => Begin::Start,
                     None => Begin::End,
                 };
                 let followed = Followed {
@@ -96,6 +110,14 @@ impl Files {
             }
         }
         self.started = true;
+    }
+
+    fn was_read(&self, path: &Path) -> bool {
+        let Ok(meta) = fs::metadata(path) else {
+            return false;
+        };
+        let inode = (meta.dev(), meta.ino());
+        self.inodes.iter().any(|known| known.contains(&inode))
     }
 
     /// Reads what is new, each file a bounded part; whether there may be more at once.

@@ -70,7 +70,11 @@ mod tests {
         assert_eq!(link.container_id, id);
         let docker = of(&format!("/var/lib/docker/containers/{id}/{id}-json.log"));
         assert_eq!(docker.container_id, id);
-        for other in ["/var/log/syslog", "/srv/containers/a/a.log", "/var/log/pods/odd/x/0.log"] {
+        for other in [
+            "/var/log/syslog",
+            "/srv/containers/a/a.log",
+            "/var/log/pods/odd/x/0.log",
+        ] {
             assert_eq!(of(other), Workload::default(), "{other}");
         }
     }

@@ -366,6 +366,41 @@ function showSensors(sensors) {
   }
 }
 
+// What the log says, the latest first; asked for now and then, as lines have no stream.
+function showLogs(matches) {
+  const list = $("logs");
+  const open = new Set([...list.querySelectorAll("details[open]")].map((d) => d.dataset.name));
+  list.replaceChildren();
+  if (!matches.length) list.append(el("li", "", "None that speaks of a layer"));
+  for (const m of matches) {
+    const li = el("li");
+    const d = el("details");
+    d.dataset.name = m.start_unix_nano + m.rule;
+    d.open = open.has(d.dataset.name);
+    const line = el("summary");
+    const times = m.lines > 1 ? " ×" + m.lines : "";
+    line.append(el("span", "name", m.layer), el("span", "state", m.rule + times));
+    const why = el("dl");
+    for (const [k, v] of [["When", clock(m.start_unix_nano)], ["Workload", m.workload], ["Source", m.source], ["Means", m.meaning], ["Line", m.line], ["Do", m.remedy]]) {
+      if (!v) continue;
+      const pair = el("div");
+      pair.append(el("dt", "", k), el("dd", "", v));
+      why.append(pair);
+    }
+    d.append(line, why);
+    li.append(d);
+    list.append(li);
+  }
+}
+
+async function logs() {
+  try {
+    showLogs((await get("api/v1/log-matches?limit=8")).log_matches);
+  } catch {
+    // The live state says already that the agent does not answer.
+  }
+}
+
 // ---- live -----------------------------------------------------------------------------
 
 function say(state, text) {
@@ -386,7 +421,9 @@ async function load() {
   for (const row of v.verdicts.reverse()) take("verdicts", row);
   showSensors(n.sensors);
   showHost(h);
+  logs();
 }
+setInterval(logs, 5000);
 
 function follow() {
   const source = new EventSource("api/v1/stream");
