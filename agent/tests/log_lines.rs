@@ -65,13 +65,21 @@ impl Agent {
                 }
             });
         }
-        let mut agent = Self { child, http: String::new(), otlp_grpc: String::new() };
+        let mut agent = Self {
+            child,
+            http: String::new(),
+            otlp_grpc: String::new(),
+        };
         let mut all = String::new();
         while agent.http.is_empty() {
-            let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no agent: {all}"));
+            let line = lines
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("no agent: {all}"));
             if line.contains("Listening") {
                 let field = |name: &str| {
-                    let word = line.split_whitespace().find_map(|word| word.strip_prefix(name));
+                    let word = line
+                        .split_whitespace()
+                        .find_map(|word| word.strip_prefix(name));
                     word.unwrap().trim_matches('"').to_owned()
                 };
                 (agent.http, agent.otlp_grpc) = (field("http="), field("otlp_grpc="));
@@ -84,7 +92,10 @@ impl Agent {
     fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.http).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.http
+        );
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
@@ -140,7 +151,11 @@ fn to_kernel_log(text: &str) {
 }
 
 fn append(path: &Path, text: &str) {
-    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
 
@@ -149,7 +164,8 @@ fn the_kernels_log_from_now_on() {
     let mark = std::process::id();
     to_kernel_log(&format!("isostack-test-{mark}: history: EPT violation"));
     let agent = Agent::start(&[]);
-    let line = format!("isostack-test-{mark}: virtio_net virtio0: Unexpected TXQ (0) queue failure: -28");
+    let line =
+        format!("isostack-test-{mark}: virtio_net virtio0: Unexpected TXQ (0) queue failure: -28");
     to_kernel_log(&format!("isostack-test-{mark}: nothing to say"));
     to_kernel_log(&line);
     let found = agent.matches(&line);
@@ -161,7 +177,10 @@ fn the_kernels_log_from_now_on() {
     let counted = agent.count(&["layer=\"L-2\"", "node=\"n1\"", "rule=\"virtqueue_full\""]);
     assert!(counted >= 1.0, "{}", agent.get("/metrics"));
     let answer = agent.get("/api/v1/log-matches?limit=1000");
-    assert!(!answer.contains("history"), "what was there before the start is history");
+    assert!(
+        !answer.contains("history"),
+        "what was there before the start is history"
+    );
     let sensors = agent.get("/api/v1/sensors");
     assert!(sensors.contains("/dev/kmsg"), "{sensors}");
 }
@@ -171,7 +190,9 @@ fn a_line_about_a_process_names_its_workload() {
     let agent = Agent::start(&[]);
     let pid = agent.child.id();
     let mark = format!("isostack-test-{}", std::process::id());
-    to_kernel_log(&format!("{mark}-denied: audit: type=1326 audit(1.1:1): pid={pid} comm=\"x\" syscall=1"));
+    to_kernel_log(&format!(
+        "{mark}-denied: audit: type=1326 audit(1.1:1): pid={pid} comm=\"x\" syscall=1"
+    ));
     let found = agent.matches(&format!("{mark}-denied"));
     assert_eq!(found[0]["rule"], "audit_seccomp");
     assert_ne!(found[0]["workload"], "", "{found:?}");
@@ -186,14 +207,23 @@ fn files_with_their_pod_across_a_restart() {
     let log = container.join("0.log");
     append(&log, "2026-01-01T00:00:00Z stdout F old: OOMKilled\n");
     let glob = format!("{}/log/pods/*/*/*.log", dir.path().display());
-    let flags = ["--log-file", &glob, "--state-dir", state.path().to_str().unwrap()];
+    let flags = [
+        "--log-file",
+        &glob,
+        "--state-dir",
+        state.path().to_str().unwrap(),
+    ];
     let mut agent = Agent::start(&flags);
     // Until the first look is over, a new line may still be history.
     let deadline = Instant::now() + PATIENCE;
     while agent.count(&["rule=\"oom_killed\"", "pod=\"web-0\""]) < 1.0 {
         append(&log, "2026-01-01T00:00:01Z stdout F new: OOMKilled\n");
         thread::sleep(Duration::from_millis(300));
-        assert!(Instant::now() < deadline, "{}", agent.get("/api/v1/log-matches"));
+        assert!(
+            Instant::now() < deadline,
+            "{}",
+            agent.get("/api/v1/log-matches")
+        );
     }
     let found = agent.matches("new: OOMKilled");
     assert_eq!(found[0]["workload"], "shop/web-0/cart");
@@ -225,11 +255,17 @@ impl LogsService for Downstream {
 }
 
 fn string(text: &str) -> Option<AnyValue> {
-    Some(AnyValue { value: Some(Any::StringValue(text.to_owned())) })
+    Some(AnyValue {
+        value: Some(Any::StringValue(text.to_owned())),
+    })
 }
 
 fn attribute(key: &str, value: &str) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: string(value), ..KeyValue::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value: string(value),
+        ..KeyValue::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,7 +283,10 @@ async fn otlp_logs_leave_with_their_layer() {
     });
     let agent = agent.await.unwrap();
 
-    let record = |body: &str| LogRecord { body: string(body), ..LogRecord::default() };
+    let record = |body: &str| LogRecord {
+        body: string(body),
+        ..LogRecord::default()
+    };
     let sent = ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
             resource: Some(Resource {
@@ -255,13 +294,19 @@ async fn otlp_logs_leave_with_their_layer() {
                 ..Resource::default()
             }),
             scope_logs: vec![ScopeLogs {
-                log_records: vec![record("all is well"), record("Gofer broken pipe"), record("fine")],
+                log_records: vec![
+                    record("all is well"),
+                    record("Gofer broken pipe"),
+                    record("fine"),
+                ],
                 ..ScopeLogs::default()
             }],
             ..ResourceLogs::default()
         }],
     };
-    let mut client = LogsServiceClient::connect(format!("http://{}", agent.otlp_grpc)).await.unwrap();
+    let mut client = LogsServiceClient::connect(format!("http://{}", agent.otlp_grpc))
+        .await
+        .unwrap();
     client.export(sent.clone()).await.unwrap();
     let deadline = Instant::now() + PATIENCE;
     while downstream.0.lock().is_empty() {
@@ -270,12 +315,21 @@ async fn otlp_logs_leave_with_their_layer() {
     }
     let mut expected = sent;
     let records = &mut expected.resource_logs[0].scope_logs[0].log_records;
-    records[1].attributes.push(attribute("isostack.layer", "L-4"));
+    records[1]
+        .attributes
+        .push(attribute("isostack.layer", "L-4"));
     assert_eq!(*downstream.0.lock(), [expected]);
     let checked = tokio::task::spawn_blocking(move || {
         let found = agent.matches("Gofer broken pipe");
-        assert_eq!((&found[0]["workload"], &found[0]["source"]), (&"cart".into(), &"otlp".into()));
-        let labels = ["container=\"cart\"", "rule=\"gofer_broken_pipe\"", "layer=\"L-4\""];
+        assert_eq!(
+            (&found[0]["workload"], &found[0]["source"]),
+            (&"cart".into(), &"otlp".into())
+        );
+        let labels = [
+            "container=\"cart\"",
+            "rule=\"gofer_broken_pipe\"",
+            "layer=\"L-4\"",
+        ];
         assert_eq!(agent.count(&labels) as u64, 1);
     });
     checked.await.unwrap();

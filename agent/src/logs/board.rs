@@ -68,11 +68,12 @@ struct Entry {
 #[derive(Default)]
 struct Inner {
     recent: VecDeque<Entry>,
-    /// `(workload, first, last, lines, rule)`, by the cause that it may support.
+    /// By the cause that it may support.
     support: HashMap<Cause, VecDeque<Support>>,
     series: HashSet<LogMatchLabels>,
 }
 
+/// As [`Entry`], without what only a person wants to see.
 struct Support {
     workload: Workload,
     rule: &'static LogRule,
@@ -103,7 +104,7 @@ impl Board {
     pub fn take(&self, hit: Hit, workload: &Workload, source: &str, line: &[u8], at: UnixNs) {
         let rule = hit.rule;
         let mut inner = self.inner.lock();
-        let labels = inner.labels(LogMatchLabels {
+        let mut labels = LogMatchLabels {
             layer: rule.layer.as_str(),
             node: self.node.clone(),
             namespace: workload.namespace.clone(),
@@ -111,11 +112,17 @@ impl Board {
             container: workload.container_label().to_owned(),
             runtime: workload.runtime.clone(),
             rule: rule.id,
-        });
-        let labels = labels.unwrap_or_else(|anonymous| {
+        };
+        if !inner.have_room(&labels) {
             self.metrics.series_overflow.inc();
-            anonymous
-        });
+            labels = LogMatchLabels {
+                namespace: String::new(),
+                pod: String::new(),
+                container: String::new(),
+                runtime: String::new(),
+                ..labels
+            };
+        }
         self.metrics.log_matches.get_or_create(&labels).inc();
         inner.remember(rule, workload, source, line, at.0);
         inner.support(rule, workload, at.0);
@@ -165,22 +172,16 @@ impl Board {
 }
 
 impl Inner {
-    /// The same labels while there is room for their series; else those without a workload.
-    fn labels(&mut self, labels: LogMatchLabels) -> Result<LogMatchLabels, LogMatchLabels> {
-        if self.series.contains(&labels) {
-            return Ok(labels);
+    /// Whether there is a series of these labels, or room for it.
+    fn have_room(&mut self, labels: &LogMatchLabels) -> bool {
+        if self.series.contains(labels) {
+            return true;
         }
-        if self.series.len() < MAX_SERIES {
+        let room = self.series.len() < MAX_SERIES;
+        if room {
             self.series.insert(labels.clone());
-            return Ok(labels);
         }
-        Err(LogMatchLabels {
-            namespace: String::new(),
-            pod: String::new(),
-            container: String::new(),
-            runtime: String::new(),
-            ..labels
-        })
+        room
     }
 
     fn remember(

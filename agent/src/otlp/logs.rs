@@ -41,12 +41,11 @@ pub fn enrich_logs(payload: &Bytes, sink: &mut dyn FnMut(FoundRecord<'_>)) -> By
     }
 }
 
+/// A message that became another one; `None` where it stays as it is.
+type Rewritten = Result<Option<Vec<u8>>, WireError>;
+
 /// The message with its fields `number` rewritten by `inner`; `None` if that changes none.
-fn rewrite(
-    message: &[u8],
-    number: u32,
-    inner: &mut dyn FnMut(&[u8]) -> Result<Option<Vec<u8>>, WireError>,
-) -> Result<Option<Vec<u8>>, WireError> {
+fn rewrite(message: &[u8], number: u32, inner: &mut dyn FnMut(&[u8]) -> Rewritten) -> Rewritten {
     let mut fields = Fields::new(message);
     let mut out: Option<Vec<u8>> = None;
     let mut copied = 0;
@@ -76,7 +75,7 @@ fn log_record(
     record: &[u8],
     workload: &Workload,
     sink: &mut dyn FnMut(FoundRecord<'_>),
-) -> Result<Option<Vec<u8>>, WireError> {
+) -> Rewritten {
     let mut fields = Fields::new(record);
     let mut body: &[u8] = &[];
     while let Some(field) = fields.next_field()? {
