@@ -19,12 +19,13 @@ pub use self::{
     http::{BindError, Bound, HttpConfig, bind},
     prometheus::{Exposition, PrometheusConfig},
     store::{Store, StoreConfig},
-    view::{Downstream, Health, HostView, Listeners, Readiness},
+    view::{Downstream, Health, HostView, Listeners, NamesView, Readiness},
 };
 use crate::{
     logs::LogMatch,
     metrics::AgentMetrics,
     sensor::{Counted, SensorStatus},
+    stack::Stack,
     vocabulary::Layer,
     workload::Workload,
 };
@@ -37,6 +38,9 @@ pub type LabelSource = Arc<dyn Fn(u64) -> Option<(Layer, Workload)> + Send + Syn
 
 /// The latest log lines that speak of a layer, newest first, at most so many.
 pub type LogSource = Arc<dyn Fn(usize) -> Vec<LogMatch> + Send + Sync>;
+
+/// The isolation layers around who lives in a cgroup; empty while that is not known.
+pub type StackSource = Arc<dyn Fn(u64) -> Stack + Send + Sync>;
 
 /// Everything this module shows, by whom it is known.
 #[derive(Clone)]
@@ -53,6 +57,8 @@ pub struct ExportSources {
     pub log_matches: LogSource,
     /// Names for cgroup ids.
     pub label: LabelSource,
+    /// Isolation layers for cgroup ids.
+    pub stack: StackSource,
     /// The page of `/metrics`.
     pub exposition: Arc<Exposition>,
     /// The agent's own counters.

@@ -18,6 +18,7 @@ pub mod knowledge;
 pub mod load;
 pub mod logs;
 pub mod metrics;
+pub mod names;
 pub mod otlp;
 pub mod pipeline;
 pub mod process;

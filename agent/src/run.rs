@@ -41,6 +41,7 @@ use crate::{
     load::{self, Sensors},
     logs::{Board, LogSettings, Logs},
     metrics::AgentMetrics,
+    names::{Names, NamesConfig},
     otlp::{
         Signal,
         listen::is_reached_by,
@@ -120,6 +121,8 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
 
     let (events, events_in) = mpsc::channel(EVENT_BATCHES);
     let (identifier, sensors) = start_sensing(&config, &metrics, events).await?;
+    let names = Names::start(names_config(&config), identifier.naming().directory())?;
+    let names = Arc::new(names);
     let tracking = Arc::new(Tracking::new(Arc::clone(&sensors), config.roots.clone()));
     let board = Arc::new(Board::new(&config.node, metrics.clone()));
     let logs = start_logs(&config, &sensors, &identifier, &board, &metrics);
@@ -142,6 +145,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         &receiver,
         page_address,
         &identifier,
+        &names,
         handle.clone(),
     ));
     let prometheus = PrometheusConfig {
@@ -181,6 +185,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
             Arc::new(move |limit| board.recent(limit))
         },
         label: status::label_source(&identifier),
+        stack: status::stack_source(&identifier),
         exposition: Arc::new(Exposition::new(
             &prometheus,
             &metrics,
@@ -198,6 +203,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         Arc::clone(&identifier),
         Arc::clone(&tracking),
         Arc::clone(&sensors),
+        Arc::clone(&names),
         Arc::clone(&budget),
         metrics,
     ));
@@ -237,6 +243,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     }
     stop_page.cancel();
     finished("page", serving).await;
+    names.stop().await;
     tracing::info!("Stopped");
     telemetry.shutdown().await;
     Ok(())
@@ -365,12 +372,22 @@ fn require(sensors: &Sensors, name: &str) -> Result<(), load::StartError> {
     }
 }
 
+fn names_config(config: &Config) -> NamesConfig {
+    NamesConfig {
+        node: config.node.clone(),
+        kubernetes: config.kubernetes.clone(),
+        cri: config.cri.clone(),
+        state_dir: config.state_dir.clone(),
+    }
+}
+
 /// What has to be done regularly and depends on no request.
 async fn housekeeping(
     config: Config,
     identifier: Arc<Identifier>,
     tracking: Arc<Tracking>,
     sensors: Arc<Sensors>,
+    names: Arc<Names>,
     budget: Arc<Semaphore>,
     metrics: AgentMetrics,
 ) {
@@ -384,6 +401,7 @@ async fn housekeeping(
         metrics
             .held_bytes
             .set(i64::try_from(held).unwrap_or(i64::MAX));
+        names.observe(&metrics);
         {
             // System calls that do not wait for anything.
             let (sensors, metrics) = (Arc::clone(&sensors), metrics.clone());
