@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use harness::peers;
+use harness::{debian, peers};
 
 /// What the machine is to be made ready for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -70,6 +70,20 @@ const NEEDS: &[Need] = &[
         Purpose::Test,
     ),
     need("runc", "runc", "real containers", Purpose::Test),
+    need(
+        "crun",
+        "crun",
+        "containers of another runtime",
+        Purpose::Test,
+    ),
+    need("podman", "podman", "containers of an engine", Purpose::Test),
+    need("bwrap", "bubblewrap", "a sandbox", Purpose::Test),
+    need(
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        "a machine",
+        Purpose::Test,
+    ),
     need(
         "/bin/busybox",
         "busybox-static",
@@ -171,6 +185,12 @@ pub fn run(purpose: Purpose) -> anyhow::Result<()> {
         peers::node()?;
         peers::java()?;
         cargo_deny()?;
+        // Without them their tests say that they did not run, and why.
+        for made in [debian::runsc(), debian::wasmedge()] {
+            if let Err(error) = made {
+                println!("Not from a newer Debian: {error:#}");
+            }
+        }
     }
     Ok(())
 }

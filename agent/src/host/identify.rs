@@ -28,7 +28,9 @@ use crate::{
         Stack,
         host::host_stack,
         overrides::Overrides,
-        process::{Ancestor, ProcessFacts, process_stack, process_workload},
+        process::{
+            Ancestor, ProcessFacts, base_name, is_runtime, process_stack, process_workload, wrapper,
+        },
         record::Record,
         report::{HostReport, ProcessReport},
     },
@@ -42,6 +44,8 @@ const MAX_PROCESSES: usize = 16_384;
 const MAX_CGROUPS: usize = 16_384;
 /// Parents kept: shims and monitors, each of which stands behind many processes.
 const MAX_ANCESTORS: usize = 4096;
+/// Processes of one group looked at for one that stands for it.
+const MAX_INHABITANTS: usize = 16;
 /// Groups of users kept.
 const MAX_IMITATIONS: usize = 1024;
 /// An identity is looked up again after this long: a process may exec, move to another
@@ -286,12 +290,11 @@ impl Identifier {
         let mut seen = std::collections::HashSet::new();
         let workloads = pids
             .into_iter()
-            .filter_map(|pid| self.look_up_pid(pid).ok())
-            // Kernel threads are the host itself.
-            .filter(|identity| {
-                ProcDir::new(&self.roots, identity.process.pid)
-                    .exe()
-                    .is_some()
+            .filter_map(|pid| {
+                let stat = ProcDir::new(&self.roots, pid).stat().ok()?;
+                // Kernel threads are the host itself.
+                let is_program = !stat.kernel_thread;
+                is_program.then(|| self.look_up(stat.key(pid), stat).ok())?
             })
             .filter(|identity| {
                 let name = match &*identity.cgroup_path {
@@ -300,7 +303,7 @@ impl Identifier {
                 };
                 seen.insert((identity.cgroup_path.clone(), name))
             })
-            .map(|identity| ProcessReport::from(&*identity))
+            .map(|identity| ProcessReport::from(&identity))
             .collect();
         HostReport {
             host: self.host_stack.0.clone(),
@@ -360,7 +363,7 @@ impl Identifier {
     fn cgroup_facts(&self, cgroup_id: u64, path: &str) -> ProcessFacts {
         let names = PathNames::parse(path);
         let process = (path != "/")
-            .then(|| self.cgroups.processes(path).into_iter().next())
+            .then(|| self.inhabitant(path))
             .flatten()
             .and_then(|pid| {
                 let stat = ProcDir::new(&self.roots, pid).stat().ok()?;
@@ -369,14 +372,31 @@ impl Identifier {
             .filter(|facts| facts.cgroup_path == path);
         match process {
             Some(facts) => facts,
-            None => ProcessFacts {
-                cgroup_id,
-                cgroup_path: path.to_owned(),
-                runtime_state: self.runtime_state(&names, path),
-                log_names: self.log_names(&names),
-                ..ProcessFacts::default()
-            },
+            None => {
+                let mut facts = ProcessFacts {
+                    cgroup_id,
+                    cgroup_path: path.to_owned(),
+                    runtime_state: self.runtime_state(&names, path),
+                    log_names: self.log_names(&names),
+                    ..ProcessFacts::default()
+                };
+                self.maker_of_group(&mut facts);
+                facts
+            }
         }
+    }
+
+    /// The process that stands for a group: the first that does the group's work, not one
+    /// that only started it and waits.
+    fn inhabitant(&self, path: &str) -> Option<u32> {
+        let pids = self.cgroups.processes(path);
+        let works = |pid: &&u32| {
+            let exe = ProcDir::new(&self.roots, **pid).exe().unwrap_or_default();
+            let name = base_name(&exe);
+            !exe.is_empty() && wrapper(name).is_none() && !is_runtime(name)
+        };
+        let looked_at = pids.iter().take(MAX_INHABITANTS);
+        looked_at.clone().find(works).or(pids.first()).copied()
     }
 
     fn remember(&self, identity: &SharedIdentity) {

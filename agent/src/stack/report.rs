@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::fmt::Write as _;
 
@@ -68,16 +69,8 @@ impl HostReport {
     pub fn table(&self) -> String {
         let mut text = entries(&self.host);
         if let Some(workloads) = &self.workloads {
-            let _ = write!(text, "\n{:<40} {:<6} STACK\n", "WORKLOAD", "LAYER");
-            for report in workloads {
-                let stack: Vec<_> = report
-                    .stack
-                    .iter()
-                    .map(|e| format!("{}:{}", e.layer, visible(&e.technology)))
-                    .collect();
-                let name = visible(&report.workload.display_name());
-                let _ = writeln!(text, "{name:<40} {:<6} {}", report.layer, stack.join("/"));
-            }
+            text.push('\n');
+            text.push_str(&tree::tree(workloads, self.host.len()));
         }
         text
     }
