@@ -58,7 +58,13 @@ impl Case {
         let enter = "echo $$ > \"$0\" && exec \"$@\"";
         let mut command = Command::new("sh");
         command.args(["-c", enter]).arg(dir.join("cgroup.procs"));
-        Process::start(program, command.arg(program).args(args), None)
+        let started = Process::start(program, command.arg(program).args(args), None)?;
+        wait::until("it is in its group", wait::PATIENCE, || {
+            let procs = fs::read_to_string(dir.join("cgroup.procs")).ok()?;
+            let pid = started.pid().to_string();
+            procs.lines().any(|line| line == pid).then_some(())
+        })?;
+        Ok(started)
     }
 
     /// Both questions: what `stack PID` shows above the host's layers, and the layer of the

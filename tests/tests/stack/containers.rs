@@ -195,8 +195,8 @@ fn podman() -> anyhow::Result<()> {
     let guardian = Guardian::new("\"$@\"", &remove)?;
     // Limits above the caller's own would need a right that not every machine gives.
     let lowered = "ulimit -n 1024; ulimit -u 4096; exec podman \"$@\"";
-    let output = Command::new("sh")
-        .args(["-c", lowered, "sh"])
+    let output = Command::new("bash")
+        .args(["-c", lowered, "bash"])
         .args(&flags)
         .args([
             "run",
