@@ -125,6 +125,26 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// A JSON document in which those characters are written by their number: beyond ASCII they
+/// can only stand in strings, where that means the same.
+#[must_use]
+pub fn plain_json(document: &str) -> String {
+    let bends = |c: char| !c.is_ascii() && bends_output(c);
+    if !document.contains(bends) {
+        return document.to_owned();
+    }
+    let mut out = String::with_capacity(document.len() + 64);
+    for c in document.chars() {
+        if bends(c) {
+            // All of them are in the first plane.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Whether a character does more than show itself: control characters, those that change
 /// the direction of what follows, and those that cannot be seen.
 #[must_use]

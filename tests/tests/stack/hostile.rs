@@ -113,7 +113,7 @@ fn odd_names_reach_no_output_raw() -> anyhow::Result<()> {
     wait::until("its throttled time, escaped", wait::PATIENCE, || {
         let page = http::get(&case.agent.url("/metrics")).ok()?.body;
         page.lines()
-            .any(|line| line.contains("a\\\"b") && line.contains(layer))
+            .any(|line| line.contains("a\\\"b\\\\u{202e}c") && line.contains(layer))
             .then_some(())
     })?;
     Ok(())

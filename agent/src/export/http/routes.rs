@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Query, State, rejection::QueryRejection},
     middleware::from_fn_with_state,
     response::{
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpConfig, guard};
+use super::{HttpConfig, guard, json::Json};
 use crate::{
     event::Event,
     export::{
@@ -154,29 +154,29 @@ fn verdict_of(good: bool, body: Value) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn host(State(app): State<App>) -> Json<Value> {
+async fn host(State(app): State<App>) -> Json {
     Json(view::to_json(&(app.sources.host)()))
 }
 
-async fn sensors(State(app): State<App>) -> Json<Value> {
+async fn sensors(State(app): State<App>) -> Json {
     Json(json!({ "sensors": (app.sources.sensors)() }))
 }
 
-async fn workloads(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn workloads(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit")?;
     let seen = app.sources.store.workloads(filter.limit);
     let rows: Vec<_> = seen.iter().map(view::workload_row).collect();
     Ok(Json(json!({ "workloads": rows })))
 }
 
-async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.spans(&filter);
     let rows: Vec<_> = spans.iter().map(|s| view::span_json(s)).collect();
     Ok(Json(json!({ "spans": rows })))
 }
 
-async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.verdicts(&filter);
     let rows: Vec<_> = spans.iter().filter_map(|s| view::verdict_json(s)).collect();
@@ -184,12 +184,12 @@ async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, Q
 }
 
 /// Verdicts are not yet gathered into incidents, so there are none to show.
-async fn incidents(pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn incidents(pairs: Pairs) -> Result<Json, QueryError> {
     parse(pairs, "limit")?;
     Ok(Json(json!({ "incidents": [] })))
 }
 
-async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, cause")?;
     let events = app.sources.store.events(filter.limit, filter.cause);
     let label = &app.sources.label;

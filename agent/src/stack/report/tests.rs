@@ -124,3 +124,14 @@ fn the_tree_groups_workloads_and_shows_what_stands_above_the_host() {
         "{table}"
     );
 }
+
+#[test]
+fn a_document_shows_what_it_says() {
+    let names = "a\u{202e}b\u{85}\u{feff}\u{e9}\n\"";
+    let document = serde_json::to_string_pretty(&serde_json::json!({ "names": names })).unwrap();
+    let plain = plain_json(&document);
+    assert!(plain.contains(r#"a\u202eb\u0085\ufeff"#), "{plain}");
+    assert!(plain.contains('\u{e9}'), "{plain}");
+    let back: serde_json::Value = serde_json::from_str(&plain).unwrap();
+    assert_eq!(back["names"], names);
+}
