@@ -14,7 +14,10 @@ use crate::{
     doctor::examine,
     host::{identify::Identifier, roots::Roots},
     metrics::AgentMetrics,
-    stack::{overrides::Overrides, report::{ProcessReport, plain_json}},
+    stack::{
+        overrides::Overrides,
+        report::{ProcessReport, plain_json},
+    },
 };
 
 /// Says on stderr what went wrong; without a panic when nobody reads that any more, as the
