@@ -4,6 +4,7 @@
 mod host;
 mod identify;
 mod idle;
+mod logs;
 mod pingpong;
 mod spans;
 mod usage;
@@ -22,7 +23,7 @@ use crate::{
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only the parts whose name contains this: spans, host, idle, identify.
+    /// Run only the parts whose name contains this: spans, host, idle, identify, logs.
     #[arg(long)]
     only: Option<String>,
     /// Repetitions of each side of a comparison; the median counts.
@@ -67,6 +68,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if wants("identify") {
         rows.extend(identify::measure(&programs, args.repeat)?);
+    }
+    if wants("logs") {
+        rows.extend(logs::measure(&programs, args.repeat)?);
     }
     if wants("host") {
         rows.extend(host::measure(&programs, args.repeat)?);
