@@ -18,7 +18,10 @@ use crate::{
     doctor::examine,
     host::{identify::Identifier, roots::Roots},
     metrics::AgentMetrics,
-    stack::{overrides::Overrides, report::ProcessReport},
+    stack::{
+        overrides::Overrides,
+        report::{ProcessReport, plain_json},
+    },
 };
 
 /// Says on stderr what went wrong; without a panic when nobody reads that any more, as the
@@ -90,7 +93,7 @@ fn print<T: Serialize>(
     let text = match output {
         Output::Table => table(document),
         Output::Json => match serde_json::to_string_pretty(document) {
-            Ok(json) => json,
+            Ok(json) => plain_json(&json),
             Err(error) => {
                 complain(&format_args!(
                     "the report cannot be written as JSON: {error}"

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Query, State, rejection::QueryRejection},
     middleware::from_fn_with_state,
     response::{
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpConfig, guard};
+use super::{HttpConfig, guard, json::Json};
 use crate::{
     event::Event,
     export::{
@@ -155,15 +155,15 @@ fn verdict_of(good: bool, body: Value) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn host(State(app): State<App>) -> Json<Value> {
+async fn host(State(app): State<App>) -> Json {
     Json(view::to_json(&(app.sources.host)()))
 }
 
-async fn sensors(State(app): State<App>) -> Json<Value> {
+async fn sensors(State(app): State<App>) -> Json {
     Json(json!({ "sensors": (app.sources.sensors)() }))
 }
 
-async fn workloads(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn workloads(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit")?;
     // Names of cgroups may have to be looked for.
     let rows = tokio::task::spawn_blocking(move || workload_rows(&app.sources, filter.limit));
@@ -206,7 +206,7 @@ fn workload_rows(sources: &ExportSources, limit: usize) -> Vec<view::WorkloadRow
     rows
 }
 
-async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.spans(&filter);
     let names = Some(&app.sources.label);
@@ -214,7 +214,7 @@ async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, Quer
     Ok(Json(json!({ "spans": rows })))
 }
 
-async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.verdicts(&filter);
     let names = Some(&app.sources.label);
@@ -224,18 +224,18 @@ async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, Q
 }
 
 /// Verdicts are not yet gathered into incidents, so there are none to show.
-async fn incidents(pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn incidents(pairs: Pairs) -> Result<Json, QueryError> {
     parse(pairs, "limit")?;
     Ok(Json(json!({ "incidents": [] })))
 }
 
-async fn log_matches(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn log_matches(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit")?;
     let matches = (app.sources.log_matches)(filter.limit);
     Ok(Json(json!({ "log_matches": matches })))
 }
 
-async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, cause")?;
     let events = app.sources.store.events(filter.limit, filter.cause);
     let label = &app.sources.label;
