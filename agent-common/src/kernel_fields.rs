@@ -10,6 +10,11 @@
 /// Offset of a member that the running kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
+/// In [`KernelField::needed_by`]: no sensor works without it.
+pub const EVERY_SENSOR: &str = "every";
+/// In [`KernelField::needed_by`]: every sensor can do without it, some less well.
+pub const NOBODY: &str = "optional";
+
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelField {
@@ -21,28 +26,30 @@ pub struct KernelField {
     pub path: &'static str,
     /// Its size in bytes.
     pub size: u32,
-    /// The `cpu` sensor cannot work without it.
-    pub required: bool,
+    /// Who cannot work without it: a sensor's name, [`EVERY_SENSOR`] or [`NOBODY`].
+    pub needed_by: &'static str,
 }
 
 /// Calls the macro `$then` with every row:
-/// `CONSTANT: "structure" "path" bytes required|optional, "what it is";`
+/// `CONSTANT: "structure" "path" bytes who, "what it is";`, where who is the
+/// sensor that needs it, `every` or `optional`.
 #[macro_export]
 macro_rules! for_each_kernel_field {
     ($then:ident) => {
         $then! {
-            TASK_PID: "task_struct" "pid" 4 required, "thread id";
-            TASK_TGID: "task_struct" "tgid" 4 required, "thread group id";
-            TASK_GROUP_LEADER: "task_struct" "group_leader" 8 required, "first thread of the group";
-            TASK_START_BOOTTIME: "task_struct" "start_boottime" 8 required, "ns since boot; 5.5";
-            TASK_CFS_RQ: "task_struct" "se.cfs_rq" 8 required, "queue of the task's group on its CPU; FAIR_GROUP_SCHED";
-            TASK_CGROUPS: "task_struct" "cgroups" 8 required, "its css_set";
-            TASK_LAST_QUEUED: "task_struct" "sched_info.last_queued" 8 required, "rq clock at which it became runnable; SCHED_INFO";
-            TASK_LAST_ARRIVAL: "task_struct" "sched_info.last_arrival" 8 required, "rq clock at which it last got a CPU";
-            TASK_RUN_DELAY: "task_struct" "sched_info.run_delay" 8 required, "ns waited so far, throttle included";
-            TASK_PCOUNT: "task_struct" "sched_info.pcount" 8 required, "times it got a CPU";
+            // Tasks and cgroups: every sensor.
+            TASK_PID: "task_struct" "pid" 4 every, "thread id";
+            TASK_TGID: "task_struct" "tgid" 4 every, "thread group id";
+            TASK_GROUP_LEADER: "task_struct" "group_leader" 8 every, "first thread of the group";
+            TASK_START_BOOTTIME: "task_struct" "start_boottime" 8 every, "ns since boot; 5.5";
+            TASK_CFS_RQ: "task_struct" "se.cfs_rq" 8 cpu, "queue of the task's group on its CPU; FAIR_GROUP_SCHED";
+            TASK_CGROUPS: "task_struct" "cgroups" 8 every, "its css_set";
+            TASK_LAST_QUEUED: "task_struct" "sched_info.last_queued" 8 cpu, "rq clock at which it became runnable; SCHED_INFO";
+            TASK_LAST_ARRIVAL: "task_struct" "sched_info.last_arrival" 8 cpu, "rq clock at which it last got a CPU";
+            TASK_RUN_DELAY: "task_struct" "sched_info.run_delay" 8 cpu, "ns waited so far, throttle included";
+            TASK_PCOUNT: "task_struct" "sched_info.pcount" 8 cpu, "times it got a CPU";
             TASK_THROTTLED: "task_struct" "throttled" 1 optional, "taken off its queue by a quota; 6.18";
-            CFS_RQ_RQ: "cfs_rq" "rq" 8 required, "the CPU's queue";
+            CFS_RQ_RQ: "cfs_rq" "rq" 8 cpu, "the CPU's queue";
             CFS_RQ_TG: "cfs_rq" "tg" 8 optional, "its group";
             CFS_RQ_THROTTLE_COUNT: "cfs_rq" "throttle_count" 4 optional, "throttled groups among it and its ancestors";
             CFS_RQ_THROTTLED_CLOCK: "cfs_rq" "throttled_clock" 8 optional, "rq clock at which this very group was throttled";
@@ -50,17 +57,31 @@ macro_rules! for_each_kernel_field {
             CFS_RQ_SELF_TIME: "cfs_rq" "throttled_clock_self_time" 8 optional, "ns held back so far, without the present throttle; 6.6";
             CFS_RQ_PELT_CLOCK: "cfs_rq" "throttled_clock_pelt" 8 optional, "load-tracking clock at the start of the last throttle";
             CFS_RQ_PELT_TIME: "cfs_rq" "throttled_clock_pelt_time" 8 optional, "as the self time, in the load-tracking clock";
-            RQ_CLOCK: "rq" "clock" 8 required, "the clock of everything above";
+            RQ_CLOCK: "rq" "clock" 8 cpu, "the clock of everything above";
             RQ_CLOCK_PELT: "rq" "clock_pelt" 8 optional, "load-tracking clock, lost idle time included";
             RQ_LOST_IDLE_TIME: "rq" "lost_idle_time" 8 optional, "what to subtract from it";
             TG_PARENT: "task_group" "parent" 8 optional, "the group above";
             TG_CFS_RQ: "task_group" "cfs_rq" 8 optional, "its queues by CPU";
             TG_CGROUP: "task_group" "css.cgroup" 8 optional, "its cgroup";
-            CSS_SET_DFL_CGRP: "css_set" "dfl_cgrp" 8 required, "cgroup in the unified hierarchy";
-            CSS_SET_CPU: "css_set" "subsys[cpu_cgrp_id]" 8 required, "state in the CPU controller's hierarchy; CGROUP_SCHED";
-            CSS_CGROUP: "cgroup_subsys_state" "cgroup" 8 required, "the cgroup of a state";
-            CGROUP_KN: "cgroup" "kn" 8 required, "its directory";
-            KERNFS_NODE_ID: "kernfs_node" "id" 8 required, "inode; 5.5";
+            CSS_SET_DFL_CGRP: "css_set" "dfl_cgrp" 8 every, "cgroup in the unified hierarchy";
+            CSS_SET_CPU: "css_set" "subsys[cpu_cgrp_id]" 8 every, "state in the CPU controller's hierarchy; CGROUP_SCHED";
+            CSS_CGROUP: "cgroup_subsys_state" "cgroup" 8 every, "the cgroup of a state";
+            CGROUP_KN: "cgroup" "kn" 8 every, "its directory";
+            KERNFS_NODE_ID: "kernfs_node" "id" 8 every, "inode; 5.5";
+            // tcp
+
+            // net
+
+            // block
+
+            // seccomp
+
+            // memory
+
+            // wait
+
+            // kvm
+
         }
     };
 }
@@ -73,11 +94,54 @@ macro_rules! table {
             structure: $structure,
             path: $path,
             size: $size,
-            required: table!(@ $need),
+            needed_by: stringify!($need),
         },)+];
     };
-    (@ required) => { true };
-    (@ optional) => { false };
 }
 
 for_each_kernel_field!(table);
+
+/// One row of the table of tracepoint arguments: prototypes changed over the kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelArgument {
+    /// Name of the constant in the eBPF object: 1 if the running kernel has it, else 0.
+    pub symbol: &'static str,
+    /// The tracepoint.
+    pub tracepoint: &'static str,
+    /// Which argument, from 0.
+    pub index: u32,
+    /// The structure that it points to; empty where any type will do.
+    pub structure: &'static str,
+}
+
+/// Calls the macro `$then` with every row:
+/// `CONSTANT: "tracepoint" index "structure or empty", "what it is";`
+#[macro_export]
+macro_rules! for_each_kernel_argument {
+    ($then:ident) => {
+        $then! {
+            // tcp
+
+            // net
+
+            // memory
+            MARK_VICTIM_TASK: "mark_victim" 0 "task_struct", "before, the thread id; 6.8";
+            // kvm
+
+        }
+    };
+}
+
+macro_rules! arguments {
+    ($($name:ident: $tracepoint:literal $index:literal $structure:literal, $what:literal;)+) => {
+        /// Every argument that not all kernels have.
+        pub const KERNEL_ARGUMENTS: &[KernelArgument] = &[$(KernelArgument {
+            symbol: stringify!($name),
+            tracepoint: $tracepoint,
+            index: $index,
+            structure: $structure,
+        },)+];
+    };
+}
+
+for_each_kernel_argument!(arguments);

@@ -5,4 +5,6 @@
 
 pub mod cpu;
 pub mod event;
+pub mod histogram;
 pub mod kernel_fields;
+pub mod series;

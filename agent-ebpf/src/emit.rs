@@ -1,12 +1,14 @@
 //! The way out: one ring buffer for all sensors, and what did not fit counted per sensor.
 
-use agent_common::event::sensor;
+use agent_common::event::{Record, sensor};
 use aya_ebpf::{
     Global,
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
+
+use crate::atomic;
 
 /// Sized by the loader.
 #[map]
@@ -21,12 +23,12 @@ static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(sensor::COU
 static EVENTS_WAKE_BYTES: Global<u64> = Global::new(1 << 18);
 
 /// Writes one record, or counts its loss.
-pub fn event<T: Copy + 'static>(sensor_id: u32, event: &T) {
-    let Some(mut entry) = EVENTS.reserve::<T>(0) else {
-        lost(sensor_id);
+pub fn record(record: &Record) {
+    let Some(mut entry) = EVENTS.reserve::<Record>(0) else {
+        lost(record.sensor);
         return;
     };
-    entry.write(*event);
+    entry.write(*record);
     let backlog = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
     entry.submit(u64::from(if backlog > EVENTS_WAKE_BYTES.load() {
         BPF_RB_FORCE_WAKEUP
@@ -38,8 +40,8 @@ pub fn event<T: Copy + 'static>(sensor_id: u32, event: &T) {
 /// Counts one event that could not be kept.
 pub fn lost(sensor_id: u32) {
     if let Some(count) = EVENTS_LOST.get_ptr_mut(sensor_id) {
-        // SAFETY: the pointer is to this CPU's own copy, and a program on this hook is not
-        // interrupted by another one that writes here (interrupts are off).
-        unsafe { *count += 1 };
+        // SAFETY: the pointer is to this CPU's own copy; a program on an interrupt's hook may
+        // come in between, hence the atomic.
+        unsafe { atomic::add(count, 1) };
     }
 }

@@ -21,6 +21,23 @@ macro_rules! constants {
 
 agent_common::for_each_kernel_field!(constants);
 
+macro_rules! arguments {
+    ($($name:ident: $tracepoint:literal $index:literal $structure:literal, $what:literal;)+) => {
+        /// Which tracepoint arguments the running kernel has, one constant per row of
+        /// `kernel_fields`.
+        pub mod argument {
+            use aya_ebpf::Global;
+            $(
+                #[doc = concat!($tracepoint, "[", $index, "]: ", $structure, " ", $what)]
+                #[unsafe(no_mangle)]
+                pub static $name: Global<u32> = Global::new(0);
+            )+
+        }
+    };
+}
+
+agent_common::for_each_kernel_argument!(arguments);
+
 /// Whether the running kernel has the member.
 #[inline(always)]
 pub fn has(field: &Global<u32>) -> bool {

@@ -4,11 +4,17 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
+mod atomic;
+#[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
 mod kernel;
 #[cfg(target_arch = "bpf")]
 mod sensor;
+#[cfg(target_arch = "bpf")]
+mod series;
+#[cfg(target_arch = "bpf")]
+mod tracked;
 
 #[cfg(target_arch = "bpf")]
 #[unsafe(link_section = "license")]

@@ -1,6 +1,7 @@
 //! The programs, one module per sensor.
 
 mod cpu;
+mod memory;
 
 /// Does nothing: what a program on this hook costs at least, for the benchmark.
 #[aya_ebpf::macros::btf_tracepoint(function = "sched_switch")]

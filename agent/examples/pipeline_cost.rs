@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use isostack_agent::{
-    event::{Delay, Event},
+    event::{Delay, Event, Particulars},
     metrics::AgentMetrics,
     pipeline::{Pipeline, PipelineConfig},
     process::{Identity, ProcessKey},
@@ -144,8 +144,7 @@ fn delay(start: u64, end: u64) -> Event {
         tid: PROCESS.pid,
         cpu: 0,
         cgroup_id: 70,
-        limiter_cgroup_id: 0,
-        limiter: None,
+        particulars: Particulars::None,
     })
 }
 

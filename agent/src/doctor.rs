@@ -42,7 +42,7 @@ pub fn examine(roots: &Roots) -> Report {
     };
     let mut no_privilege = false;
     let sensors = match Sensors::start(&settings, AgentMetrics::default(), drop) {
-        Ok(sensors) => sensors.statuses().to_vec(),
+        Ok(sensors) => sensors.statuses(),
         Err(error) => {
             no_privilege = matches!(error, StartError::NoPrivilege { .. });
             all_off(&error)

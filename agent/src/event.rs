@@ -19,27 +19,118 @@ pub struct Limiter {
     pub is_ancestor: bool,
 }
 
-/// A stretch of time that a thread lost (or, for `on_cpu`, used).
+/// Where a flow leaves the place that the process lives in, from the process outwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Slice {
+    /// veth, bridge.
+    Container,
+    /// virtio-net, vhost, netback.
+    Paravirtual,
+    /// tap, Open vSwitch.
+    Vmm,
+    /// SR-IOV virtual function.
+    VirtualFunction,
+    /// Physical network card.
+    Physical,
+    /// Beyond this host: its own devices are clean.
+    Beyond,
+}
+
+/// A block device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Disk {
+    /// Its name, e.g. `vda`.
+    pub name: String,
+    /// A virtio or xen device.
+    pub paravirtual: bool,
+}
+
+/// A network device or flow, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// Where it leaves; `None` where not known.
+    pub slice: Option<Slice>,
+    /// The device, e.g. `eth0`; empty where not known.
+    pub device: String,
+    /// For a drop: the kernel's reason, e.g. `NO_SOCKET`; empty otherwise.
+    pub reason: String,
+}
+
+/// A system call and what a filter did to it, or in which a thread is blocked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SystemCall {
+    /// Its name, e.g. `openat`.
+    pub name: String,
+    /// For a refusal: the filter's action, e.g. `errno`; empty otherwise.
+    pub action: String,
+}
+
+/// Why a virtual CPU left guest mode.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VmExit {
+    /// The architecture's name of the reason, e.g. `EPT_VIOLATION`.
+    pub reason: String,
+    /// An EPT or NPT violation.
+    pub nested_page_fault: bool,
+}
+
+/// What is known of a delay beside its time. Cheap to clone: many delays share one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Particulars {
+    /// Nothing.
+    #[default]
+    None,
+    /// Of `cpu_throttle`, not attributed yet: inode of the cgroup whose quota held the thread
+    /// back, 0 when the kernel did not say.
+    QuotaOf(u64),
+    /// Of `cpu_throttle`: that cgroup.
+    Limiter(Arc<Limiter>),
+    /// Of `memory_reclaim` and `oom_kill`.
+    Memory {
+        /// A memory cgroup was at its limit, not the host.
+        memcg: bool,
+    },
+    /// Of `block_*`.
+    Disk(Arc<Disk>),
+    /// Of `tcp_*`, `net_drop`, `virtqueue`, `conntrack`.
+    Flow(Arc<Flow>),
+    /// Of `seccomp_denied`, `lock_wait`, `sleep`, `socket_wait`.
+    SystemCall(Arc<SystemCall>),
+    /// Of `kvm_exit`.
+    VmExit(Arc<VmExit>),
+}
+
+impl Particulars {
+    /// The cgroup whose quota it was.
+    #[must_use]
+    pub const fn limiter(&self) -> Option<&Arc<Limiter>> {
+        match self {
+            Self::Limiter(limiter) => Some(limiter),
+            _ => None,
+        }
+    }
+}
+
+/// A stretch of time that a thread lost (or, for `on_cpu`, used), or something that happened
+/// to it at one moment (a refusal, a drop, a kill).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delay {
     /// The mechanism.
     pub cause: Cause,
     /// First nanosecond.
     pub start: MonoNs,
-    /// One past the last nanosecond.
+    /// One past the last nanosecond; `start` for what has no length.
     pub end: MonoNs,
     /// The process that suffered.
     pub process: ProcessKey,
-    /// Thread id as the host sees it.
+    /// Thread id as the host sees it; 0 where not known.
     pub tid: u32,
     /// CPU on which it ended.
     pub cpu: u32,
     /// Cgroup of the thread in the CPU controller's hierarchy.
     pub cgroup_id: u64,
-    /// For `cpu_throttle`: the cgroup whose quota held it back, 0 when the kernel did not say.
-    pub limiter_cgroup_id: u64,
-    /// For `cpu_throttle`: that cgroup, once attributed.
-    pub limiter: Option<Arc<Limiter>>,
+    /// More about it.
+    pub particulars: Particulars,
 }
 
 /// Time that the hypervisor took from one CPU between two polls of `/proc/stat`.

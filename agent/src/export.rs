@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     metrics::AgentMetrics,
-    sensor::{CgroupCpu, SensorStatus},
+    sensor::{Counted, SensorStatus},
     vocabulary::Layer,
     workload::Workload,
 };
@@ -43,8 +43,8 @@ pub struct ExportSources {
     pub host: Source<HostView>,
     /// The sensors' states.
     pub sensors: Source<Vec<SensorStatus>>,
-    /// What the `cpu` sensor counted, one entry a cgroup; asked for at every scrape.
-    pub cgroups: Source<Vec<CgroupCpu>>,
+    /// What the kernel side counted, by cgroup; asked for at every scrape.
+    pub counted: Source<Counted>,
     /// Names for cgroup ids.
     pub label: LabelSource,
     /// The page of `/metrics`.

@@ -4,11 +4,13 @@
 //! Decoded events leave through the sink given to [`Sensors::start`], in batches, on a
 //! thread of their own.
 
+mod attach;
 mod cgroups;
 mod cost;
 mod object;
 mod reader;
 mod self_test;
+mod series;
 mod tracked;
 
 use std::{
@@ -20,20 +22,20 @@ use std::{
     thread::JoinHandle,
 };
 
-use aya::{
-    Ebpf,
-    programs::{BtfTracePoint, ProgramError, RawTracePoint},
-};
+use aya::Ebpf;
+use parking_lot::Mutex;
 
+pub(crate) use self::attach::{not_built, off};
 pub use self::cost::Toggled;
-use self::{cgroups::CgroupTables, object::Object, reader::Reader, tracked::Tracked};
+use self::{
+    attach::not_selected, cgroups::CgroupTables, object::Object, reader::Reader,
+    series::SeriesTables, tracked::Tracked,
+};
 use crate::{
     event::Event,
     host::{capabilities, roots::Roots},
     metrics::{AgentMetrics, Map, Program},
-    sensor::{
-        CgroupCpu, Entry, Hook, HookKind, SENSORS, Selection, SensorState, SensorStatus, WhyNot,
-    },
+    sensor::{Counted, Decoder, Probe, SENSORS, Selection, SensorState, SensorStatus, cpu},
 };
 
 /// What to start, and how.
@@ -88,7 +90,7 @@ pub enum StartError {
 
 /// The running sensors; dropping it detaches and unloads them all.
 pub struct Sensors {
-    statuses: Vec<SensorStatus>,
+    statuses: Mutex<Vec<SensorStatus>>,
     running: Option<Running>,
 }
 
@@ -97,6 +99,7 @@ struct Running {
     ebpf: Option<Ebpf>,
     tracked: Arc<Tracked>,
     cgroups: CgroupTables,
+    series: SeriesTables,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
 }
@@ -158,13 +161,16 @@ impl Sensors {
                 });
             }
         }
-        Ok(Self { statuses, running })
+        Ok(Self {
+            statuses: Mutex::new(statuses),
+            running,
+        })
     }
 
     /// One line per sensor that users may name.
     #[must_use]
-    pub fn statuses(&self) -> &[SensorStatus] {
-        &self.statuses
+    pub fn statuses(&self) -> Vec<SensorStatus> {
+        self.statuses.lock().clone()
     }
 
     /// Tells of this thread group at the finer grain from now on. False if the pid is beyond
@@ -184,18 +190,22 @@ impl Sensors {
 
     /// What was counted of every cgroup since the start. Values never fall.
     #[must_use]
-    pub fn cgroup_cpu(&self) -> Vec<CgroupCpu> {
+    pub fn counted(&self) -> Counted {
         self.running
             .as_ref()
-            .map_or_else(Vec::new, |r| r.cgroups.read())
+            .map_or_else(Counted::default, |r| Counted {
+                cpu: r.cgroups.read(),
+                measured: r.series.read(),
+            })
     }
 
     /// Forgets cgroups that are gone; `is_live` says which are not. Call it every minute or
     /// so. Returns how many were forgotten.
     pub fn prune_cgroups(&self, is_live: impl Fn(u64) -> bool) -> usize {
-        self.running
-            .as_ref()
-            .map_or(0, |r| r.cgroups.prune(is_live))
+        self.running.as_ref().map_or(0, |r| {
+            r.series.prune(&is_live);
+            r.cgroups.prune(is_live)
+        })
     }
 
     /// Brings `metrics` up to date with what the kernel counts of programs and maps.
@@ -203,15 +213,19 @@ impl Sensors {
         let Some(running) = &self.running else {
             return;
         };
-        let fill = running.cgroups.fill();
-        metrics
-            .map_fill
-            .get_or_create(&Map { map: "CPU_TOTALS" })
-            .set(fill);
-        let hooks = SENSORS
+        let [histograms, counters] = running.series.fill();
+        for (map, fill) in [
+            ("CPU_TOTALS", running.cgroups.fill()),
+            ("HISTOGRAMS", histograms),
+            ("COUNTERS", counters),
+        ] {
+            metrics.map_fill.get_or_create(&Map { map }).set(fill);
+        }
+        let probes = SENSORS
             .iter()
             .filter_map(|entry| entry.sensor)
-            .flat_map(|s| s.hooks());
+            .flat_map(|s| s.probes());
+        let hooks = probes.flat_map(|probe: &Probe| probe.hooks);
         for hook in hooks {
             let program = running
                 .ebpf
@@ -246,8 +260,20 @@ impl Running {
         let stop = Arc::new(AtomicBool::new(false));
         let tracked = Arc::new(object.tracked()?);
         let cgroups = object.cgroups()?;
+        let series = object.series()?;
         let (expected, observer) = self_test::prepare(&settings.roots);
-        let mut reader = Reader::new(&mut object.ebpf, &settings.roots, metrics, stop.clone())?;
+        let running_sensors: Vec<&str> = statuses
+            .iter()
+            .filter(|status| status.state != SensorState::Off)
+            .map(|status| status.name)
+            .collect();
+        let decoder = Decoder::new(&object.kernel());
+        let pollers = SENSORS
+            .iter()
+            .filter(|entry| running_sensors.contains(&entry.name))
+            .filter_map(|entry| entry.sensor?.poller(&settings.roots))
+            .collect();
+        let mut reader = Reader::new(&mut object.ebpf, decoder, pollers, metrics, stop.clone())?;
         let mut sink = sink;
         let thread = std::thread::Builder::new()
             .name("sensors".to_owned())
@@ -261,10 +287,14 @@ impl Running {
             ebpf: Some(object.ebpf),
             tracked,
             cgroups,
+            series,
             stop,
             reader: Some(thread),
         };
-        if let Err(why) = expected.run(&running.tracked) {
+        // It looks at what the switch hook tells; the others lean on the same offsets.
+        if running_sensors.contains(&cpu::NAME)
+            && let Err(why) = expected.run(&running.tracked)
+        {
             running.ebpf = None;
             for (status, entry) in statuses.iter_mut().zip(SENSORS) {
                 if status.state != SensorState::Off {
@@ -287,116 +317,6 @@ impl Drop for Running {
     }
 }
 
-impl Object {
-    /// Loads and attaches one sensor by its best hook.
-    fn start(&mut self, entry: &'static Entry) -> SensorStatus {
-        let Some(sensor) = entry.sensor else {
-            return off(entry, not_built());
-        };
-        if let Err(why) = sensor.check(&self.fields) {
-            return off(entry, why);
-        }
-        let mut refused = String::new();
-        for (rank, hook) in sensor.hooks().iter().enumerate() {
-            match self.attach(hook) {
-                Ok(()) if rank == 0 => return on(entry, hook),
-                Ok(()) => {
-                    return SensorStatus {
-                        name: entry.name,
-                        state: SensorState::Reduced,
-                        hook: hook.to_string(),
-                        reason: refused,
-                        loses: hook.loses.to_owned(),
-                        fix: REFUSED_FIX.to_owned(),
-                    };
-                }
-                Err(error) => {
-                    tracing::debug!(sensor = entry.name, %hook, %error, "Hook refused");
-                    if !refused.is_empty() {
-                        refused.push_str("; ");
-                    }
-                    refused.push_str(&format!("{hook}: {}", brief(&error)));
-                }
-            }
-        }
-        off(
-            entry,
-            WhyNot {
-                reason: refused,
-                fix: REFUSED_FIX.to_owned(),
-            },
-        )
-    }
-
-    fn attach(&mut self, hook: &Hook) -> Result<(), ProgramError> {
-        let program = self
-            .ebpf
-            .program_mut(hook.program)
-            .ok_or(ProgramError::UnexpectedProgramType)?;
-        match hook.kind {
-            HookKind::TpBtf => {
-                let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(hook.target, &self.btf)?;
-                program.attach()?;
-            }
-            HookKind::RawTp => {
-                let program: &mut RawTracePoint = program.try_into()?;
-                program.load()?;
-                program.attach(hook.target)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-const REFUSED_FIX: &str = "see the log at debug level for the kernel's own words; a lockdown or security module may \
-     forbid this kind of program";
-
-fn on(entry: &Entry, hook: &Hook) -> SensorStatus {
-    SensorStatus {
-        name: entry.name,
-        state: SensorState::On,
-        hook: hook.to_string(),
-        reason: String::new(),
-        loses: String::new(),
-        fix: String::new(),
-    }
-}
-
-/// A sensor that does not run.
-pub(crate) fn off(entry: &Entry, why: WhyNot) -> SensorStatus {
-    SensorStatus {
-        name: entry.name,
-        state: SensorState::Off,
-        hook: String::new(),
-        reason: why.reason,
-        loses: entry.loses.to_owned(),
-        fix: why.fix,
-    }
-}
-
-pub(crate) fn not_built() -> WhyNot {
-    WhyNot {
-        reason: "not in this version".to_owned(),
-        fix: "use a version of isostack-agent that has it".to_owned(),
-    }
-}
-
-fn not_selected() -> WhyNot {
-    WhyNot {
-        reason: "not selected".to_owned(),
-        fix: "add it, or auto, to --sensors".to_owned(),
-    }
-}
-
-/// The error without the verifier's log, which runs to pages.
-fn brief(error: &ProgramError) -> String {
-    match error {
-        ProgramError::LoadError { io_error, .. } => format!("the kernel refused it ({io_error})"),
-        other => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,7 +326,7 @@ mod tests {
     fn the_kernel_takes_every_hook_of_every_sensor() {
         let mut object = Object::load(&Settings::default()).expect("maps can be created");
         for sensor in SENSORS.iter().filter_map(|entry| entry.sensor) {
-            for hook in sensor.hooks() {
+            for hook in sensor.probes().iter().flat_map(|probe| probe.hooks) {
                 object
                     .attach(hook)
                     .unwrap_or_else(|error| panic!("{hook}: {error}"));

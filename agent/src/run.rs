@@ -165,7 +165,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         store,
         host: status.host_source(),
         sensors: status::sensors_source(&sensors),
-        cgroups: status::cgroups_source(&sensors),
+        counted: status::counted_source(&sensors),
         label: status::label_source(&identifier),
         exposition: Arc::new(Exposition::new(
             &prometheus,
@@ -306,7 +306,7 @@ async fn start_sensing(
 
 /// As [`load`] does for a sensor that `--sensors` names.
 fn require(sensors: &Sensors, name: &str) -> Result<(), load::StartError> {
-    let status = sensors.statuses().iter().find(|s| s.name == name);
+    let status = sensors.statuses().into_iter().find(|s| s.name == name);
     match status.filter(|status| status.state == SensorState::Off) {
         None => Ok(()),
         Some(status) => Err(load::StartError::Required {

@@ -1,14 +1,34 @@
 //! What every sensor has in common: its name, its state, its reasons; and the one table of
-//! them. A new sensor is a module here, a row in [`SENSORS`], an id and a payload in
+//! them. A new sensor is a module here, a row in [`SENSORS`], its kinds in
 //! `agent_common::event` and its programs in `agent-ebpf`.
 
 pub mod cpu;
+pub mod decode;
+pub mod hook;
+pub mod memory;
+pub mod selection;
+pub mod series;
+pub mod status;
 pub mod steal;
 
-use agent_common::cpu::{FIRST_SLOT_LOG2_NS as KERNEL_FIRST_SLOT, Histogram};
-use serde::Serialize;
-
-use crate::{event::Event, host::btf::FieldOffsets};
+pub use self::{
+    decode::{DecodeError, Decoder, Interpreter, Meaning},
+    hook::{Hook, HookKind, Probe},
+    selection::{Selection, UnknownSensor},
+    series::{
+        CgroupCpu, Counted, FIRST_SLOT_LOG2_NS, Family, FamilyKind, KernelHistogram, Measured,
+        Value,
+    },
+    status::{SensorState, SensorStatus, WhyNot},
+};
+use crate::{
+    event::Event,
+    host::{
+        btf::{FieldOffsets, KernelTypes},
+        roots::Roots,
+    },
+    time::MonoNs,
+};
 
 /// A row of [`SENSORS`].
 pub struct Entry {
@@ -42,7 +62,12 @@ pub const SENSORS: &[Entry] = &[
     ),
     absent("block", true, "disk throttling, queueing and service time"),
     absent("seccomp", true, "system calls refused by a filter"),
-    absent("memory", false, "reclaim stalls and out-of-memory kills"),
+    Entry {
+        name: "memory",
+        core: false,
+        loses: "reclaim stalls and out-of-memory kills",
+        sensor: Some(&memory::Memory),
+    },
     absent(
         "wait",
         false,
@@ -61,248 +86,63 @@ const fn absent(name: &'static str, core: bool, loses: &'static str) -> Entry {
     }
 }
 
+/// What a sensor may look at before it starts.
+#[derive(Clone, Copy)]
+pub struct Kernel<'a> {
+    /// Where the members of kernel structures are.
+    pub fields: &'a FieldOffsets,
+    /// The kernel's types: names of enumerators, prototypes.
+    pub types: &'a KernelTypes,
+    /// Where `/proc` and `/sys` are.
+    pub roots: &'a Roots,
+}
+
 /// The sensor side that differs: what it needs, where it hooks, what its records mean.
 pub trait Sensor: Sync {
     /// Its id in `agent_common::event::sensor`.
     fn id(&self) -> u32;
 
-    /// Its programs, best first; the first that the kernel takes is used.
-    fn hooks(&self) -> &'static [Hook];
+    /// Its name in [`SENSORS`].
+    fn name(&self) -> &'static str;
 
-    /// Whether this kernel has what it needs. Changes nothing.
+    /// What it has to see in the kernel.
+    fn probes(&self) -> &'static [Probe];
+
+    /// Whether this kernel has what it needs, beside the members of [`Kernel::fields`] that
+    /// the table says it needs. Changes nothing.
     ///
     /// # Errors
     ///
     /// The reason and the remedy.
-    fn check(&self, fields: &FieldOffsets) -> Result<(), WhyNot>;
+    fn check(&self, _kernel: &Kernel<'_>) -> Result<(), WhyNot> {
+        Ok(())
+    }
 
-    /// One record of the ring buffer.
-    ///
-    /// # Errors
-    ///
-    /// If the bytes are not what the kernel side writes.
-    fn decode(&self, bytes: &[u8]) -> Result<Event, DecodeError>;
-}
+    /// Gives its records and series their meaning; one for each thread that needs it.
+    fn interpreter(&self, kernel: &Kernel<'_>) -> Box<dyn Interpreter>;
 
-/// One program of a sensor and the place it attaches to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hook {
-    /// Name of the program in the eBPF object.
-    pub program: &'static str,
-    /// How it attaches.
-    pub kind: HookKind,
-    /// Name of the tracepoint.
-    pub target: &'static str,
-    /// What is lost with it against the first; empty for the first.
-    pub loses: &'static str,
-}
+    /// The metrics that its kernel side aggregates.
+    fn families(&self) -> &'static [Family] {
+        &[]
+    }
 
-/// How a program attaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HookKind {
-    /// Tracepoint with arguments typed by BTF.
-    TpBtf,
-    /// Raw tracepoint.
-    RawTp,
-}
-
-impl std::fmt::Display for Hook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = match self.kind {
-            HookKind::TpBtf => "tp_btf",
-            HookKind::RawTp => "raw_tp",
-        };
-        write!(f, "{kind}/{}", self.target)
+    /// What it reads by itself, now and then, without a program in the kernel.
+    fn poller(&self, _roots: &Roots) -> Option<Box<dyn Poller>> {
+        None
     }
 }
 
-/// Why a sensor cannot run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WhyNot {
-    /// What is missing.
-    pub reason: String,
-    /// What would help.
-    pub fix: String,
+/// What a sensor reads by itself. Runs on the thread that empties the ring buffer, and so
+/// must be quick; it decides itself whether it is time again.
+pub trait Poller: Send {
+    /// Appends what happened since the last call.
+    fn poll(&mut self, now: MonoNs, out: &mut Vec<Event>);
 }
 
-/// A record that the kernel side cannot have written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// Its length is wrong.
-    #[error("a record of {0} bytes has the wrong length")]
-    Length(usize),
-    /// No such sensor or kind.
-    #[error("a record of sensor {sensor}, kind {kind} is unknown")]
-    Unknown {
-        /// The sensor's id.
-        sensor: u32,
-        /// The kind; 0 where the sensor is not known.
-        kind: u32,
-    },
-    /// Its numbers make no sense.
-    #[error("a record has an impossible {0}")]
-    Impossible(&'static str),
-}
-
-/// Decodes one record by the sensor id in its first four bytes.
-///
-/// # Errors
-///
-/// If the bytes are not what the kernel side writes.
-pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
-    let Some((id, _)) = bytes.split_first_chunk() else {
-        return Err(DecodeError::Length(bytes.len()));
-    };
-    let id = u32::from_ne_bytes(*id);
-    SENSORS
-        .iter()
-        .filter_map(|entry| entry.sensor)
-        .find(|sensor| sensor.id() == id)
-        .ok_or(DecodeError::Unknown {
-            sensor: id,
-            kind: 0,
-        })?
-        .decode(bytes)
-}
-
-/// Which sensors to start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Selection {
-    /// All that can run.
-    #[default]
-    Auto,
-    /// These, each of them mandatory; with `auto`, whatever else can run as well.
-    Named {
-        /// Names out of [`SENSORS`].
-        required: Vec<&'static str>,
-        /// `auto` was among them.
-        and_auto: bool,
-    },
-}
-
-/// A word in `--sensors` that names no sensor.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no sensor {0:?}; there are auto, {names}", names = names())]
-pub struct UnknownSensor(pub String);
-
-impl Selection {
-    /// Parses `auto`, `cpu`, `cpu,tcp`, `cpu,auto`.
-    ///
-    /// # Errors
-    ///
-    /// On a name that is not in [`SENSORS`].
-    pub fn parse(text: &str) -> Result<Self, UnknownSensor> {
-        let (mut required, mut and_auto) = (Vec::new(), false);
-        for word in text.split(',').map(str::trim) {
-            if word == "auto" {
-                and_auto = true;
-                continue;
-            }
-            let entry = SENSORS
-                .iter()
-                .find(|entry| entry.name == word)
-                .ok_or_else(|| UnknownSensor(word.to_owned()))?;
-            required.push(entry.name);
-        }
-        Ok(if required.is_empty() {
-            Self::Auto
-        } else {
-            Self::Named { required, and_auto }
-        })
-    }
-
-    /// Whether to try this one at all.
-    #[must_use]
-    pub fn wants(&self, name: &str) -> bool {
-        match self {
-            Self::Auto => true,
-            Self::Named { required, and_auto } => *and_auto || required.contains(&name),
-        }
-    }
-
-    /// Whether the start fails without it.
-    #[must_use]
-    pub fn requires(&self, name: &str) -> bool {
-        matches!(self, Self::Named { required, .. } if required.contains(&name))
-    }
-}
-
-fn names() -> String {
-    SENSORS
-        .iter()
-        .map(|entry| entry.name)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// Whether a sensor works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SensorState {
-    /// By its primary hook.
-    On,
-    /// By a fallback; `loses` says what that costs.
-    Reduced,
-    /// Not at all; `reason` says why.
-    Off,
-}
-
-/// One line of `doctor` and of `/api/v1/sensors`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SensorStatus {
-    /// `cpu`, `tcp`, ...
-    pub name: &'static str,
-    /// See [`SensorState`].
-    pub state: SensorState,
-    /// The hook in use, e.g. `tp_btf/sched_switch`; empty when off.
-    pub hook: String,
-    /// Why it is reduced or off; empty when on.
-    pub reason: String,
-    /// What that loses; empty when on.
-    pub loses: String,
-    /// What would fix it; empty when on.
-    pub fix: String,
-}
-
-/// A histogram as the kernel side keeps it: log2 slots of nanoseconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelHistogram {
-    /// `slots[i]` counts values below `2^(FIRST_SLOT_LOG2_NS + i)` ns that no lower slot
-    /// counts; the last one counts all the rest.
-    pub slots: Vec<u64>,
-    /// Sum of all values in nanoseconds, exact.
-    pub sum_ns: u64,
-}
-
-/// Upper bound of the first slot: 2^10 ns, about a microsecond.
-pub const FIRST_SLOT_LOG2_NS: u32 = KERNEL_FIRST_SLOT;
-
-impl KernelHistogram {
-    /// Adds what one CPU counted.
-    pub fn add(&mut self, other: &Histogram) {
-        self.sum_ns = self.sum_ns.wrapping_add(other.sum_ns);
-        self.slots.resize(other.slots.len(), 0);
-        for (sum, slot) in self.slots.iter_mut().zip(other.slots) {
-            *sum = sum.wrapping_add(slot);
-        }
-    }
-
-    /// Number of values.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.slots.iter().sum()
-    }
-}
-
-/// What the `cpu` sensor counted for one cgroup since the agent started (monotonic).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CgroupCpu {
-    /// Inode of the cgroup's directory.
-    pub cgroup_id: u64,
-    /// Single throttled intervals.
-    pub throttled: KernelHistogram,
-    /// Waits for a CPU, throttle time subtracted.
-    pub runqueue: KernelHistogram,
+/// All metrics that the kernel side aggregates, with the sensor's id.
+pub fn families() -> impl Iterator<Item = (u32, &'static Family)> {
+    let sensors = SENSORS.iter().filter_map(|entry| entry.sensor);
+    sensors.flat_map(|s| s.families().iter().map(move |family| (s.id(), family)))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::{
 
 use cgroup::Group;
 use isostack_agent::{
-    event::{Delay, Event},
+    event::{Delay, Event, Particulars},
     load::{Sensors, Settings},
     metrics::{AgentMetrics, Sensor},
     sensor::{CgroupCpu, SensorState},
@@ -61,7 +61,8 @@ impl Observed {
         let id = group.id();
         let counted = self
             .sensors
-            .cgroup_cpu()
+            .counted()
+            .cpu
             .into_iter()
             .find(|c| c.cgroup_id == id);
         self.sensors.stop();
@@ -172,7 +173,11 @@ fn throttled_intervals_add_up_to_cpu_stat() {
         "every interval is told"
     );
     for delay in delays.iter().filter(|d| d.cause == Cause::CpuThrottle) {
-        assert_eq!(delay.limiter_cgroup_id, group.id(), "{delay:?}");
+        assert_eq!(
+            delay.particulars,
+            Particulars::QuotaOf(group.id()),
+            "{delay:?}"
+        );
     }
 }
 
@@ -190,7 +195,11 @@ fn a_quota_on_the_parent_is_named_as_the_limiter() {
     assert_ratio("below the quota", throttled_ns, truth_ns, 0.97, 1.03);
     assert_eq!(counted.throttled.sum_ns, throttled_ns);
     for delay in delays.iter().filter(|d| d.cause == Cause::CpuThrottle) {
-        assert_eq!(delay.limiter_cgroup_id, parent.id(), "{delay:?}");
+        assert_eq!(
+            delay.particulars,
+            Particulars::QuotaOf(parent.id()),
+            "{delay:?}"
+        );
     }
 }
 

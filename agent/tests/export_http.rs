@@ -8,7 +8,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use isostack_agent::{
-    event::{Delay, Event, Limiter, Steal},
+    event::{Delay, Event, Limiter, Particulars, Steal},
     export::{BindError, ExportSources, Health, HttpConfig, PrometheusConfig, Readiness, bind},
     process::ProcessKey,
     time::{MonoNs, UnixNs},
@@ -276,8 +276,7 @@ async fn events_name_who_suffered_and_who_limited() {
         tid: 43,
         cpu: 1,
         cgroup_id: 71,
-        limiter_cgroup_id: 7,
-        limiter: Some(Arc::new(limiter)),
+        particulars: Particulars::Limiter(Arc::new(limiter)),
     };
     let store = &server.sources.store;
     store.record_event(&Event::Delay(delay), UnixNs(START));

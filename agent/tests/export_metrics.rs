@@ -13,11 +13,11 @@ use std::{
 };
 
 use isostack_agent::{
-    event::{Delay, Event, Steal},
+    event::{Delay, Event, Particulars, Steal},
     export::{ExportSources, LabelSource, PrometheusConfig, prometheus::Format, store::Filter},
     metrics::Reason,
     process::ProcessKey,
-    sensor::CgroupCpu,
+    sensor::{CgroupCpu, Counted},
     time::{MonoNs, UnixNs},
     vocabulary::{Cause, Fault, Layer},
     workload::Workload,
@@ -106,7 +106,14 @@ fn page(bench: &ExportSources, cgroups: &[CgroupCpu], label: &LabelSource, at_s:
     let now = MonoNs(at_s * 1_000_000_000);
     bench
         .exposition
-        .text(Format::OpenMetrics, cgroups, label, now)
+        .text(Format::OpenMetrics, &counted(cgroups), label, now)
+}
+
+fn counted(cgroups: &[CgroupCpu]) -> Counted {
+    Counted {
+        cpu: cgroups.to_vec(),
+        measured: Vec::new(),
+    }
 }
 
 #[test]
@@ -134,8 +141,7 @@ fn steal_is_summed_and_events_are_kept() {
             tid: 1,
             cpu: 0,
             cgroup_id: 71,
-            limiter_cgroup_id: 0,
-            limiter: None,
+            particulars: Particulars::None,
         }),
         UnixNs(START),
     );
@@ -451,7 +457,7 @@ fn hostile_names_stay_inside_their_quotes_and_promtool_accepts_the_page() {
 
     let classic = bench
         .exposition
-        .text(Format::Classic, &cgroups, &label, MonoNs(2));
+        .text(Format::Classic, &counted(&cgroups), &label, MonoNs(2));
     assert!(
         !classic.contains("# EOF") && !classic.contains("# UNIT") && !classic.contains("trace_id")
     );

@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use aya_ebpf::{
     Global,
-    helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel},
+    helpers::{bpf_get_current_task, bpf_get_smp_processor_id, bpf_probe_read_kernel},
 };
 
 use super::{Memory, Probed, field, has};
@@ -23,6 +23,16 @@ pub struct Task<M>(*const u8, PhantomData<M>);
 /// `struct cfs_rq`: the queue of one group on one CPU.
 #[derive(Clone, Copy)]
 pub struct CfsRq<M>(*const u8, PhantomData<M>);
+
+impl Task<Probed> {
+    /// The task that runs now, whatever it is doing.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: the helper returns the address of the running task, which lives as long as
+        // the program runs, and `Probed` copes with any address.
+        unsafe { Self::new(bpf_get_current_task() as *const u8) }
+    }
+}
 
 impl<M: Memory> Task<M> {
     /// # Safety

@@ -6,6 +6,7 @@
 
 mod agent;
 mod classic;
+mod measured;
 mod span;
 mod workload;
 
@@ -25,7 +26,7 @@ pub use self::span::SpanMetrics;
 use super::{LabelSource, Source};
 use crate::{
     metrics::AgentMetrics,
-    sensor::{CgroupCpu, SensorStatus},
+    sensor::{Counted, SensorStatus},
     time::MonoNs,
 };
 
@@ -152,7 +153,7 @@ impl Budget {
 #[derive(Debug)]
 pub struct Exposition {
     registry: Registry,
-    workloads: Mutex<workload::Workloads>,
+    workloads: Mutex<(workload::Workloads, measured::MeasuredSeries)>,
     spans: Arc<SpanMetrics>,
     node: String,
 }
@@ -184,12 +185,12 @@ impl Exposition {
         }
     }
 
-    /// The page in `format`, with the workload series as of `cgroups`, read at `now`.
+    /// The page in `format`, with the workload series as of `counted`, read at `now`.
     #[must_use]
     pub fn text(
         &self,
         format: Format,
-        cgroups: &[CgroupCpu],
+        counted: &Counted,
         label: &LabelSource,
         now: MonoNs,
     ) -> String {
@@ -197,9 +198,11 @@ impl Exposition {
         let exemplars = self.spans.exemplars();
         let budget = self.spans.budget();
         {
-            let mut workloads = self.workloads.lock();
-            workloads.update(cgroups, label, now);
-            workloads.write(&mut out, &self.node, &exemplars, budget);
+            let (workloads, measured) = &mut *self.workloads.lock();
+            workloads.update(&counted.cpu, label, now);
+            measured.update(&counted.measured, label, now);
+            let used = workloads.write(&mut out, &self.node, &exemplars, budget);
+            measured.write(&mut out, &self.node, used, budget);
         }
         // After the workloads, so that an overflow found there is in this answer.
         let written = encode_registry(&mut out, &self.registry).and(encode_eof(&mut out));

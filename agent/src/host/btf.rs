@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use agent_common::kernel_fields::{ABSENT, KERNEL_FIELDS, KernelField};
+use agent_common::kernel_fields::{
+    ABSENT, EVERY_SENSOR, KERNEL_ARGUMENTS, KERNEL_FIELDS, KernelArgument, KernelField,
+};
 use btf_rs::{Backend, Btf, BtfType, Type};
 
 /// BTF cannot be had.
@@ -86,6 +88,69 @@ impl KernelTypes {
                 .map(|field| self.offset(field).unwrap_or(ABSENT))
                 .collect(),
         )
+    }
+
+    /// Names and values of an enumeration's members; empty where the kernel has none of the
+    /// name.
+    #[must_use]
+    pub fn enumerators(&self, of: &str) -> Vec<(String, u32)> {
+        let types = self.0.resolve_types_by_name(of).unwrap_or_default();
+        let list = types.into_iter().find_map(|r#type| match r#type {
+            Type::Enum(list) => Some(list),
+            _ => None,
+        });
+        let members = list.map(|list| list.members).unwrap_or_default();
+        let name = |member| self.0.resolve_name(member).ok();
+        members
+            .iter()
+            .filter_map(|member| Some((name(member)?, member.val())))
+            .collect()
+    }
+
+    /// For each row of [`KERNEL_ARGUMENTS`] the constant's name and its value.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<(&'static str, u32)> {
+        KERNEL_ARGUMENTS
+            .iter()
+            .map(|row| (row.symbol, u32::from(self.has_argument(row))))
+            .collect()
+    }
+
+    /// Whether the tracepoint has the argument. (Its prototype is behind the type that the
+    /// kernel names after it; the first parameter there is not an argument.)
+    #[must_use]
+    pub fn has_argument(&self, row: &KernelArgument) -> bool {
+        self.argument(row).is_some()
+    }
+
+    fn argument(&self, row: &KernelArgument) -> Option<()> {
+        let name = format!("btf_trace_{}", row.tracepoint);
+        let typedef = self
+            .0
+            .resolve_types_by_name(&name)
+            .ok()?
+            .into_iter()
+            .next()?;
+        let Type::Typedef(typedef) = typedef else {
+            return None;
+        };
+        let Type::Ptr(pointer) = self.0.resolve_chained_type(&typedef).ok()? else {
+            return None;
+        };
+        let Type::FuncProto(prototype) = self.0.resolve_chained_type(&pointer).ok()? else {
+            return None;
+        };
+        let parameter = prototype.parameters.get(row.index as usize + 1)?;
+        if row.structure.is_empty() {
+            return Some(());
+        }
+        let Type::Ptr(pointer) = self.resolved(parameter)? else {
+            return None;
+        };
+        let Type::Struct(structure) = self.resolved(&pointer)? else {
+            return None;
+        };
+        (self.0.resolve_name(&structure).ok()? == row.structure).then_some(())
     }
 
     /// Offset in bits and size in bytes of `path` within `structure`.
@@ -191,13 +256,15 @@ impl FieldOffsets {
             .any(|(s, offset)| s == symbol && *offset != ABSENT)
     }
 
-    /// The required rows that the kernel does not have, as `structure.path`.
+    /// The rows that this sensor needs and the kernel does not have, as `structure.path`.
     #[must_use]
-    pub fn missing(&self) -> Vec<String> {
+    pub fn missing(&self, sensor: &str) -> Vec<String> {
         KERNEL_FIELDS
             .iter()
             .zip(&self.0)
-            .filter(|(field, offset)| field.required && **offset == ABSENT)
+            .filter(|(field, offset)| {
+                **offset == ABSENT && [sensor, EVERY_SENSOR].contains(&field.needed_by)
+            })
             .map(|(field, _)| format!("{}.{}", field.structure, field.path))
             .collect()
     }

@@ -8,10 +8,13 @@ use aya::{
     maps::{Array, HashMap, MapError, PerCpuArray},
 };
 
-use super::{CgroupTables, Settings, Tracked};
+use super::{CgroupTables, SeriesTables, Settings, Tracked};
 use crate::{
-    host::btf::{FieldOffsets, KernelTypes},
-    sensor::WhyNot,
+    host::{
+        btf::{FieldOffsets, KernelTypes},
+        roots::Roots,
+    },
+    sensor::{Decoder, WhyNot},
 };
 
 /// Built by `cargo xtask ebpf` from `agent-ebpf`; `build.rs` checks that it is up to date.
@@ -33,6 +36,10 @@ pub struct Object {
     pub btf: Btf,
     /// Where the kernel's members are.
     pub fields: FieldOffsets,
+    /// The kernel's types, by name.
+    pub types: KernelTypes,
+    /// Where `/proc` and `/sys` are.
+    pub roots: Roots,
     pid_max: u32,
 }
 
@@ -40,14 +47,14 @@ impl Object {
     /// Resolves the kernel's members and creates the maps. Loads no program.
     pub fn load(settings: &Settings) -> Result<Self, WhyNot> {
         let roots = &settings.roots;
-        let fields = KernelTypes::read(&roots.sysfs)
-            .map_err(|error| WhyNot {
-                reason: error.to_string(),
-                fix: "use a kernel built with CONFIG_DEBUG_INFO_BTF, and let the agent see its \
-                      /sys (--sysfs)"
-                    .to_owned(),
-            })?
-            .fields();
+        let types = KernelTypes::read(&roots.sysfs).map_err(|error| WhyNot {
+            reason: error.to_string(),
+            fix: "use a kernel built with CONFIG_DEBUG_INFO_BTF, and let the agent see its \
+                  /sys (--sysfs)"
+                .to_owned(),
+        })?;
+        let fields = types.fields();
+        let arguments = types.arguments();
         let btf = Btf::parse_file(
             roots.sysfs.join("kernel/btf/vmlinux"),
             Endianness::default(),
@@ -85,6 +92,9 @@ impl Object {
         for (symbol, offset) in fields.iter() {
             loader.override_global(symbol, offset, true);
         }
+        for (symbol, present) in &arguments {
+            loader.override_global(symbol, present, true);
+        }
         let ebpf = loader.load(OBJECT).map_err(|error| WhyNot {
             reason: format!("the kernel refused the agent's maps: {}", chain(&error)),
             fix: "look for a limit on locked or kernel memory, and for a security module that \
@@ -96,6 +106,8 @@ impl Object {
             ebpf,
             btf,
             fields,
+            types,
+            roots: roots.clone(),
             pid_max,
         })
     }
@@ -114,12 +126,19 @@ impl Object {
         let slots: PerCpuArray<_, CpuSlot> =
             PerCpuArray::try_from(self.take("CPU_SLOTS")?).map_err(wrong)?;
         let totals = self.take("CPU_TOTALS")?;
-        let capacity = match &totals {
-            aya::maps::Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
-            _ => 0,
-        };
+        let capacity = capacity(&totals);
         let totals = HashMap::try_from(totals).map_err(wrong)?;
         Ok(CgroupTables::new(slots, totals, capacity))
+    }
+
+    /// The tables of counters and histograms.
+    pub fn series(&mut self) -> io::Result<SeriesTables> {
+        let (histograms, counters) = (self.take("HISTOGRAMS")?, self.take("COUNTERS")?);
+        let capacities = [capacity(&histograms), capacity(&counters)];
+        let histograms = HashMap::try_from(histograms).map_err(wrong)?;
+        let counters = HashMap::try_from(counters).map_err(wrong)?;
+        let decoder = Decoder::new(&self.kernel());
+        Ok(SeriesTables::new(histograms, counters, capacities, decoder))
     }
 
     fn take(&mut self, name: &'static str) -> io::Result<aya::maps::Map> {
@@ -136,6 +155,14 @@ pub fn take(ebpf: &mut Ebpf, name: &'static str) -> io::Result<aya::maps::Map> {
 /// A map is not what the code takes it for: only a mismatch of object and agent can do that.
 pub fn wrong(error: MapError) -> io::Error {
     io::Error::other(error)
+}
+
+/// Entries that a hash table has room for; 0 where the kernel does not say.
+fn capacity(map: &aya::maps::Map) -> u32 {
+    match map {
+        aya::maps::Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
+        _ => 0,
+    }
 }
 
 fn slots_per_cpu(cpus: usize) -> u32 {

@@ -1,4 +1,4 @@
-//! The thread that empties the ring buffer, polls steal and counts losses.
+//! The thread that empties the ring buffer, polls what has no event and counts losses.
 
 use std::{
     io,
@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use agent_common::event::sensor::COUNT;
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray, RingBuf},
@@ -19,9 +20,8 @@ use aya_log::EbpfLogger;
 use super::object::{take, wrong};
 use crate::{
     event::Event,
-    host::roots::Roots,
     metrics::{AgentMetrics, Reason, Sensor as SensorLabel},
-    sensor::{self, SENSORS, steal::StealPoller},
+    sensor::{Decoder, Poller, SENSORS},
     time::MonoNs,
 };
 
@@ -40,7 +40,8 @@ pub struct Reader {
     lost_before: Vec<u64>,
     lost_read: MonoNs,
     log: Option<EbpfLogger<&'static dyn tracing_log::log::Log>>,
-    steal: StealPoller,
+    decoder: Decoder,
+    pollers: Vec<Box<dyn Poller>>,
     metrics: AgentMetrics,
     stop: Arc<AtomicBool>,
 }
@@ -48,7 +49,8 @@ pub struct Reader {
 impl Reader {
     pub fn new(
         ebpf: &mut Ebpf,
-        roots: &Roots,
+        decoder: Decoder,
+        pollers: Vec<Box<dyn Poller>>,
         metrics: AgentMetrics,
         stop: Arc<AtomicBool>,
     ) -> io::Result<Self> {
@@ -60,7 +62,8 @@ impl Reader {
             lost_read: MonoNs::now(),
             // Without log statements in the object there is no map for them.
             log: EbpfLogger::init(ebpf).ok(),
-            steal: StealPoller::new(&roots.procfs),
+            decoder,
+            pollers,
             metrics,
             stop,
         })
@@ -71,7 +74,7 @@ impl Reader {
         loop {
             let last = self.stop.load(Ordering::Acquire);
             self.drain(&mut sink);
-            self.poll_steal(&mut sink);
+            self.poll(&mut sink);
             let now = MonoNs::now();
             if last || now.since(self.lost_read) >= LOSS_PERIOD_NS {
                 self.lost_read = now;
@@ -90,12 +93,16 @@ impl Reader {
     fn drain(&mut self, sink: &mut impl FnMut(Vec<Event>)) {
         loop {
             let mut batch = Vec::new();
+            let mut counts = [0u64; COUNT as usize];
             while batch.len() < MAX_BATCH {
                 let Some(record) = self.ring.next() else {
                     break;
                 };
-                match sensor::decode(&record) {
-                    Ok(event) => batch.push(event),
+                match self.decoder.decode(&record) {
+                    Ok((sensor, event)) => {
+                        counts[sensor as usize] += 1;
+                        batch.push(event);
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "Record not understood");
                         let reason = "undecodable";
@@ -108,12 +115,7 @@ impl Reader {
                 return;
             }
             let full = batch.len() == MAX_BATCH;
-            self.metrics
-                .events
-                .get_or_create(&SensorLabel {
-                    sensor: sensor::cpu::NAME,
-                })
-                .inc_by(batch.len() as u64);
+            self.count(&counts);
             sink(batch);
             if !full {
                 return;
@@ -121,13 +123,24 @@ impl Reader {
         }
     }
 
-    fn poll_steal(&mut self, sink: &mut impl FnMut(Vec<Event>)) {
-        let mut stolen = Vec::new();
-        if let Err(error) = self.steal.poll(MonoNs::now(), &mut stolen) {
-            tracing::debug!(%error, "Cannot read steal");
+    fn count(&self, counts: &[u64; COUNT as usize]) {
+        for entry in SENSORS {
+            let Some(sensor) = entry.sensor else { continue };
+            let n = counts[sensor.id() as usize];
+            if n > 0 {
+                let label = SensorLabel { sensor: entry.name };
+                self.metrics.events.get_or_create(&label).inc_by(n);
+            }
         }
-        if !stolen.is_empty() {
-            sink(stolen.into_iter().map(Event::Steal).collect());
+    }
+
+    fn poll(&mut self, sink: &mut impl FnMut(Vec<Event>)) {
+        let mut events = Vec::new();
+        for poller in &mut self.pollers {
+            poller.poll(MonoNs::now(), &mut events);
+        }
+        if !events.is_empty() {
+            sink(events);
         }
     }
 

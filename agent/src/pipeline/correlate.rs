@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
+    event::Particulars,
     pipeline::{
         baseline::Baselines,
         children::ChildIndex,
@@ -18,7 +19,7 @@ use crate::{
     span::{Joined, ResourceSpans, SpanBatch, SpanView},
     time::{MonoNs, UnixNs, WallClock},
     verdict::{CauseInterval, Judgement, Split, Verdict},
-    vocabulary::{Cause, Confidence},
+    vocabulary::{Cause, Confidence, Fault},
 };
 
 /// Children and delays that one span may have.
@@ -127,7 +128,10 @@ impl Correlator {
             .payload
             .get(span.name.start as usize..span.name.end as usize);
         let key = baselines.key(&resource.resource.service, name.unwrap_or_default());
-        let at = Circumstances::of(identity.stack.layer());
+        let at = |cause| {
+            let of = dominant(cause, place, joined, identity, context.timeline);
+            Circumstances::of(identity.stack.layer()).with(&of)
+        };
         let blamed = match joined.confidence {
             Confidence::Host => None,
             _ => judge::blame(&split, &at, self.rules, baselines, key),
@@ -204,16 +208,19 @@ impl Correlator {
         span: &SpanView,
         blamed: Cause,
         split: &Split,
-        at: &Circumstances,
+        at: &dyn Fn(Cause) -> Circumstances,
     ) -> Vec<CauseInterval> {
         let chosen = intervals::select(self.sweep.pieces(), blamed, split.self_time_ns);
+        let mut faults: HashMap<Cause, Option<Fault>> = HashMap::new();
         // From the span's own start: inside the span to the nanosecond, whatever the
         // offset of the clocks has slewed since.
         let wall = |ns| UnixNs(span.start_unix_ns.saturating_add(ns));
         let intervals = chosen.into_iter().filter_map(|piece| {
             Some(CauseInterval {
                 cause: piece.cause,
-                fault: fault_of(piece.cause, at)?,
+                fault: (*faults
+                    .entry(piece.cause)
+                    .or_insert_with(|| fault_of(piece.cause, &at(piece.cause))))?,
                 start: wall(piece.start),
                 end: wall(piece.end),
                 cause_ns: piece.cause_ns,
@@ -281,28 +288,66 @@ fn evidence(
     };
     let mut evidence = Evidence::default();
     let mut threads = Vec::new();
-    let mut limiters = HashMap::new();
-    delays(timeline, joined, identity, place, &mut |entry, limiter| {
-        if entry.cause != source {
-            return;
-        }
-        let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
-        evidence.intervals += 1;
-        evidence.longest_ns = evidence.longest_ns.max(inside);
-        threads.push(entry.tid);
-        if let Some(limiter) = limiter {
-            let (total, _) = limiters
-                .entry((limiter.cgroup_id, limiter.cores.to_bits()))
-                .or_insert_with(|| (0u64, Arc::clone(limiter)));
-            *total = total.saturating_add(inside);
-        }
-    });
+    let mut all = Vec::new();
+    delays(
+        timeline,
+        joined,
+        identity,
+        place,
+        &mut |entry, particulars| {
+            if entry.cause != source {
+                return;
+            }
+            let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
+            evidence.intervals += 1;
+            evidence.longest_ns = evidence.longest_ns.max(inside);
+            threads.push(entry.tid);
+            all.push((particulars.clone(), inside));
+        },
+    );
     threads.sort_unstable();
     threads.dedup();
     evidence.threads = threads.len();
-    evidence.limiter = limiters
-        .into_iter()
-        .max_by_key(|(key, (total, _))| (*total, *key))
-        .map(|(_, (_, limiter))| limiter);
+    evidence.particulars = heaviest(all);
     evidence
+}
+
+/// What is known of the delays of `cause` in the span: of those that took most of the time
+/// (of those that take none: of most of them).
+fn dominant(
+    cause: Cause,
+    place: Place,
+    joined: &Joined,
+    identity: &Identity,
+    timeline: &Timeline,
+) -> Particulars {
+    let mut all = Vec::new();
+    delays(
+        timeline,
+        joined,
+        identity,
+        place,
+        &mut |entry, particulars| {
+            if entry.cause == cause {
+                let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
+                all.push((particulars.clone(), inside));
+            }
+        },
+    );
+    heaviest(all)
+}
+
+fn heaviest(all: Vec<(Particulars, u64)>) -> Particulars {
+    let mut sums: Vec<(Particulars, u64)> = Vec::new();
+    for (particulars, ns) in all {
+        // At least 1, so that what takes no time is counted.
+        let weight = ns.saturating_add(1);
+        match sums.iter_mut().find(|(known, _)| *known == particulars) {
+            Some((_, sum)) => *sum = sum.saturating_add(weight),
+            None => sums.push((particulars, weight)),
+        }
+    }
+    // Of equals the first, so that the same input gives the same answer.
+    let most = sums.into_iter().rev().max_by_key(|(_, sum)| *sum);
+    most.map_or(Particulars::None, |(particulars, _)| particulars)
 }

@@ -1,23 +1,9 @@
 //! Where a mechanism lives: the fault of each cause, as the design's table has it.
 
-use crate::vocabulary::{Cause, Fault, Layer};
-
-/// The device through which a flow leaves, from the process outwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Slice {
-    /// veth, bridge.
-    Container,
-    /// virtio-net, vhost, netback.
-    Paravirtual,
-    /// tap, Open vSwitch.
-    Vmm,
-    /// SR-IOV virtual function.
-    VirtualFunction,
-    /// Physical network card.
-    Physical,
-    /// Beyond this host: its own devices are clean.
-    Beyond,
-}
+use crate::{
+    event::{Particulars, Slice},
+    vocabulary::{Cause, Fault, Layer},
+};
 
 /// What the fault of some causes depends on, beside the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +30,33 @@ impl Circumstances {
             paravirtual_disk: false,
             nested_page_fault: false,
             slice: None,
+        }
+    }
+
+    /// With what is known of the delay.
+    #[must_use]
+    pub fn with(self, particulars: &Particulars) -> Self {
+        match particulars {
+            Particulars::Memory { memcg } => Self {
+                memcg_bound: *memcg,
+                ..self
+            },
+            Particulars::Disk(disk) => Self {
+                paravirtual_disk: disk.paravirtual,
+                ..self
+            },
+            Particulars::Flow(flow) => Self {
+                slice: flow.slice,
+                ..self
+            },
+            Particulars::VmExit(exit) => Self {
+                nested_page_fault: exit.nested_page_fault,
+                ..self
+            },
+            Particulars::None
+            | Particulars::QuotaOf(_)
+            | Particulars::Limiter(_)
+            | Particulars::SystemCall(_) => self,
         }
     }
 }

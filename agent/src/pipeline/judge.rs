@@ -95,7 +95,7 @@ impl Nature {
 #[must_use]
 pub fn blame(
     split: &Split,
-    at: &Circumstances,
+    at: &dyn Fn(Cause) -> Circumstances,
     rules: Rules,
     baselines: &Baselines,
     key: OperationKey,
@@ -118,7 +118,7 @@ pub fn blame(
             *ns as f64 >= rules.share_threshold * split.self_time_ns as f64
                 || makes_it_slower(split.self_time_ns, *cause, *ns, rules, baselines, key)
         })
-        .filter_map(|(cause, ns)| Some((*cause, fault_of(*cause, at)?, *ns)))
+        .filter_map(|(cause, ns)| Some((*cause, fault_of(*cause, &at(*cause))?, *ns)))
         .min_by_key(|(cause, _, ns)| {
             (
                 std::cmp::Reverse(*ns),

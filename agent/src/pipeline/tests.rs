@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
-    event::{Delay, Limiter, Steal},
+    event::{Delay, Limiter, Particulars, Steal},
     metrics::Reason,
     process::{Identity, ProcessKey},
     span::{Joined, Resource, ResourceSpans, SpanView},
@@ -106,16 +106,16 @@ fn delay(cause: Cause, start_ms: u64, end_ms: u64) -> Delay {
         tid: PID,
         cpu: 0,
         cgroup_id: 70,
-        limiter_cgroup_id: 70,
-        limiter: (cause == Cause::CpuThrottle).then(|| {
-            Arc::new(Limiter {
+        particulars: match cause {
+            Cause::CpuThrottle => Particulars::Limiter(Arc::new(Limiter {
                 cgroup_id: 70,
                 cgroup_path: "/shop/cart".into(),
                 cores: 0.2,
                 quota_file: "cpu.max",
                 is_ancestor: false,
-            })
-        }),
+            })),
+            _ => Particulars::None,
+        },
     }
 }
 

@@ -13,14 +13,13 @@ mod track;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
     time::Duration,
 };
 
 pub use self::track::Entry;
 use self::{steal::StealLog, track::Track};
 use crate::{
-    event::{Delay, Limiter, Steal},
+    event::{Delay, Particulars, Steal},
     process::ProcessKey,
     time::MonoNs,
     vocabulary::Cause,
@@ -142,7 +141,7 @@ impl Timeline {
         if matches!(delay.cause, Cause::Downstream | Cause::Unexplained) {
             return Err(Dropped::NotADelay);
         }
-        if delay.end <= delay.start {
+        if delay.end < delay.start || (delay.end == delay.start && !is_momentary(delay.cause)) {
             return Err(Dropped::Empty);
         }
         if delay.end.0 > now.0.saturating_add(FUTURE_SLACK_NS) {
@@ -313,8 +312,21 @@ impl Timeline {
     }
 }
 
-/// What a query calls: the interval, and for `cpu_throttle` the cgroup whose quota it was.
-pub type Visit<'a> = dyn FnMut(&Entry, Option<&Arc<Limiter>>) + 'a;
+/// Whether it may happen at one moment, without taking time.
+const fn is_momentary(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::OomKill
+            | Cause::SeccompDenied
+            | Cause::Virtqueue
+            | Cause::NetDrop
+            | Cause::Conntrack
+            | Cause::TcpRetransmit
+    )
+}
+
+/// What a query calls: the interval and what else is known of it.
+pub type Visit<'a> = dyn FnMut(&Entry, &Particulars) + 'a;
 
 fn leave(by_cgroup: &mut HashMap<u64, BTreeSet<ProcessKey>>, cgroup_id: u64, process: ProcessKey) {
     if let Some(members) = by_cgroup.get_mut(&cgroup_id) {

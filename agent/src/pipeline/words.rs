@@ -1,11 +1,13 @@
 //! The sentences and numbers of a verdict. Names in them come from processes and cgroups:
 //! what bends a terminal's or a page's line is taken out and lengths bounded; escaping is the output's part.
 
-use std::sync::Arc;
-
 use crate::{
-    event::Limiter, process::Identity, stack::report::bends_output, verdict::Split,
-    vocabulary::Cause, workload::Workload,
+    event::{Limiter, Particulars},
+    process::Identity,
+    stack::report::bends_output,
+    verdict::Split,
+    vocabulary::Cause,
+    workload::Workload,
 };
 
 /// Longest name in a sentence, in characters.
@@ -20,10 +22,18 @@ pub struct Evidence {
     pub longest_ns: u64,
     /// Threads that had them.
     pub threads: usize,
-    /// For `cpu_throttle`: the cgroup whose quota took the most time.
-    pub limiter: Option<Arc<Limiter>>,
+    /// What is known of those that took the most time.
+    pub particulars: Particulars,
     /// What the cause usually takes of this operation, in nanoseconds, where known.
     pub usual_ns: Option<u64>,
+}
+
+impl Evidence {
+    /// For `cpu_throttle`: the cgroup whose quota took the most time.
+    #[must_use]
+    pub fn limiter(&self) -> Option<&Limiter> {
+        self.particulars.limiter().map(AsRef::as_ref)
+    }
 }
 
 /// One sentence that a person understands.
@@ -42,7 +52,7 @@ pub fn summary(
         who
     };
     let what = match cause {
-        Cause::CpuThrottle => throttled(&who, identity, evidence.limiter.as_deref()),
+        Cause::CpuThrottle => throttled(&who, identity, evidence.limiter()),
         Cause::Runqueue => format!("{who} was ready to run and waited for a CPU"),
         Cause::Steal => format!("the hypervisor took the CPU from {who}"),
         Cause::KvmExit => format!("the virtual CPUs of {who} were out of guest mode"),
@@ -105,7 +115,7 @@ fn is_pod(path: &str) -> bool {
 pub fn remedy(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
     let sentence = match cause {
         Cause::CpuThrottle => {
-            return raise_quota(&identity.workload, evidence.limiter.as_deref());
+            return raise_quota(&identity.workload, evidence.limiter());
         }
         Cause::Runqueue => {
             "Give the workload a larger CPU weight or CPUs of its own, or move its busiest \
@@ -201,7 +211,7 @@ pub fn numbers(
     if let Some(usual_ns) = evidence.usual_ns {
         numbers.push((format!("{cause}_usual_ms"), millis(usual_ns)));
     }
-    if let Some(limiter) = &evidence.limiter {
+    if let Some(limiter) = evidence.limiter() {
         numbers.push(("cpu_limit_cores".to_owned(), limiter.cores));
     }
     numbers

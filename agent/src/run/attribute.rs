@@ -6,10 +6,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::{
-    event::{Event, Limiter},
+    event::{Event, Particulars},
     host::identify::Identifier,
     metrics::{AgentMetrics, Reason},
-    vocabulary::Cause,
 };
 
 /// See the module's head. Runs on the ring reader's thread.
@@ -36,16 +35,13 @@ impl Attributor {
     pub fn take(&mut self, mut events: Vec<Event>) {
         for event in &mut events {
             if let Event::Delay(delay) = event
-                && delay.cause == Cause::CpuThrottle
+                && let Particulars::QuotaOf(hint) = delay.particulars
             {
-                delay.limiter = self.limiter(delay.cgroup_id, delay.limiter_cgroup_id);
+                let limiter = self.identifier.limiter(delay.cgroup_id, hint);
+                delay.particulars = limiter.map_or(Particulars::None, Particulars::Limiter);
             }
         }
         self.out.push(events);
-    }
-
-    fn limiter(&self, cgroup_id: u64, hint: u64) -> Option<Arc<Limiter>> {
-        self.identifier.limiter(cgroup_id, hint)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     host::identify::Identifier,
     load::Sensors,
     otlp::{Signal, receive::Receiver},
-    sensor::{CgroupCpu, SENSORS, SensorState, SensorStatus},
+    sensor::{Counted, SENSORS, SensorState, SensorStatus},
     time::UnixNs,
 };
 
@@ -108,7 +108,7 @@ impl Status {
 
     /// What a person needs to know at the start.
     pub fn log_start(&self, config: &Config, sensors: &Sensors, forward: Option<&ForwardConfig>) {
-        for sensor in sensors.statuses() {
+        for sensor in &sensors.statuses() {
             let SensorStatus {
                 name,
                 hook,
@@ -152,14 +152,14 @@ impl Status {
 #[must_use]
 pub fn sensors_source(sensors: &Arc<Sensors>) -> Source<Vec<SensorStatus>> {
     let sensors = Arc::clone(sensors);
-    Arc::new(move || sensors.statuses().to_vec())
+    Arc::new(move || sensors.statuses())
 }
 
 /// For the workload series of `/metrics`.
 #[must_use]
-pub fn cgroups_source(sensors: &Arc<Sensors>) -> Source<Vec<CgroupCpu>> {
+pub fn counted_source(sensors: &Arc<Sensors>) -> Source<Counted> {
     let sensors = Arc::clone(sensors);
-    Arc::new(move || sensors.cgroup_cpu())
+    Arc::new(move || sensors.counted())
 }
 
 /// Names for cgroups.

@@ -6,7 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{event::Steal, time::MonoNs};
+use super::Poller;
+use crate::{
+    event::{Event, Steal},
+    time::MonoNs,
+};
 
 /// A tick of `/proc/stat` (USER_HZ is 100 on every architecture that the agent runs on).
 const TICK_NS: u64 = 10_000_000;
@@ -38,12 +42,8 @@ impl StealPoller {
         }
     }
 
-    /// Polls if it is time for that.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be read; the next call tries again.
-    pub fn poll(&mut self, now: MonoNs, out: &mut Vec<Steal>) -> io::Result<()> {
+    /// Reads the file if it is time for that.
+    fn read(&mut self, now: MonoNs, out: &mut Vec<Steal>) -> io::Result<()> {
         let busy = self.stolen.is_some_and(|at| now.since(at) < BUSY_FOR_NS);
         let every = if busy { BUSY_NS } else { IDLE_NS };
         if self.polled.is_some_and(|at| now.since(at) < every) {
@@ -74,6 +74,17 @@ impl StealPoller {
                 });
             }
         }
+    }
+}
+
+impl Poller for StealPoller {
+    fn poll(&mut self, now: MonoNs, out: &mut Vec<Event>) {
+        let mut stolen = Vec::new();
+        // The next call tries again.
+        if let Err(error) = self.read(now, &mut stolen) {
+            tracing::debug!(%error, "Cannot read steal");
+        }
+        out.extend(stolen.into_iter().map(Event::Steal));
     }
 }
 
@@ -108,11 +119,11 @@ mod tests {
         let mut out = Vec::new();
         let s = 1_000_000_000;
         fs::write(&file, stat([100, 7])).unwrap();
-        poller.poll(MonoNs(s), &mut out).unwrap();
+        poller.read(MonoNs(s), &mut out).unwrap();
         assert_eq!(out, [], "the first reading is only a start");
 
         fs::write(&file, stat([100, 10])).unwrap();
-        poller.poll(MonoNs(2 * s), &mut out).unwrap();
+        poller.read(MonoNs(2 * s), &mut out).unwrap();
         let expected = Steal {
             cpu: 3,
             start: MonoNs(s),
@@ -123,7 +134,7 @@ mod tests {
 
         out.clear();
         fs::write(&file, stat([200, 2])).unwrap();
-        poller.poll(MonoNs(2 * s + BUSY_NS), &mut out).unwrap();
+        poller.read(MonoNs(2 * s + BUSY_NS), &mut out).unwrap();
         assert_eq!(
             out.len(),
             1,
@@ -138,13 +149,13 @@ mod tests {
         fs::write(dir.path().join("stat"), stat([0, 0])).unwrap();
         let mut poller = StealPoller::new(dir.path());
         let mut out = Vec::new();
-        poller.poll(MonoNs(IDLE_NS), &mut out).unwrap();
+        poller.read(MonoNs(IDLE_NS), &mut out).unwrap();
         fs::remove_file(dir.path().join("stat")).unwrap();
         poller
-            .poll(MonoNs(2 * IDLE_NS - 1), &mut out)
+            .read(MonoNs(2 * IDLE_NS - 1), &mut out)
             .expect("not read");
         poller
-            .poll(MonoNs(2 * IDLE_NS), &mut out)
+            .read(MonoNs(2 * IDLE_NS), &mut out)
             .expect_err("read");
     }
 }

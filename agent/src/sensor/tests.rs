@@ -17,15 +17,19 @@ fn an_unknown_sensor_is_answered_with_the_list() {
 }
 
 #[test]
-fn records_of_no_sensor_are_refused() {
-    assert_eq!(decode(&[]), Err(DecodeError::Length(0)));
-    assert_eq!(decode(&[1, 0, 0]), Err(DecodeError::Length(3)));
-    let id = 77_u32;
-    assert_eq!(
-        decode(&id.to_ne_bytes()),
-        Err(DecodeError::Unknown {
-            sensor: id,
-            kind: 0
-        })
-    );
+fn the_table_agrees_with_its_sensors() {
+    let mut ids = Vec::new();
+    for entry in SENSORS {
+        let Some(sensor) = entry.sensor else { continue };
+        assert_eq!(sensor.name(), entry.name);
+        ids.push(sensor.id());
+        for family in sensor.families() {
+            assert_eq!(family.id / 16, sensor.id(), "{}", family.name);
+            assert!(family.name.starts_with("isostack_"), "{}", family.name);
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    let built = SENSORS.iter().filter(|entry| entry.sensor.is_some());
+    assert_eq!(ids.len(), built.count(), "no id twice");
 }

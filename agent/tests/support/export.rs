@@ -11,7 +11,7 @@ use isostack_agent::{
     },
     metrics::AgentMetrics,
     process::{Identity, ProcessKey, SharedIdentity},
-    sensor::{CgroupCpu, KernelHistogram, SensorState, SensorStatus},
+    sensor::{CgroupCpu, Counted, KernelHistogram, SensorState, SensorStatus},
     span::{Joined, Resource, ResourceSpans, SpanBatch, SpanView},
     stack::{Stack, StackEntry},
     time::{MonoNs, UnixNs},
@@ -283,7 +283,10 @@ pub fn sources(config: &PrometheusConfig, cgroups: Vec<CgroupCpu>) -> ExportSour
         store,
         host: Arc::new(host),
         sensors: all_sensors,
-        cgroups: Arc::new(move || cgroups.clone()),
+        counted: Arc::new(move || Counted {
+            cpu: cgroups.clone(),
+            measured: Vec::new(),
+        }),
         label: Arc::new(|id| match id {
             71 => Some((
                 Layer::Container,

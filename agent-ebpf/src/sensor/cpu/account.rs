@@ -1,11 +1,10 @@
 //! Histograms of every cgroup: a direct-mapped table per CPU, and behind it a hash table for
 //! those that had to make room.
 
-use core::arch::asm;
-
 use agent_common::{
-    cpu::{CgroupTotals, CpuSlot, Histogram, slot_of},
+    cpu::{CgroupTotals, CpuSlot},
     event::sensor,
+    histogram::{Histogram, slot_of},
 };
 use aya_ebpf::{
     Global,
@@ -15,7 +14,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 
-use crate::emit;
+use crate::{atomic, emit};
 
 /// Sized by the loader, with [`CPU_SLOT_MASK`].
 #[map]
@@ -104,23 +103,9 @@ fn flush(slot: &CpuSlot) -> bool {
         unsafe {
             let add = *from.add(i);
             if add != 0 {
-                atomic_add(to.add(i), add);
+                atomic::add(to.add(i), add);
             }
         }
     }
     true
-}
-
-/// `*to += value`, atomically.
-///
-/// # Safety
-///
-/// `to` points to a writable, aligned u64.
-#[inline(always)]
-unsafe fn atomic_add(to: *mut u64, value: u64) {
-    // `core::sync::atomic` has no read-modify-write for a target without compare-and-swap.
-    // SAFETY: by the caller's promise.
-    unsafe {
-        asm!("lock *(u64 *)({to} + 0) += {value}", to = in(reg) to, value = in(reg) value);
-    }
 }

@@ -1,19 +1,19 @@
 //! Single intervals: which are worth telling, and their conversion to the monotonic clock.
 
 use agent_common::event::{
-    cpu::{CpuEvent, KIND_ON_CPU, KIND_RUNQUEUE, KIND_THROTTLED},
+    Record,
+    cpu::{KIND_ON_CPU, KIND_RUNQUEUE, KIND_THROTTLED},
     sensor,
 };
 use aya_ebpf::{
     Global,
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
-    macros::map,
-    maps::Array,
 };
 
 use crate::{
     emit,
     kernel::{Memory, sched::Task},
+    tracked::is_tracked,
 };
 
 /// Waits from this length on are told of every thread.
@@ -25,10 +25,6 @@ static TRACKED_RUNQUEUE_MIN_NS: Global<u64> = Global::new(50_000);
 /// Stints on a CPU from this length on are told of tracked thread groups.
 #[unsafe(no_mangle)]
 static TRACKED_ON_CPU_MIN_NS: Global<u64> = Global::new(100_000);
-
-/// One bit per thread group id, written by user space only; sized by the loader.
-#[map]
-static TRACKED: Array<u64> = Array::with_max_entries(32_768 / 64, 0);
 
 /// A stretch of one thread's time in `rq.clock`.
 pub struct Interval<M> {
@@ -56,22 +52,19 @@ impl<M: Memory> Interval<M> {
     pub fn emit(self, clock: u64) {
         // SAFETY: the helpers return numbers, nothing is dereferenced.
         let (now_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-        emit::event(
-            sensor::CPU,
-            &CpuEvent {
-                sensor: sensor::CPU,
-                kind: self.kind,
-                start_ns: now_ns.saturating_sub(clock.saturating_sub(self.start)),
-                end_ns: now_ns.saturating_sub(clock.saturating_sub(self.end)),
-                cgroup_id: self.task.cgroup_id(),
-                limiter_cgroup_id: self.limiter_cgroup_id,
-                leader_start_boottime_ns: self.task.leader_start_boottime_ns(),
-                pid: self.task.tgid(),
-                tid: self.task.tid(),
-                cpu,
-                pad: 0,
-            },
-        );
+        emit::record(&Record {
+            sensor: sensor::CPU,
+            kind: self.kind,
+            start_ns: now_ns.saturating_sub(clock.saturating_sub(self.start)),
+            end_ns: now_ns.saturating_sub(clock.saturating_sub(self.end)),
+            cgroup_id: self.task.cgroup_id(),
+            detail: self.limiter_cgroup_id,
+            leader_start_boottime_ns: self.task.leader_start_boottime_ns(),
+            pid: self.task.tgid(),
+            tid: self.task.tid(),
+            cpu,
+            extra: 0,
+        });
     }
 }
 
@@ -107,11 +100,4 @@ pub fn on_cpu<M: Memory>(task: Task<M>, clock: u64) {
         }
         .emit(clock);
     }
-}
-
-#[inline(always)]
-fn is_tracked(tgid: u32) -> bool {
-    TRACKED
-        .get(tgid / 64)
-        .is_some_and(|word| word >> (tgid % 64) & 1 != 0)
 }

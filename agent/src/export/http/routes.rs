@@ -113,10 +113,10 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
     let format = Format::negotiate(accept);
     let page = tokio::task::spawn_blocking(move || {
         let sources = &app.sources;
-        let cgroups = (sources.cgroups)();
+        let counted = (sources.counted)();
         sources
             .exposition
-            .text(format, &cgroups, &sources.label, MonoNs::now())
+            .text(format, &counted, &sources.label, MonoNs::now())
     });
     match page.await {
         Ok(page) => ([(header::CONTENT_TYPE, format.content_type())], page).into_response(),
@@ -211,8 +211,8 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
             cgroup_id: d.cgroup_id,
             workload: name_of(d.cgroup_id),
             limiter: d
-                .limiter
-                .as_ref()
+                .particulars
+                .limiter()
                 .map_or_else(String::new, |l| l.cgroup_path.clone()),
         },
         Event::Steal(s) => EventRow {

@@ -25,15 +25,15 @@ const BOUNDS_LOG2_NS: [u32; 16] = [
     10, 13, 16, 18, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 32,
 ];
 /// Series of one histogram: its buckets, `+Inf`, `_sum`, `_count`.
-const HISTOGRAM_SERIES: usize = BOUNDS_LOG2_NS.len() + 3;
+pub(super) const HISTOGRAM_SERIES: usize = BOUNDS_LOG2_NS.len() + 3;
 /// A workload without a cgroup keeps its series this long.
-const FORGET_AFTER_NS: u64 = 300 * 1_000_000_000;
+pub(super) const FORGET_AFTER_NS: u64 = 300 * 1_000_000_000;
 /// Exemplars kept at most.
 const MAX_EXEMPLARS: usize = 4_096;
 
 /// Base labels, without the node's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Labels {
+pub(super) struct Labels {
     layer: &'static str,
     namespace: String,
     pod: String,
@@ -43,7 +43,7 @@ struct Labels {
 
 /// A kernel histogram folded into the buckets of the page; the last is `+Inf`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Folded {
+pub(super) struct Folded {
     buckets: [u64; BOUNDS_LOG2_NS.len() + 1],
     sum_ns: u64,
 }
@@ -76,7 +76,7 @@ enum Kind {
 pub(super) struct Exemplars(HashMap<(u64, Kind, usize), Exemplar>);
 
 #[derive(Clone, Debug)]
-struct Exemplar {
+pub(super) struct Exemplar {
     trace_id: [u8; 16],
     span_id: [u8; 8],
     value_ns: u64,
@@ -157,14 +157,15 @@ impl Workloads {
             .retain(|_, s| now.since(s.seen) < FORGET_AFTER_NS);
     }
 
-    /// Writes the families, OpenMetrics text, as far as `budget` has room.
+    /// Writes the families, OpenMetrics text, as far as `budget` has room. Returns the number
+    /// of series written.
     pub(super) fn write(
         &self,
         out: &mut String,
         node: &str,
         exemplars: &Exemplars,
         budget: &Budget,
-    ) {
+    ) -> usize {
         let mut room = budget.left();
         let mut shown = Vec::with_capacity(self.series.len());
         for (labels, series) in &self.series {
@@ -207,6 +208,7 @@ impl Workloads {
             let of = |bucket| exemplars.latest(&series.cgroups, Kind::Runqueue, bucket);
             series.runqueue.write(out, name, labels, of);
         }
+        budget.left() - room
     }
 }
 
@@ -215,7 +217,7 @@ const INTERVAL_HELP: &str = "Single stretches in which a thread was held back by
 const RUNQUEUE_HELP: &str = "Waits of runnable threads for a CPU, without throttled time.";
 
 impl Labels {
-    fn new(layer: Layer, workload: &Workload) -> Self {
+    pub(super) fn new(layer: Layer, workload: &Workload) -> Self {
         Self {
             layer: layer.as_str(),
             namespace: view::clip(&workload.namespace).to_owned(),
@@ -225,7 +227,19 @@ impl Labels {
         }
     }
 
-    fn text(&self, node: &str) -> String {
+    /// Of what belongs to no workload.
+    pub(super) fn of_nobody() -> Self {
+        let nothing = String::new;
+        Self {
+            layer: "",
+            namespace: nothing(),
+            pod: nothing(),
+            container: nothing(),
+            runtime: nothing(),
+        }
+    }
+
+    pub(super) fn text(&self, node: &str) -> String {
         let mut out = String::new();
         let pairs = [
             ("layer", self.layer),
@@ -246,7 +260,7 @@ impl Labels {
 }
 
 impl Folded {
-    fn add(&mut self, now: &KernelHistogram, before: Option<&KernelHistogram>) {
+    pub(super) fn add(&mut self, now: &KernelHistogram, before: Option<&KernelHistogram>) {
         let rest = now.slots.len().saturating_sub(1);
         for (slot, count) in now.slots.iter().enumerate() {
             let counted = before.and_then(|b| b.slots.get(slot)).copied().unwrap_or(0);
@@ -264,7 +278,7 @@ impl Folded {
         self.buckets.iter().sum()
     }
 
-    fn write<'a>(
+    pub(super) fn write<'a>(
         &self,
         out: &mut String,
         name: &str,
@@ -301,7 +315,7 @@ impl Folded {
 }
 
 /// A count that fell has started anew: the cgroup's id was given to another.
-fn since(now: u64, before: u64) -> u64 {
+pub(super) fn since(now: u64, before: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
 
@@ -322,7 +336,7 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 }
 
 /// The three characters that end or bend a label value.
-fn escape(out: &mut String, value: &str) {
+pub(super) fn escape(out: &mut String, value: &str) {
     for c in value.chars() {
         match c {
             '\\' => out.push_str("\\\\"),
@@ -333,7 +347,7 @@ fn escape(out: &mut String, value: &str) {
     }
 }
 
-fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     // A String takes everything.
     let _ = out.write_fmt(text);
 }

@@ -10,13 +10,15 @@ fn field(structure: &'static str, path: &'static str, size: u32) -> KernelField 
         structure,
         path,
         size,
-        required: true,
+        needed_by: "cpu",
     }
 }
 
 #[test]
 fn every_required_member_is_found_in_the_running_kernel() {
-    assert_eq!(here().fields().missing(), Vec::<String>::new());
+    for sensor in ["cpu", "memory"] {
+        assert_eq!(here().fields().missing(sensor), Vec::<String>::new());
+    }
 }
 
 #[test]
@@ -62,4 +64,29 @@ fn no_btf_says_which_file() {
     let dir = tempfile::tempdir().unwrap();
     let error = KernelTypes::read(dir.path()).err().expect("there is none");
     assert!(error.to_string().contains("kernel/btf/vmlinux"), "{error}");
+}
+
+#[test]
+fn arguments_of_tracepoints_are_found_by_place_and_type() {
+    let types = here();
+    let has = |index, structure| {
+        types.has_argument(&KernelArgument {
+            symbol: "",
+            tracepoint: "sched_switch",
+            index,
+            structure,
+        })
+    };
+    assert!(has(1, "task_struct") && has(2, "task_struct") && has(0, ""));
+    assert!(!has(0, "task_struct"), "bool preempt");
+    assert!(!has(1, "rq") && !has(9, ""));
+}
+
+#[test]
+fn enumerators_come_with_their_names() {
+    let list = here().enumerators("cgroup_subsys_id");
+    let cpu = list.iter().find(|(name, _)| name == "cpu_cgrp_id");
+    let value = here().enumerator("cgroup_subsys_id", "cpu_cgrp_id");
+    assert_eq!(cpu.map(|(_, value)| *value), value);
+    assert_eq!(here().enumerators("no_such_enum"), []);
 }

@@ -34,7 +34,7 @@ fn blamed(learned: Option<&Split>, split: &Split) -> Option<Cause> {
         }
     }
     let at = Circumstances::of(Layer::Container);
-    blame(split, &at, RULES, &baselines, key).map(|(cause, _)| cause)
+    blame(split, &|_| at, RULES, &baselines, key).map(|(cause, _)| cause)
 }
 
 #[test]

@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::Limiter;
 
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
@@ -23,8 +26,7 @@ fn delay(pid: u32, start: u64, end: u64) -> Delay {
         tid: pid,
         cpu: 1,
         cgroup_id: u64::from(pid % 2),
-        limiter_cgroup_id: 0,
-        limiter: None,
+        particulars: Particulars::None,
     }
 }
 
@@ -173,7 +175,7 @@ fn the_limiter_comes_back_with_its_interval() {
     };
     for n in 0..300 {
         let mut delay = delay(1, n * 10, n * 10 + 5);
-        delay.limiter = Some(limiter(n));
+        delay.particulars = Particulars::Limiter(limiter(n));
         timeline.add(&delay, MonoNs(n * 10 + 5)).unwrap();
     }
     let mut right = 0;
@@ -181,7 +183,7 @@ fn the_limiter_comes_back_with_its_interval() {
         process(1),
         MonoNs(0),
         MonoNs(u64::MAX),
-        &mut |e, limiter| match limiter {
+        &mut |e, particulars| match particulars.limiter() {
             Some(limiter) => {
                 assert_eq!(limiter.cgroup_id, e.start / 10);
                 right += 1;
@@ -191,15 +193,15 @@ fn the_limiter_comes_back_with_its_interval() {
     );
     assert_eq!(right, 255);
     let mut late = delay(1, 300 * S, 301 * S);
-    late.limiter = Some(limiter(1_000));
+    late.particulars = Particulars::Limiter(limiter(1_000));
     timeline.add(&late, MonoNs(301 * S)).unwrap();
     let mut seen = Vec::new();
     timeline.of_process(
         process(1),
         MonoNs(0),
         MonoNs(u64::MAX),
-        &mut |_, limiter| {
-            seen.push(limiter.map(|l| l.cgroup_id));
+        &mut |_, particulars| {
+            seen.push(particulars.limiter().map(|l| l.cgroup_id));
         },
     );
     assert_eq!(

@@ -1,11 +1,11 @@
 //! The intervals of one process, ordered by their end so that a query is a binary search
 //! and a walk over little more than what overlaps.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use super::Visit;
 use crate::{
-    event::{Delay, Limiter},
+    event::{Delay, Particulars},
     vocabulary::Cause,
 };
 
@@ -22,8 +22,8 @@ pub struct Entry {
     pub cpu: u16,
     /// The mechanism.
     pub cause: Cause,
-    /// Index into the track's limiters, [`NO_LIMITER`] for none.
-    limiter: u8,
+    /// Index into the track's particulars, [`NOTHING`] for none.
+    particulars: u8,
 }
 
 const _: () = assert!(
@@ -31,7 +31,7 @@ const _: () = assert!(
     "the bound of the timeline counts on it"
 );
 
-const NO_LIMITER: u8 = u8::MAX;
+const NOTHING: u8 = u8::MAX;
 /// Intervals up to this length are kept apart from longer ones: a walk must look at what
 /// ended up to one longest interval after the span, and this keeps that short.
 const SHORT_NS: u64 = 64_000_000;
@@ -48,8 +48,8 @@ struct Ring {
 pub(super) struct Track {
     short: Ring,
     long: Ring,
-    /// `(limiter, end of the last interval that names it)`.
-    limiters: Vec<(Arc<Limiter>, u64)>,
+    /// `(particulars, end of the last interval that has them)`.
+    particulars: Vec<(Particulars, u64)>,
     pub(super) cgroup_id: u64,
 }
 
@@ -74,9 +74,9 @@ impl Track {
 
     pub(super) fn insert(&mut self, delay: &Delay, horizon: crate::time::MonoNs) {
         let (start, end) = (delay.start.0, delay.end.0);
-        let limiter = match &delay.limiter {
-            Some(limiter) => self.limiter_index(limiter, end, horizon.0),
-            None => NO_LIMITER,
+        let particulars = match &delay.particulars {
+            Particulars::None => NOTHING,
+            particulars => self.index_of(particulars, end, horizon.0),
         };
         let ring = if end - start <= SHORT_NS {
             &mut self.short
@@ -89,7 +89,7 @@ impl Track {
             tid: delay.tid,
             cpu: u16::try_from(delay.cpu).unwrap_or(u16::MAX),
             cause: delay.cause,
-            limiter,
+            particulars,
         });
     }
 
@@ -122,32 +122,35 @@ impl Track {
             let last_end = end.saturating_add(ring.longest_ns);
             for entry in ring.entries.range(first..).take_while(|e| e.end < last_end) {
                 if entry.start < end {
-                    let limiter = self.limiters.get(usize::from(entry.limiter));
-                    f(entry, limiter.map(|(limiter, _)| limiter));
+                    let particulars = self.particulars.get(usize::from(entry.particulars));
+                    f(entry, particulars.map_or(&Particulars::None, |(p, _)| p));
                 }
             }
         }
     }
 
-    /// The index of a limiter, put in the place of one that no kept interval names any
-    /// more; [`NO_LIMITER`] when all places are taken (254 changes of a quota in a window).
-    fn limiter_index(&mut self, limiter: &Arc<Limiter>, end: u64, horizon: u64) -> u8 {
-        let same =
-            |(known, _): &(Arc<Limiter>, u64)| Arc::ptr_eq(known, limiter) || **known == **limiter;
-        if let Some(at) = self.limiters.iter().position(same) {
-            self.limiters[at].1 = self.limiters[at].1.max(end);
+    /// The index of these particulars, put in the place of some that no kept interval has any
+    /// more; [`NOTHING`] when all places are taken (254 different ones in a window).
+    fn index_of(&mut self, particulars: &Particulars, end: u64, horizon: u64) -> u8 {
+        let same = |(known, _): &(Particulars, u64)| known == particulars;
+        if let Some(at) = self.particulars.iter().position(same) {
+            self.particulars[at].1 = self.particulars[at].1.max(end);
             return at as u8;
         }
-        let fresh = (Arc::clone(limiter), end);
-        if let Some(at) = self.limiters.iter().position(|(_, last)| *last < horizon) {
-            self.limiters[at] = fresh;
+        let fresh = (particulars.clone(), end);
+        if let Some(at) = self
+            .particulars
+            .iter()
+            .position(|(_, last)| *last < horizon)
+        {
+            self.particulars[at] = fresh;
             return at as u8;
         }
-        if self.limiters.len() >= usize::from(NO_LIMITER) {
-            return NO_LIMITER;
+        if self.particulars.len() >= usize::from(NOTHING) {
+            return NOTHING;
         }
-        self.limiters.push(fresh);
-        (self.limiters.len() - 1) as u8
+        self.particulars.push(fresh);
+        (self.particulars.len() - 1) as u8
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::{process::ProcessKey, stack::Stack, workload::Workload};
 
@@ -30,7 +32,7 @@ fn limited(path: &str, cores: f64, is_ancestor: bool) -> Evidence {
         is_ancestor,
     };
     Evidence {
-        limiter: Some(Arc::new(limiter)),
+        particulars: Particulars::Limiter(Arc::new(limiter)),
         ..Evidence::default()
     }
 }
@@ -72,8 +74,9 @@ fn a_quota_is_named_with_its_size_and_place() {
 fn the_remedy_names_what_sets_the_quota_there() {
     let on_v1 = |path: &str, is_ancestor| {
         let mut evidence = limited(path, 0.2, is_ancestor);
-        let limiter = Arc::get_mut(evidence.limiter.as_mut().unwrap()).unwrap();
+        let mut limiter = evidence.limiter().unwrap().clone();
         limiter.quota_file = "cpu.cfs_quota_us";
+        evidence.particulars = Particulars::Limiter(Arc::new(limiter));
         evidence
     };
     let mut plain = identity();

@@ -1,7 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::sensor::decode;
+use crate::{
+    event::{Delay, Event},
+    process::ProcessKey,
+    sensor::decode::tests::decode,
+    time::MonoNs,
+};
 
 fn record() -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -29,8 +34,7 @@ fn a_record_becomes_a_delay() {
         tid: 71,
         cpu: 3,
         cgroup_id: 4711,
-        limiter_cgroup_id: 4710,
-        limiter: None,
+        particulars: Particulars::QuotaOf(4710),
     });
     assert_eq!(decode(&record()), Ok(expected));
 }

@@ -1,0 +1,194 @@
+//! `memory`: threads that must free memory before they get any, and those killed for it.
+//!
+//! Reclaim begins and ends in the context of the thread that suffers. All hooks are rare, and
+//! so they are raw tracepoints with checked reads: one program for every kernel.
+
+use agent_common::{
+    event::{
+        Record,
+        memory::{KIND_DIRECT_RECLAIM, KIND_MEMCG_RECLAIM, KIND_OOM_KILL},
+        sensor,
+    },
+    series::{SeriesKey, family},
+};
+use aya_ebpf::{
+    Global,
+    bindings::BPF_ANY,
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    macros::{map, raw_tracepoint},
+    maps::LruHashMap,
+    programs::RawTracePointContext,
+};
+
+use crate::{
+    emit,
+    kernel::{Probed, argument, sched::Task},
+    series,
+    tracked::is_tracked,
+};
+
+/// Reclaim from this length on is told of every thread.
+#[unsafe(no_mangle)]
+static RECLAIM_MIN_NS: Global<u64> = Global::new(1_000_000);
+/// Reclaim from this length on is told of tracked thread groups.
+#[unsafe(no_mangle)]
+static TRACKED_RECLAIM_MIN_NS: Global<u64> = Global::new(50_000);
+
+/// The last reclaim of a thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Reclaim {
+    /// Its start; 0 once it has ended.
+    start_ns: u64,
+    /// `KIND_MEMCG_RECLAIM` or `KIND_DIRECT_RECLAIM`.
+    kind: u64,
+}
+
+/// By thread id. Least recently used ones go first: threads come and go.
+#[map]
+static RECLAIMS: LruHashMap<u32, Reclaim> = LruHashMap::with_max_entries(4096, 0);
+
+/// Victims of the out-of-memory killer that have not ended yet, by thread id: whether a
+/// memory cgroup's limit was the reason.
+#[map]
+static VICTIMS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(1024, 0);
+
+/// kernel: v5.10.. include/trace/events/vmscan.h: mm_vmscan_direct_reclaim_begin(int order,
+/// gfp_t gfp_flags, ..)
+#[raw_tracepoint(tracepoint = "mm_vmscan_direct_reclaim_begin")]
+pub fn memory_direct_begin(_: RawTracePointContext) -> u32 {
+    begin(KIND_DIRECT_RECLAIM)
+}
+
+/// kernel: v5.10.. mm_vmscan_direct_reclaim_end(unsigned long nr_reclaimed, ..)
+#[raw_tracepoint(tracepoint = "mm_vmscan_direct_reclaim_end")]
+pub fn memory_direct_end(_: RawTracePointContext) -> u32 {
+    end(KIND_DIRECT_RECLAIM)
+}
+
+/// kernel: v5.10.. mm_vmscan_memcg_reclaim_begin(int order, gfp_t gfp_flags, ..)
+#[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_begin")]
+pub fn memory_memcg_begin(_: RawTracePointContext) -> u32 {
+    begin(KIND_MEMCG_RECLAIM)
+}
+
+/// kernel: v5.10.. mm_vmscan_memcg_reclaim_end(unsigned long nr_reclaimed, ..)
+#[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_end")]
+pub fn memory_memcg_end(_: RawTracePointContext) -> u32 {
+    end(KIND_MEMCG_RECLAIM)
+}
+
+/// kernel: v5.10.. include/trace/events/oom.h: mark_victim(int pid), with backports and from
+/// 6.8 on mark_victim(struct task_struct *task, uid_t uid). Runs in the thread that found no
+/// memory; why can be told from what it did last.
+#[raw_tracepoint(tracepoint = "mark_victim")]
+pub fn memory_mark_victim(ctx: RawTracePointContext) -> u32 {
+    let victim: u64 = ctx.arg(0);
+    let tid = if argument::MARK_VICTIM_TASK.load() != 0 {
+        // SAFETY: this kernel's first argument is a task, and `Probed` copes with anything.
+        unsafe { Task::<Probed>::new(victim as *const u8) }.tid()
+    } else {
+        victim as u32
+    };
+    // SAFETY: the value is copied out at once.
+    let reclaim = unsafe { RECLAIMS.get(Task::current().tid()) }.copied();
+    let memcg = reclaim.is_some_and(|last| last.kind == u64::from(KIND_MEMCG_RECLAIM));
+    if VICTIMS
+        .insert(tid, u32::from(memcg), u64::from(BPF_ANY))
+        .is_err()
+    {
+        emit::lost(sensor::MEMORY);
+    }
+    0
+}
+
+/// kernel: v5.10.. include/trace/events/sched.h: sched_process_exit(struct task_struct *p, ..),
+/// in the context of `p`.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn memory_exit(_: RawTracePointContext) -> u32 {
+    let task = Task::current();
+    let tid = task.tid();
+    // SAFETY: the value is copied out at once.
+    let Some(memcg) = (unsafe { VICTIMS.get(tid) }).copied() else {
+        return 0;
+    };
+    let _ = VICTIMS.remove(tid);
+    let cgroup_id = task.cgroup_id();
+    let key = SeriesKey {
+        cgroup_id,
+        family: family::OOM_KILLS,
+        a: memcg,
+        b: 0,
+    };
+    series::count(sensor::MEMORY, &key, 1);
+    // SAFETY: return numbers.
+    let (now_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    emit::record(&Record {
+        sensor: sensor::MEMORY,
+        kind: KIND_OOM_KILL,
+        start_ns: now_ns,
+        end_ns: now_ns,
+        cgroup_id,
+        detail: 0,
+        leader_start_boottime_ns: task.leader_start_boottime_ns(),
+        pid: task.tgid(),
+        tid,
+        cpu,
+        extra: memcg,
+    });
+    0
+}
+
+#[inline(always)]
+fn begin(kind: u32) -> u32 {
+    let reclaim = Reclaim {
+        // SAFETY: returns a number.
+        start_ns: unsafe { bpf_ktime_get_ns() },
+        kind: u64::from(kind),
+    };
+    // A full table evicts: the worst is one stretch of reclaim that is not counted.
+    let _ = RECLAIMS.insert(Task::current().tid(), reclaim, u64::from(BPF_ANY));
+    0
+}
+
+#[inline(always)]
+fn end(kind: u32) -> u32 {
+    let task = Task::current();
+    let tid = task.tid();
+    let Some(reclaim) = RECLAIMS.get_ptr_mut(tid) else {
+        return 0; // attached in the middle of it
+    };
+    // SAFETY: a map's value that only this thread writes.
+    let start_ns = unsafe { core::mem::take(&mut (*reclaim).start_ns) };
+    if start_ns == 0 {
+        return 0;
+    }
+    // SAFETY: return numbers.
+    let (end_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    let ns = end_ns.saturating_sub(start_ns);
+    let cgroup_id = task.cgroup_id();
+    let key = SeriesKey {
+        cgroup_id,
+        family: family::MEMORY_RECLAIM,
+        a: u32::from(kind == KIND_MEMCG_RECLAIM),
+        b: 0,
+    };
+    series::observe(sensor::MEMORY, &key, ns);
+    let pid = task.tgid();
+    if ns >= RECLAIM_MIN_NS.load() || (ns >= TRACKED_RECLAIM_MIN_NS.load() && is_tracked(pid)) {
+        emit::record(&Record {
+            sensor: sensor::MEMORY,
+            kind,
+            start_ns,
+            end_ns,
+            cgroup_id,
+            detail: 0,
+            leader_start_boottime_ns: task.leader_start_boottime_ns(),
+            pid,
+            tid,
+            cpu,
+            extra: 0,
+        });
+    }
+    0
+}

@@ -1,0 +1,203 @@
+//! Starts one sensor: each of its probes by the best hook that the kernel takes, and from
+//! that the line that `doctor` shows.
+
+use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
+
+use super::object::Object;
+use crate::sensor::{
+    Entry, Hook, HookKind, Kernel, Probe, Sensor, SensorState, SensorStatus, WhyNot,
+};
+
+/// How one probe came out.
+struct Attached {
+    /// The hook in use; `None`: the kernel takes none.
+    hook: Option<&'static Hook>,
+    /// What the kernel said of those that it did not take.
+    refused: String,
+    /// What is lost.
+    loses: &'static str,
+}
+
+impl Object {
+    /// Loads and attaches one sensor.
+    pub fn start(&mut self, entry: &'static Entry) -> SensorStatus {
+        let Some(sensor) = entry.sensor else {
+            return off(entry, not_built());
+        };
+        if let Err(why) = self.check(sensor) {
+            return off(entry, why);
+        }
+        let mut all: Vec<Attached> = Vec::new();
+        for probe in sensor.probes() {
+            let attached = self.probe(probe);
+            if attached.hook.is_none() && probe.optional.is_none() {
+                // Without this one the others are of no use.
+                for hook in all.iter().filter_map(|attached| attached.hook) {
+                    self.unload(hook);
+                }
+                return off(
+                    entry,
+                    WhyNot {
+                        reason: attached.refused,
+                        fix: REFUSED_FIX.to_owned(),
+                    },
+                );
+            }
+            all.push(attached);
+        }
+        status(entry, &all)
+    }
+
+    fn check(&self, sensor: &'static dyn Sensor) -> Result<(), WhyNot> {
+        let missing = self.fields.missing(sensor.name());
+        if !missing.is_empty() {
+            return Err(WhyNot {
+                reason: format!("this kernel has no {}", missing.join(", ")),
+                fix: "use a kernel from 5.10 on, built with CONFIG_SCHED_INFO, \
+                      CONFIG_FAIR_GROUP_SCHED and CONFIG_CGROUP_SCHED"
+                    .to_owned(),
+            });
+        }
+        sensor.check(&self.kernel())
+    }
+
+    /// What sensors may look at.
+    pub fn kernel(&self) -> Kernel<'_> {
+        Kernel {
+            fields: &self.fields,
+            types: &self.types,
+            roots: &self.roots,
+        }
+    }
+
+    fn probe(&mut self, probe: &'static Probe) -> Attached {
+        let mut refused = String::new();
+        for hook in probe.hooks {
+            match self.attach(hook) {
+                Ok(()) => {
+                    return Attached {
+                        hook: Some(hook),
+                        refused,
+                        loses: hook.loses,
+                    };
+                }
+                Err(error) => {
+                    tracing::debug!(%hook, %error, "Hook refused");
+                    if !refused.is_empty() {
+                        refused.push_str("; ");
+                    }
+                    refused.push_str(&format!("{hook}: {}", brief(&error)));
+                }
+            }
+        }
+        Attached {
+            hook: None,
+            refused,
+            loses: probe.optional.unwrap_or_default(),
+        }
+    }
+
+    /// Loads one program and attaches it.
+    pub fn attach(&mut self, hook: &Hook) -> Result<(), ProgramError> {
+        let program = self
+            .ebpf
+            .program_mut(hook.program)
+            .ok_or(ProgramError::UnexpectedProgramType)?;
+        match hook.kind {
+            HookKind::TpBtf => {
+                let program: &mut BtfTracePoint = program.try_into()?;
+                program.load(hook.target, &self.btf)?;
+                program.attach()?;
+            }
+            HookKind::RawTp => {
+                let program: &mut RawTracePoint = program.try_into()?;
+                program.load()?;
+                program.attach(hook.target)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Detaches it and takes it out of the kernel.
+    fn unload(&mut self, hook: &Hook) {
+        let unloaded = self
+            .ebpf
+            .program_mut(hook.program)
+            .map(|program| match hook.kind {
+                HookKind::TpBtf => <&mut BtfTracePoint>::try_from(program)?.unload(),
+                HookKind::RawTp => <&mut RawTracePoint>::try_from(program)?.unload(),
+            });
+        if let Some(Err(error)) = unloaded {
+            tracing::debug!(%hook, %error, "Cannot unload");
+        }
+    }
+}
+
+fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
+    let list = |words: Vec<String>| {
+        let mut unique: Vec<String> = Vec::new();
+        for word in words.into_iter().filter(|word| !word.is_empty()) {
+            if !unique.contains(&word) {
+                unique.push(word);
+            }
+        }
+        unique
+    };
+    let hooks = all.iter().filter_map(|a| a.hook.map(Hook::to_string));
+    let loses = list(all.iter().map(|a| a.loses.to_owned()).collect()).join("; ");
+    let refused = list(all.iter().map(|a| a.refused.clone()).collect()).join("; ");
+    let reduced = !loses.is_empty();
+    SensorStatus {
+        name: entry.name,
+        state: if reduced {
+            SensorState::Reduced
+        } else {
+            SensorState::On
+        },
+        hook: list(hooks.collect()).join(", "),
+        reason: if reduced { refused } else { String::new() },
+        loses,
+        fix: if reduced {
+            REFUSED_FIX.to_owned()
+        } else {
+            String::new()
+        },
+    }
+}
+
+const REFUSED_FIX: &str = "see the log at debug level for the kernel's own words; a lockdown or security module may \
+     forbid this kind of program";
+
+/// A sensor that does not run.
+pub(crate) fn off(entry: &Entry, why: WhyNot) -> SensorStatus {
+    SensorStatus {
+        name: entry.name,
+        state: SensorState::Off,
+        hook: String::new(),
+        reason: why.reason,
+        loses: entry.loses.to_owned(),
+        fix: why.fix,
+    }
+}
+
+pub(crate) fn not_built() -> WhyNot {
+    WhyNot {
+        reason: "not in this version".to_owned(),
+        fix: "use a version of isostack-agent that has it".to_owned(),
+    }
+}
+
+pub fn not_selected() -> WhyNot {
+    WhyNot {
+        reason: "not selected".to_owned(),
+        fix: "add it, or auto, to --sensors".to_owned(),
+    }
+}
+
+/// The error without the verifier's log, which runs to pages.
+fn brief(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, .. } => format!("the kernel refused it ({io_error})"),
+        other => other.to_string(),
+    }
+}

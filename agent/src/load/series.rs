@@ -1,0 +1,107 @@
+//! Reads the counters and histograms by cgroup and label.
+
+use agent_common::{histogram::Histogram, series::SeriesKey};
+use aya::maps::{HashMap as KernelHashMap, MapData};
+use parking_lot::Mutex;
+
+use crate::sensor::{self, Decoder, Family, KernelHistogram, Measured, Value};
+
+/// Both tables, and who knows what their numbers mean.
+pub struct SeriesTables {
+    inner: Mutex<Inner>,
+    /// Entries that each has room for, histograms first; 0 where the kernel did not say.
+    capacities: [u32; 2],
+}
+
+struct Inner {
+    histograms: KernelHashMap<MapData, SeriesKey, Histogram>,
+    counters: KernelHashMap<MapData, SeriesKey, u64>,
+    decoder: Decoder,
+}
+
+impl SeriesTables {
+    pub fn new(
+        histograms: KernelHashMap<MapData, SeriesKey, Histogram>,
+        counters: KernelHashMap<MapData, SeriesKey, u64>,
+        capacities: [u32; 2],
+        decoder: Decoder,
+    ) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                histograms,
+                counters,
+                decoder,
+            }),
+            capacities,
+        }
+    }
+
+    /// Everything counted so far, in no order.
+    pub fn read(&self) -> Vec<Measured> {
+        let inner = &mut *self.inner.lock();
+        let mut all = Vec::new();
+        for (key, histogram) in inner.histograms.iter().filter_map(Result::ok) {
+            let mut sum = KernelHistogram::default();
+            sum.add(&histogram);
+            all.extend(measured(&mut inner.decoder, key, Value::Histogram(sum)));
+        }
+        for (key, count) in inner.counters.iter().filter_map(Result::ok) {
+            all.extend(measured(&mut inner.decoder, key, Value::Count(count)));
+        }
+        all
+    }
+
+    /// How full each table is, 0..1, histograms first.
+    pub fn fill(&self) -> [f64; 2] {
+        let inner = self.inner.lock();
+        let entries = [
+            inner.histograms.keys().filter(Result::is_ok).count(),
+            inner.counters.keys().filter(Result::is_ok).count(),
+        ];
+        let mut fill = [0.0; 2];
+        for (fill, (entries, capacity)) in fill
+            .iter_mut()
+            .zip(entries.into_iter().zip(self.capacities))
+        {
+            *fill = entries as f64 / f64::from(capacity.max(1));
+        }
+        fill
+    }
+
+    /// Forgets the cgroups that are no longer live.
+    pub fn prune(&self, is_live: impl Fn(u64) -> bool) {
+        let inner = &mut *self.inner.lock();
+        let gone = |key: &SeriesKey| key.cgroup_id != 0 && !is_live(key.cgroup_id);
+        let dead: Vec<SeriesKey> = inner
+            .histograms
+            .keys()
+            .filter_map(Result::ok)
+            .filter(gone)
+            .collect();
+        for key in dead {
+            // Somebody who removed it meanwhile did what was wanted.
+            drop(inner.histograms.remove(&key));
+        }
+        let dead: Vec<SeriesKey> = inner
+            .counters
+            .keys()
+            .filter_map(Result::ok)
+            .filter(gone)
+            .collect();
+        for key in dead {
+            drop(inner.counters.remove(&key));
+        }
+    }
+}
+
+/// A family that nobody knows is of another version's object, which cannot be.
+fn measured(decoder: &mut Decoder, key: SeriesKey, value: Value) -> Option<Measured> {
+    let (sensor, family): (u32, &'static Family) =
+        sensor::families().find(|(_, family)| family.id == key.family)?;
+    Some(Measured {
+        key,
+        family,
+        labels: decoder.labels(sensor, &key),
+        value,
+    })
+}
