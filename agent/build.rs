@@ -1,9 +1,26 @@
-//! Refuses to build the agent around an eBPF object that is not of the present source.
+//! Refuses to build the agent around an eBPF object that is not of the present source, or
+//! around knowledge that contradicts itself.
 
 use std::{env, error::Error, fs, path::Path};
 
 #[path = "../agent-ebpf/source_hash.rs"]
 mod source_hash;
+
+// The knowledge is read here by the very code that reads it in the agent.
+macro_rules! shared {
+    ($($path:literal $name:ident),+) => {$(
+        #[path = $path]
+        #[allow(dead_code, reason = "the agent uses all of it, its build only what checks")]
+        mod $name;
+    )+};
+}
+shared!(
+    "src/vocabulary.rs" vocabulary,
+    "src/knowledge/figure.rs" figure,
+    "src/knowledge/sentence.rs" sentence,
+    "src/knowledge/data.rs" data,
+    "src/knowledge/check.rs" check
+);
 
 use source_hash::source_hash;
 
@@ -18,6 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         "agent-common/Cargo.toml",
         "rust-toolchain.toml",
         "Cargo.lock",
+        "agent/src/vocabulary.rs",
+        "agent/src/knowledge",
     ] {
         println!(
             "cargo::rerun-if-changed={}",
@@ -32,5 +51,12 @@ fn main() -> Result<(), Box<dyn Error>> {
              run `cargo xtask ebpf`"
         );
     }
+    match data::Data::read() {
+        Ok(data) => check::mistakes(&data),
+        Err(unreadable) => vec![unreadable],
+    }
+    .iter()
+    .flat_map(|mistake| mistake.lines())
+    .for_each(|line| println!("cargo::error=knowledge: {line}"));
     Ok(())
 }

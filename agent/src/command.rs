@@ -1,5 +1,7 @@
-//! The commands that look and leave: `doctor` and `stack`. One document on stdout, what went
-//! wrong on stderr.
+//! The commands that look and leave. One document on stdout, what went wrong on stderr.
+
+mod layers;
+mod packaging;
 
 use std::{
     fmt,
@@ -9,6 +11,10 @@ use std::{
 
 use serde::Serialize;
 
+pub use self::{
+    layers::layers,
+    packaging::{completions, man},
+};
 use crate::{
     cli::{EXIT_NO_PRIVILEGE, Output},
     doctor::examine,
@@ -79,7 +85,13 @@ fn print<T: Serialize>(
             }
         },
     };
-    match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+    write_out(&text, code)
+}
+
+/// Writes a command's document.
+fn write_out(text: &str, code: u8) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
         Ok(()) => code.into(),
         // The reader has seen enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code.into(),

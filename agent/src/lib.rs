@@ -13,6 +13,7 @@ pub mod export;
 pub mod forward;
 pub mod host;
 pub mod join;
+pub mod knowledge;
 pub mod load;
 pub mod metrics;
 pub mod otlp;

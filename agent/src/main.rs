@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         Some(Command::Stack(args)) => {
             command::stack(&args.roots.into(), args.pid, args.all, args.output)
         }
+        Some(Command::Layers(args)) => command::layers(&args),
+        Some(Command::Completions { shell }) => command::completions(shell),
+        Some(Command::Man { directory }) => command::man(&directory),
     }
 }
 
