@@ -91,7 +91,7 @@ pub struct SelectArgs {
 
 impl SelectArgs {
     /// Needs with their values.
-    pub fn needs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub fn needs(&self) -> impl Iterator<Item = (&str, &str)> {
         [
             ("scenario", &self.scenario),
             ("cold-start-below", &self.cold_start_below),

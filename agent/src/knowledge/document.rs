@@ -1,6 +1,12 @@
 //! A document of few kinds of blocks, written for a terminal or as Markdown.
 
-use comfy_table::{ContentArrangement, Table as Grid, presets};
+use comfy_table::{ContentArrangement, LineStyle, Table as Grid, TableStyle};
+
+/// Rows one after the other.
+const CLOSE: TableStyle = TableStyle::new();
+/// A line between rows, where a row takes several lines.
+const RULED: TableStyle = CLOSE.header_separator(RULE).row_separator(RULE);
+const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
 
 /// A piece of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,9 +178,9 @@ fn plain_fields(fields: &[(String, String)], width: usize) -> String {
 
 /// Columns without lines; with lines between rows as soon as a cell takes more than one.
 fn plain_table(head: &[String], rows: &[Vec<String>], width: usize) -> String {
-    let grid = |preset: &str| {
+    let grid = |style: TableStyle| {
         let mut grid = Grid::new();
-        grid.load_preset(preset)
+        grid.load_style(style)
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(width.try_into().unwrap_or(u16::MAX))
             .set_header(head.iter().map(|h| h.to_uppercase()))
@@ -188,9 +194,9 @@ fn plain_table(head: &[String], rows: &[Vec<String>], width: usize) -> String {
             .collect();
         lines
     };
-    let lines = grid(presets::NOTHING);
+    let lines = grid(CLOSE);
     let lines = if lines.len() > rows.len() + 1 {
-        grid("     ─       ─     ")
+        grid(RULED)
     } else {
         lines
     };

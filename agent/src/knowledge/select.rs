@@ -11,9 +11,13 @@ mod request;
 
 pub use self::{
     answer::{Answer, Rank},
-    request::{Asked, Request, RequestError},
+    request::{Asked, Request, RequestError, values},
 };
-use super::{Subject, data, data::Combines, place};
+use super::{
+    Subject, data,
+    data::{Cited, Combines},
+    place,
+};
 use crate::vocabulary::{Fault, Layer};
 
 /// How well a need is served.
@@ -196,7 +200,7 @@ fn why_not(everything: &[Candidate], one: &Asked, other: &Asked) -> String {
 }
 
 /// The layer's figure for a limited dimension, as its first source has it.
-fn figure(layer: Fault, dimension: &str) -> Option<super::data::Cited> {
+fn figure(layer: Fault, dimension: &str) -> Option<Cited> {
     let figures = Subject::Layer(place(layer)).figures(super::dimension(dimension));
     figures.into_iter().find(|figure| figure.range.is_some())
 }

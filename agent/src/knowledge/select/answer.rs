@@ -8,7 +8,7 @@ use crate::{
         Subject,
         compare::{Comparison, Contradiction},
         data,
-        data::Combination,
+        data::{Combination, Rule},
         document::Document,
         place,
     },
@@ -208,7 +208,7 @@ fn deciding<'a>(
 
 /// The rule of a need that chooses this candidate, or its figure.
 fn because(asked: &Asked, candidate: &Candidate) -> String {
-    let chosen = |rule: &&crate::knowledge::data::Rule| {
+    let chosen = |rule: &&Rule| {
         let mut layers = rule.choose.iter().chain(&rule.beside);
         layers.any(|layer| candidate.layers.contains(layer))
     };

@@ -209,7 +209,7 @@ impl fmt::Display for Asked {
 }
 
 /// The rules of a need: one for each value that it takes.
-pub fn values(need: &str) -> impl Iterator<Item = &'static Rule> {
+pub fn values(need: &str) -> impl Iterator<Item = &'static Rule> + use<'_> {
     data()
         .selection
         .rules
