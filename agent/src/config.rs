@@ -13,7 +13,13 @@ use std::{
 use clap::Args;
 use serde::Deserialize;
 
-use crate::{host::roots::Roots, otlp::listen::Listen, sensor::Selection, telemetry::LogFormat};
+use crate::{
+    host::roots::Roots,
+    otlp::listen::Listen,
+    sensor::{Selection, seccomp::SeccompMode},
+    stack::overrides::Overrides,
+    telemetry::LogFormat,
+};
 
 mod value;
 pub use value::{Address, ByteSize, Span};
@@ -90,19 +96,9 @@ settings! {
     sysfs: PathBuf, "ISOSTACK_SYSFS", "DIR";
     /// The host's cgroup file system [default: /sys/fs/cgroup]
     cgroupfs: PathBuf, "ISOSTACK_CGROUPFS", "DIR";
-}
-
-/// When the seccomp sensor runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SeccompMode {
-    /// Never.
-    Off,
-    /// While filtered workloads run.
-    #[default]
-    Auto,
-    /// Always; the start fails if it cannot.
-    On,
+    /// TOML file that says what the isolation stack of some processes really is [default:
+    /// none]
+    stack_override: PathBuf, "ISOSTACK_STACK_OVERRIDE", "FILE";
 }
 
 /// The daemon's configuration, complete and checked.
@@ -144,6 +140,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The host's file systems.
     pub roots: Roots,
+    /// Where a person disagrees with what is inferred.
+    pub overrides: Overrides,
 }
 
 /// Why a configuration is refused. The message says what to do.
@@ -188,6 +186,14 @@ impl Config {
             None => settings,
         };
         let roots = Roots::default();
+        let overrides = match &settings.stack_override {
+            Some(path) => Overrides::read(path).map_err(|reason| ConfigError::Value {
+                key: "stack_override",
+                value: path.display().to_string(),
+                reason: reason.to_string(),
+            })?,
+            None => Overrides::default(),
+        };
         let config = Self {
             node: given(settings.node_name).unwrap_or_else(host_name),
             http_listen: settings
@@ -217,6 +223,7 @@ impl Config {
                 sysfs: settings.sysfs.unwrap_or(roots.sysfs),
                 cgroupfs: settings.cgroupfs.unwrap_or(roots.cgroupfs),
             },
+            overrides,
         };
         config.check()?;
         Ok(config)
@@ -333,7 +340,7 @@ fn read_file(path: &Path) -> Result<Settings, ConfigError> {
 }
 
 /// The known name that `wrong` was most likely meant to be.
-fn nearest(wrong: &str, known: &'static [&'static str]) -> Option<&'static str> {
+pub(crate) fn nearest(wrong: &str, known: &'static [&'static str]) -> Option<&'static str> {
     known
         .iter()
         .map(|name| (strsim::jaro_winkler(wrong, name), *name))

@@ -7,6 +7,7 @@
 mod attach;
 mod cgroups;
 mod cost;
+mod demand;
 mod object;
 mod reader;
 mod self_test;
@@ -28,14 +29,17 @@ use parking_lot::Mutex;
 pub(crate) use self::attach::{not_built, off};
 pub use self::cost::Toggled;
 use self::{
-    attach::not_selected, cgroups::CgroupTables, object::Object, reader::Reader,
+    attach::not_selected, cgroups::CgroupTables, demand::OnDemand, object::Object, reader::Reader,
     series::SeriesTables, tracked::Tracked,
 };
 use crate::{
     event::Event,
     host::{capabilities, roots::Roots},
     metrics::{AgentMetrics, Map, Program},
-    sensor::{Counted, Decoder, Probe, SENSORS, Selection, SensorState, SensorStatus, cpu},
+    sensor::{
+        Activation, Counted, Decoder, Probe, SENSORS, Selection, SensorState, SensorStatus, cpu,
+        seccomp::SeccompMode,
+    },
 };
 
 /// What to start, and how.
@@ -47,6 +51,8 @@ pub struct Settings {
     pub roots: Roots,
     /// Size of the ring buffer in bytes; rounded up to a power of two of pages by the loader.
     pub ring_bytes: u32,
+    /// When the seccomp sensor runs.
+    pub seccomp: SeccompMode,
     /// Kernel-side debug messages go to the agent's log (target `isostack_agent::load`).
     pub kernel_debug: bool,
 }
@@ -57,6 +63,7 @@ impl Default for Settings {
             selection: Selection::Auto,
             roots: Roots::default(),
             ring_bytes: 1 << 20,
+            seccomp: SeccompMode::default(),
             kernel_debug: false,
         }
     }
@@ -95,13 +102,19 @@ pub struct Sensors {
 }
 
 struct Running {
-    /// Owns programs and links. `None` once stopped.
-    ebpf: Option<Ebpf>,
+    /// `None` once stopped.
+    programs: Mutex<Option<Programs>>,
     tracked: Arc<Tracked>,
     cgroups: CgroupTables,
     series: SeriesTables,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
+}
+
+/// Owns programs and links: dropping it detaches and unloads them all.
+struct Programs {
+    ebpf: Ebpf,
+    on_demand: OnDemand,
 }
 
 impl Sensors {
@@ -188,6 +201,15 @@ impl Sensors {
             .is_some_and(|r| r.tracked.set(pid, false))
     }
 
+    /// Says whether there is somebody for whom the sensors of this activation run.
+    pub fn demand(&self, activation: Activation, wanted: bool) {
+        if let Some(running) = &self.running
+            && let Some(Programs { ebpf, on_demand }) = running.programs.lock().as_mut()
+        {
+            on_demand.set(ebpf, activation, wanted);
+        }
+    }
+
     /// What was counted of every cgroup since the start. Values never fall.
     #[must_use]
     pub fn counted(&self) -> Counted {
@@ -226,11 +248,11 @@ impl Sensors {
             .filter_map(|entry| entry.sensor)
             .flat_map(|s| s.probes());
         let hooks = probes.flat_map(|probe: &Probe| probe.hooks);
+        let programs = running.programs.lock();
         for hook in hooks {
-            let program = running
-                .ebpf
+            let program = programs
                 .as_ref()
-                .and_then(|ebpf| ebpf.program(hook.program));
+                .and_then(|programs| programs.ebpf.program(hook.program));
             // The ones that were not needed are not loaded and have no counts.
             if let Some(Ok(info)) = program.map(|program| program.info()) {
                 let label = Program {
@@ -283,8 +305,11 @@ impl Running {
                     sink(batch);
                 });
             })?;
-        let mut running = Self {
-            ebpf: Some(object.ebpf),
+        let running = Self {
+            programs: Mutex::new(Some(Programs {
+                ebpf: object.ebpf,
+                on_demand: object.on_demand,
+            })),
             tracked,
             cgroups,
             series,
@@ -295,7 +320,7 @@ impl Running {
         if running_sensors.contains(&cpu::NAME)
             && let Err(why) = expected.run(&running.tracked)
         {
-            running.ebpf = None;
+            *running.programs.lock() = None;
             for (status, entry) in statuses.iter_mut().zip(SENSORS) {
                 if status.state != SensorState::Off {
                     *status = off(entry, why.clone());
@@ -308,7 +333,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.ebpf = None; // detaches: nothing is written any more
+        *self.programs.lock() = None; // detaches: nothing is written any more
         self.stop.store(true, Ordering::Release);
         if let Some(reader) = self.reader.take() {
             // A panic of the sink has already been reported by the panic hook.
@@ -337,15 +362,15 @@ mod tests {
     #[test]
     fn a_sensor_that_is_named_and_cannot_run_fails_the_start() {
         let settings = Settings {
-            selection: Selection::parse("cpu,tcp").unwrap(),
+            selection: Selection::parse("cpu,logs").unwrap(),
             ..Settings::default()
         };
         let result = Sensors::start(&settings, AgentMetrics::default(), drop);
         let error = result
             .err()
-            .expect("tcp is not in this version")
+            .expect("logs is not in this version")
             .to_string();
-        assert!(error.contains("sensor tcp"), "{error}");
+        assert!(error.contains("sensor logs"), "{error}");
         assert!(error.contains("not in this version"), "{error}");
     }
 

@@ -3,9 +3,10 @@
 
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 
-use super::object::Object;
+use super::{demand, object::Object};
 use crate::sensor::{
-    Entry, Hook, HookKind, Kernel, Probe, Sensor, SensorState, SensorStatus, WhyNot,
+    Activation, Entry, Hook, HookKind, Kernel, Probe, Sensor, SensorState, SensorStatus, WhyNot,
+    seccomp::SeccompMode,
 };
 
 /// How one probe came out.
@@ -27,6 +28,13 @@ impl Object {
         if let Err(why) = self.check(sensor) {
             return off(entry, why);
         }
+        let activation = match sensor.activation() {
+            Activation::WhileFiltered if self.seccomp == SeccompMode::Off => {
+                return off(entry, switched_off());
+            }
+            Activation::WhileFiltered if self.seccomp == SeccompMode::On => Activation::Always,
+            activation => activation,
+        };
         let mut all: Vec<Attached> = Vec::new();
         for probe in sensor.probes() {
             let attached = self.probe(probe);
@@ -45,7 +53,12 @@ impl Object {
             }
             all.push(attached);
         }
-        status(entry, &all)
+        if activation != Activation::Always {
+            for hook in all.iter().filter_map(|attached| attached.hook) {
+                self.stand_by(activation, hook);
+            }
+        }
+        status(entry, &all, activation)
     }
 
     fn check(&self, sensor: &'static dyn Sensor) -> Result<(), WhyNot> {
@@ -97,8 +110,23 @@ impl Object {
         }
     }
 
+    /// Takes a program off its hook until it is needed.
+    fn stand_by(&mut self, activation: Activation, hook: &'static Hook) {
+        if let Some(at) = self
+            .links
+            .iter()
+            .position(|(name, _)| *name == hook.program)
+        {
+            let (_, link) = self.links.swap_remove(at);
+            if let Err(error) = demand::detach(&mut self.ebpf, hook, link) {
+                tracing::debug!(%hook, %error, "Cannot detach");
+            }
+        }
+        self.on_demand.add(activation, hook);
+    }
+
     /// Loads one program and attaches it.
-    pub fn attach(&mut self, hook: &Hook) -> Result<(), ProgramError> {
+    pub fn attach(&mut self, hook: &'static Hook) -> Result<(), ProgramError> {
         let program = self
             .ebpf
             .program_mut(hook.program)
@@ -107,19 +135,20 @@ impl Object {
             HookKind::TpBtf => {
                 let program: &mut BtfTracePoint = program.try_into()?;
                 program.load(hook.target, &self.btf)?;
-                program.attach()?;
             }
             HookKind::RawTp => {
                 let program: &mut RawTracePoint = program.try_into()?;
                 program.load()?;
-                program.attach(hook.target)?;
             }
         }
+        let link = demand::attach(&mut self.ebpf, hook)?;
+        self.links.push((hook.program, link));
         Ok(())
     }
 
     /// Detaches it and takes it out of the kernel.
     fn unload(&mut self, hook: &Hook) {
+        self.links.retain(|(name, _)| *name != hook.program);
         let unloaded = self
             .ebpf
             .program_mut(hook.program)
@@ -133,7 +162,7 @@ impl Object {
     }
 }
 
-fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
+fn status(entry: &'static Entry, all: &[Attached], activation: Activation) -> SensorStatus {
     let list = |words: Vec<String>| {
         let mut unique: Vec<String> = Vec::new();
         for word in words.into_iter().filter(|word| !word.is_empty()) {
@@ -144,6 +173,12 @@ fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
         unique
     };
     let hooks = all.iter().filter_map(|a| a.hook.map(Hook::to_string));
+    let mut hook = list(hooks.collect()).join(", ");
+    hook.push_str(match activation {
+        Activation::Always => "",
+        Activation::WhileTracking => " (while processes send spans)",
+        Activation::WhileFiltered => " (while processes under a filter send spans)",
+    });
     let loses = list(all.iter().map(|a| a.loses.to_owned()).collect()).join("; ");
     let refused = list(all.iter().map(|a| a.refused.clone()).collect()).join("; ");
     let reduced = !loses.is_empty();
@@ -154,7 +189,7 @@ fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
         } else {
             SensorState::On
         },
-        hook: list(hooks.collect()).join(", "),
+        hook,
         reason: if reduced { refused } else { String::new() },
         loses,
         fix: if reduced {
@@ -184,6 +219,13 @@ pub(crate) fn not_built() -> WhyNot {
     WhyNot {
         reason: "not in this version".to_owned(),
         fix: "use a version of isostack-agent that has it".to_owned(),
+    }
+}
+
+fn switched_off() -> WhyNot {
+    WhyNot {
+        reason: "switched off".to_owned(),
+        fix: "set --seccomp to auto or on".to_owned(),
     }
 }
 

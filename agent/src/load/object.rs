@@ -8,13 +8,16 @@ use aya::{
     maps::{Array, HashMap, MapError, PerCpuArray},
 };
 
-use super::{CgroupTables, SeriesTables, Settings, Tracked};
+use super::{
+    CgroupTables, SeriesTables, Settings, Tracked,
+    demand::{Link, OnDemand},
+};
 use crate::{
     host::{
         btf::{FieldOffsets, KernelTypes},
         roots::Roots,
     },
-    sensor::{Decoder, WhyNot},
+    sensor::{Decoder, SENSORS, Sensor, WhyNot, seccomp::SeccompMode},
 };
 
 /// Built by `cargo xtask ebpf` from `agent-ebpf`; `build.rs` checks that it is up to date.
@@ -40,6 +43,12 @@ pub struct Object {
     pub types: KernelTypes,
     /// Where `/proc` and `/sys` are.
     pub roots: Roots,
+    /// When the seccomp sensor runs.
+    pub seccomp: SeccompMode,
+    /// The attached programs by name.
+    pub links: Vec<(&'static str, Link)>,
+    /// The programs that wait to be needed.
+    pub on_demand: OnDemand,
     pid_max: u32,
 }
 
@@ -95,19 +104,26 @@ impl Object {
         for (symbol, present) in &arguments {
             loader.override_global(symbol, present, true);
         }
-        let ebpf = loader.load(OBJECT).map_err(|error| WhyNot {
+        let mut ebpf = loader.load(OBJECT).map_err(|error| WhyNot {
             reason: format!("the kernel refused the agent's maps: {}", chain(&error)),
             fix: "look for a limit on locked or kernel memory, and for a security module that \
                   forbids bpf()"
                 .to_owned(),
         })?;
         drop(loader);
+        fill_arrays(&mut ebpf).map_err(|error| WhyNot {
+            reason: format!("the kernel refused to fill the agent's maps: {error}"),
+            fix: "report the kernel's version".to_owned(),
+        })?;
         Ok(Self {
             ebpf,
             btf,
             fields,
             types,
             roots: roots.clone(),
+            seccomp: settings.seccomp,
+            links: Vec::new(),
+            on_demand: OnDemand::default(),
             pid_max,
         })
     }
@@ -148,13 +164,31 @@ impl Object {
 
 /// Takes a map out of the object.
 pub fn take(ebpf: &mut Ebpf, name: &'static str) -> io::Result<aya::maps::Map> {
-    ebpf.take_map(name)
-        .ok_or_else(|| io::Error::other(format!("the eBPF object has no map {name}")))
+    ebpf.take_map(name).ok_or_else(|| no_map(name))
 }
 
 /// A map is not what the code takes it for: only a mismatch of object and agent can do that.
 pub fn wrong(error: MapError) -> io::Error {
     io::Error::other(error)
+}
+
+/// What only user space can know.
+fn fill_arrays(ebpf: &mut Ebpf) -> io::Result<()> {
+    let sensors = SENSORS.iter().filter_map(|entry| entry.sensor);
+    for (name, values) in sensors.flat_map(Sensor::arrays) {
+        let map = ebpf.map_mut(name).ok_or_else(|| no_map(name))?;
+        let mut array: Array<_, u32> = Array::try_from(map).map_err(wrong)?;
+        for (index, value) in (0..).zip(values) {
+            if value != 0 {
+                array.set(index, value, 0).map_err(wrong)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn no_map(name: &str) -> io::Error {
+    io::Error::other(format!("the eBPF object has no map {name}"))
 }
 
 /// Entries that a hash table has room for; 0 where the kernel does not say.
