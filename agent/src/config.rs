@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     host::roots::Roots,
+    load::DEFAULT_SENSOR_BUDGET_CORES,
     otlp::listen::Listen,
     sensor::{Selection, seccomp::SeccompMode},
     stack::overrides::Overrides,
@@ -22,7 +23,7 @@ use crate::{
 };
 
 mod value;
-pub use value::{Address, ByteSize, Span};
+pub use value::{Address, ByteSize, Percent, Span};
 
 /// Declares the settings once: each is a flag, an environment variable and a TOML key.
 macro_rules! settings {
@@ -76,6 +77,9 @@ settings! {
     child_spans: bool, "ISOSTACK_CHILD_SPANS", "true|false";
     /// How long a span waits for late events and children [default: 500ms]
     settle: Span, "ISOSTACK_SETTLE", "DURATION";
+    /// What each sensor may cost, in per cent of a core; above it tells of fewer single events
+    /// [default: 1]
+    sensor_budget: Percent, "ISOSTACK_SENSOR_BUDGET", "PERCENT";
     /// off, auto or on: when the seccomp sensor runs [default: auto]
     seccomp: SeccompMode, "ISOSTACK_SECCOMP", "off|auto|on";
     /// Where state is kept over a restart; this version keeps none [default:
@@ -126,6 +130,8 @@ pub struct Config {
     pub child_spans: bool,
     /// Wait for late events and children.
     pub settle: Duration,
+    /// What each sensor may cost, in cores.
+    pub sensor_budget_cores: f64,
     /// See [`SeccompMode`].
     pub seccomp: SeccompMode,
     /// Where state is to be kept, if said.
@@ -212,6 +218,9 @@ impl Config {
             sensors: settings.sensors.unwrap_or_default(),
             child_spans: settings.child_spans.unwrap_or(true),
             settle: settings.settle.map_or(Duration::from_millis(500), |t| t.0),
+            sensor_budget_cores: settings
+                .sensor_budget
+                .map_or(DEFAULT_SENSOR_BUDGET_CORES, |percent| percent.0 / 100.0),
             seccomp: settings.seccomp.unwrap_or_default(),
             state_dir: settings.state_dir,
             jaeger_url: given(settings.jaeger_url),
@@ -379,7 +388,7 @@ macro_rules! deserialize_from_str {
         }
     )+};
 }
-deserialize_from_str!(Address, ByteSize, Listen, Selection, Span);
+deserialize_from_str!(Address, ByteSize, Listen, Percent, Selection, Span);
 
 impl fmt::Display for SeccompMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

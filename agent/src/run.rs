@@ -42,6 +42,7 @@ use crate::{
     },
     sensor::{SensorState, seccomp::SeccompMode},
     telemetry::{self, LogConfig, SelfTelemetryConfig, TelemetryGuard},
+    time::MonoNs,
 };
 
 /// Batches of kernel events that may wait for the pipeline; more are dropped and counted.
@@ -292,6 +293,7 @@ async fn start_sensing(
         let settings = load::Settings {
             selection: config.sensors.clone(),
             roots: config.roots.clone(),
+            sensor_budget_cores: config.sensor_budget_cores,
             seccomp: config.seccomp,
             kernel_debug: config.log_level.contains("debug") || config.log_level.contains("trace"),
             ..load::Settings::default()
@@ -340,6 +342,16 @@ async fn housekeeping(
         metrics
             .held_bytes
             .set(i64::try_from(held).unwrap_or(i64::MAX));
+        {
+            // System calls that do not wait for anything.
+            let (sensors, metrics) = (Arc::clone(&sensors), metrics.clone());
+            let kept = tokio::task::spawn_blocking(move || {
+                sensors.keep_within_budget(MonoNs::now(), &metrics);
+            });
+            if let Err(error) = kept.await {
+                tracing::error!(%error, "Housekeeping failed");
+            }
+        }
         if round % FORGET_EVERY == FORGET_EVERY - 1 {
             let (identifier, tracking) = (Arc::clone(&identifier), Arc::clone(&tracking));
             let sensors = Arc::clone(&sensors);

@@ -145,6 +145,13 @@ pub trait Sensor: Sync {
         Vec::new()
     }
 
+    /// Array of the object, of one number, that is 0 while not all of its programs are
+    /// attached, and another number each time that they are: for who must not take a half
+    /// of what happened for the whole.
+    fn epoch(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What it reads by itself, now and then, without a program in the kernel.
     fn poller(&self, _roots: &Roots) -> Option<Box<dyn Poller>> {
         None

@@ -7,6 +7,7 @@
 mod cgroup;
 
 use std::{
+    io::Write as _,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -18,6 +19,11 @@ use isostack_agent::{
     metrics::{AgentMetrics, Sensor},
     sensor::{CgroupCpu, SensorState},
     vocabulary::Cause,
+};
+
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_setaffinity},
 };
 
 /// Loads disturb each other: one test at a time.
@@ -93,20 +99,31 @@ struct Schedstat {
 }
 
 impl Busy {
-    /// Spins on `cpu` in `group` for `seconds`.
+    /// Spins on `cpu` in `group` for `seconds`. The CPU is chosen inside the group: to enter
+    /// one that has the cpuset controller undoes the choice on kernels before 6.2. The group
+    /// has nothing else to run, not even for a moment.
     fn start(group: &Group, cpu: usize, seconds: u32) -> Self {
         let script = format!(
-            "echo $$ > {}/cgroup.procs && read -r a < /proc/$$/schedstat && \
+            "echo $$ > {}/cgroup.procs && read -r && read -r a < /proc/$$/schedstat && \
              end=$((SECONDS + {seconds})) && while ((SECONDS < end)); do :; done; \
              read -r b < /proc/$$/schedstat; echo $a $b",
             group.path.display()
         );
-        let child = Command::new("taskset")
-            .args(["-c", &cpu.to_string(), "bash", "-c", &script])
+        let child = Command::new("bash")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        Self(Some(child))
+        let mut busy = Self(Some(child));
+        group.wait_for(busy.pid());
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        let pid = Pid::from_raw(busy.pid() as i32);
+        sched_setaffinity(pid, &only).unwrap();
+        let stdin = busy.0.as_mut().unwrap().stdin.take();
+        stdin.unwrap().write_all(b"\n").unwrap();
+        busy
     }
 
     fn pid(&self) -> u32 {

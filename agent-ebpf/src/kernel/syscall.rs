@@ -1,7 +1,7 @@
 //! The system call that the running thread is in, from the registers it saved on entry.
 
 use agent_common::event::wait::{COMPAT, NO_CALL};
-use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
 
 use super::{Memory, Probed, field, has};
 
@@ -87,7 +87,7 @@ fn in_compat_call() -> bool {
         has(&field::TASK_THREAD_STATUS)
             && has(&field::PT_REGS_ORIG_AX)
             && Probed::read::<u32>(
-                bpf_get_current_task_btf() as *const u8,
+                bpf_get_current_task() as *const u8,
                 &field::TASK_THREAD_STATUS,
             ) & TS_COMPAT
                 != 0

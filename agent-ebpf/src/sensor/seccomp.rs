@@ -35,9 +35,14 @@ const FILTER: u32 = 2;
 /// `seccomp.mode`: the filter has decided to end the thread (`SECCOMP_MODE_DEAD`; 5.16).
 const DEAD: u32 = 3;
 
-/// What was last seen of a filtered thread.
-const OUTSIDE: u32 = 0;
+/// In an entry of [`FILTERED`]: the thread is in a system call. The rest is the epoch.
 const ENTERED: u32 = 1;
+
+/// One number, written by user space: 0 while not both hooks are attached, and another one
+/// each time that they are. What is remembered of a thread from another epoch is worth
+/// nothing: it may have entered and left system calls unseen.
+#[map]
+static SECCOMP_EPOCH: Array<u32> = Array::with_max_entries(1, 0);
 
 /// By thread id; only threads under a filter. One that is evicted is new when it comes
 /// again, and of a new one no refusal is told: nothing is ever told that was none.
@@ -96,9 +101,15 @@ fn mode() -> u32 {
 }
 
 #[inline(always)]
+fn epoch() -> u32 {
+    SECCOMP_EPOCH.get(0).copied().unwrap_or(0)
+}
+
+#[inline(always)]
 fn enter() -> u32 {
     if mode() == FILTER {
-        let _ = FILTERED.insert(Task::current().tid(), ENTERED, u64::from(BPF_ANY));
+        let state = epoch() << 1 | ENTERED;
+        let _ = FILTERED.insert(Task::current().tid(), state, u64::from(BPF_ANY));
     }
     0
 }
@@ -109,14 +120,16 @@ fn exit(registers: *const u8, result: i64) -> u32 {
         return 0;
     }
     let tid = Task::current().tid();
+    let outside = epoch() << 1;
     let Some(state) = FILTERED.get_ptr_mut(tid) else {
         // Just filtered, just born, or from before: from now on it is known.
-        let _ = FILTERED.insert(tid, OUTSIDE, u64::from(BPF_ANY));
+        let _ = FILTERED.insert(tid, outside, u64::from(BPF_ANY));
         return 0;
     };
     // SAFETY: a map's value that only this thread writes.
-    if unsafe { core::mem::replace(&mut *state, OUTSIDE) } == ENTERED {
-        return 0;
+    let before = unsafe { core::mem::replace(&mut *state, outside) };
+    if before != outside || outside == 0 {
+        return 0; // entered, or not known since
     }
     let call = Registers::at(registers).number();
     if result == 0 && BORN_IN.get(call as u32).is_some_and(|born| *born != 0) {

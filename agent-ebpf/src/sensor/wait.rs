@@ -122,7 +122,7 @@ fn switch_in<M: Memory>(task: Task<M>) {
         b: 0,
     };
     series::observe(sensor::WAIT, &key, ns);
-    if ns < WAIT_MIN_NS.load() || kind == KIND_OTHER {
+    if !emit::is_told(sensor::WAIT, ns, WAIT_MIN_NS.load()) || kind == KIND_OTHER {
         return; // of what has no name nothing can be told
     }
     let clock = task.cfs_rq().clock();

@@ -3,7 +3,10 @@
 
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 
-use super::{demand, object::Object};
+use super::{
+    demand::{self, Link},
+    object::Object,
+};
 use crate::sensor::{
     Activation, Entry, Hook, HookKind, Kernel, Probe, Sensor, SensorState, SensorStatus, WhyNot,
     seccomp::SeccompMode,
@@ -11,8 +14,8 @@ use crate::sensor::{
 
 /// How one probe came out.
 struct Attached {
-    /// The hook in use; `None`: the kernel takes none.
-    hook: Option<&'static Hook>,
+    /// The hook in use, and the program's link; `None`: the kernel takes none.
+    hook: Option<(&'static Hook, Link)>,
     /// What the kernel said of those that it did not take.
     refused: String,
     /// What is lost.
@@ -40,7 +43,7 @@ impl Object {
             let attached = self.probe(probe);
             if attached.hook.is_none() && probe.optional.is_none() {
                 // Without this one the others are of no use.
-                for hook in all.iter().filter_map(|attached| attached.hook) {
+                for (hook, _) in all.iter().filter_map(|attached| attached.hook.as_ref()) {
                     self.unload(hook);
                 }
                 return off(
@@ -53,12 +56,14 @@ impl Object {
             }
             all.push(attached);
         }
-        if activation != Activation::Always {
-            for hook in all.iter().filter_map(|attached| attached.hook) {
-                self.stand_by(activation, hook);
-            }
-        }
-        status(entry, &all, activation)
+        let status = status(entry, &all, activation);
+        let programs = all
+            .into_iter()
+            .filter_map(|attached| attached.hook)
+            .collect();
+        self.on_demand
+            .add(&mut self.ebpf, sensor, activation, programs);
+        status
     }
 
     fn check(&self, sensor: &'static dyn Sensor) -> Result<(), WhyNot> {
@@ -87,9 +92,9 @@ impl Object {
         let mut refused = String::new();
         for hook in probe.hooks {
             match self.attach(hook) {
-                Ok(()) => {
+                Ok(link) => {
                     return Attached {
-                        hook: Some(hook),
+                        hook: Some((hook, link)),
                         refused,
                         loses: hook.loses,
                     };
@@ -110,23 +115,8 @@ impl Object {
         }
     }
 
-    /// Takes a program off its hook until it is needed.
-    fn stand_by(&mut self, activation: Activation, hook: &'static Hook) {
-        if let Some(at) = self
-            .links
-            .iter()
-            .position(|(name, _)| *name == hook.program)
-        {
-            let (_, link) = self.links.swap_remove(at);
-            if let Err(error) = demand::detach(&mut self.ebpf, hook, link) {
-                tracing::debug!(%hook, %error, "Cannot detach");
-            }
-        }
-        self.on_demand.add(activation, hook);
-    }
-
     /// Loads one program and attaches it.
-    pub fn attach(&mut self, hook: &'static Hook) -> Result<(), ProgramError> {
+    pub fn attach(&mut self, hook: &Hook) -> Result<Link, ProgramError> {
         let program = self
             .ebpf
             .program_mut(hook.program)
@@ -141,14 +131,11 @@ impl Object {
                 program.load()?;
             }
         }
-        let link = demand::attach(&mut self.ebpf, hook)?;
-        self.links.push((hook.program, link));
-        Ok(())
+        demand::attach(&mut self.ebpf, hook)
     }
 
     /// Detaches it and takes it out of the kernel.
     fn unload(&mut self, hook: &Hook) {
-        self.links.retain(|(name, _)| *name != hook.program);
         let unloaded = self
             .ebpf
             .program_mut(hook.program)
@@ -172,7 +159,9 @@ fn status(entry: &'static Entry, all: &[Attached], activation: Activation) -> Se
         }
         unique
     };
-    let hooks = all.iter().filter_map(|a| a.hook.map(Hook::to_string));
+    let hooks = all
+        .iter()
+        .filter_map(|a| a.hook.as_ref().map(|(hook, _)| hook.to_string()));
     let mut hook = list(hooks.collect()).join(", ");
     hook.push_str(match activation {
         Activation::Always => "",

@@ -5,13 +5,10 @@ use std::{fs, io};
 use agent_common::cpu::CpuSlot;
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
-    maps::{Array, HashMap, MapError, PerCpuArray},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
 };
 
-use super::{
-    CgroupTables, SeriesTables, Settings, Tracked,
-    demand::{Link, OnDemand},
-};
+use super::{CgroupTables, SeriesTables, Settings, Tracked, demand::OnDemand};
 use crate::{
     host::{
         btf::{FieldOffsets, KernelTypes},
@@ -45,9 +42,7 @@ pub struct Object {
     pub roots: Roots,
     /// When the seccomp sensor runs.
     pub seccomp: SeccompMode,
-    /// The attached programs by name.
-    pub links: Vec<(&'static str, Link)>,
-    /// The programs that wait to be needed.
+    /// The sensors that were started.
     pub on_demand: OnDemand,
     pid_max: u32,
 }
@@ -122,7 +117,6 @@ impl Object {
             types,
             roots: roots.clone(),
             seccomp: settings.seccomp,
-            links: Vec::new(),
             on_demand: OnDemand::default(),
             pid_max,
         })
@@ -145,6 +139,11 @@ impl Object {
         let capacity = capacity(&totals);
         let totals = HashMap::try_from(totals).map_err(wrong)?;
         Ok(CgroupTables::new(slots, totals, capacity))
+    }
+
+    /// The knobs that thin sensors, by sensor id.
+    pub fn thinning(&mut self) -> io::Result<Array<MapData, u32>> {
+        Array::try_from(self.take("THINNING")?).map_err(wrong)
     }
 
     /// The tables of counters and histograms.

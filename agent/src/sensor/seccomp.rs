@@ -110,6 +110,10 @@ impl Sensor for Seccomp {
         Activation::WhileFiltered
     }
 
+    fn epoch(&self) -> Option<&'static str> {
+        Some("SECCOMP_EPOCH")
+    }
+
     fn arrays(&self) -> Vec<(&'static str, Vec<u32>)> {
         let mut born_in = vec![0; 512];
         for call in ["clone", "clone3", "fork", "vfork", "execve", "execveat"] {
