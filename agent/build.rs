@@ -1,8 +1,12 @@
 //! Refuses to build the agent around an eBPF object that is not of the present source, or
-//! around knowledge that contradicts itself.
+//! around knowledge or log rules that are wrong; turns the rules into a table.
 
 use std::{env, error::Error, fs, path::Path};
 
+#[path = "build/log_rules.rs"]
+mod log_rules;
+#[path = "src/classify/pattern.rs"]
+mod pattern;
 #[path = "../agent-ebpf/source_hash.rs"]
 mod source_hash;
 
@@ -35,8 +39,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "agent-common/Cargo.toml",
         "rust-toolchain.toml",
         "Cargo.lock",
-        "agent/src/vocabulary.rs",
+        "agent/build",
+        "agent/src/classify/pattern.rs",
         "agent/src/knowledge",
+        "agent/src/vocabulary.rs",
     ] {
         println!(
             "cargo::rerun-if-changed={}",
@@ -58,5 +64,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     .iter()
     .flat_map(|mistake| mistake.lines())
     .for_each(|line| println!("cargo::error=knowledge: {line}"));
+    let rules = workspace.join("agent/src/knowledge/log_rules.toml");
+    let table = Path::new(&env::var("OUT_DIR")?).join("log_rules.rs");
+    for complaint in log_rules::generate(&rules, &table)? {
+        println!("cargo::error={complaint}");
+    }
     Ok(())
 }

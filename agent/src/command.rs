@@ -1,5 +1,6 @@
 //! The commands that look and leave. One document on stdout, what went wrong on stderr.
 
+mod classify;
 mod layers;
 mod packaging;
 
@@ -12,6 +13,7 @@ use std::{
 use serde::Serialize;
 
 pub use self::{
+    classify::classify,
     layers::layers,
     packaging::{completions, man},
 };

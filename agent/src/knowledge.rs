@@ -9,6 +9,7 @@ pub mod data;
 pub mod document;
 pub mod figure;
 pub mod find;
+pub mod log_rules;
 pub mod page;
 pub mod remedy;
 pub mod select;

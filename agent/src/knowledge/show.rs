@@ -4,7 +4,7 @@ mod view;
 
 use serde::Serialize;
 
-pub use self::view::{CauseView, ConceptView, FigureView, PlaceView, TechnologyView};
+pub use self::view::{CauseView, ConceptView, FigureView, LogLine, PlaceView, TechnologyView};
 use super::{Subject, causes_in, data, data::Term, document::Document, find::Entry, layers};
 use crate::{sensor::SENSORS, vocabulary::Fault};
 
@@ -197,6 +197,11 @@ fn place(view: &PlaceView) -> Document {
             .iter()
             .map(|t| format!("{}: {}", t.word, t.means)),
     );
+    lines(
+        "Log lines that point to it:",
+        &view.log_lines,
+        &mut document,
+    );
     document
 }
 
@@ -295,5 +300,15 @@ fn cause(view: &CauseView) -> Document {
             }
         }),
     );
+    lines("Log lines that support it:", &view.log_lines, &mut document);
     document
+}
+
+fn lines(about: &str, lines: &[LogLine], document: &mut Document) {
+    document.list(
+        about,
+        lines
+            .iter()
+            .map(|l| format!("{}: {} For example: {}", l.rule, l.meaning, l.line)),
+    );
 }

@@ -19,7 +19,10 @@ fn look_up(kind: &str, parts: &[&str], page: &str) -> Result<(), String> {
             let dimensions = &data.layers.dimensions;
             let dimension = dimensions.iter().find(|d| d.title == *title);
             let dimension = dimension.ok_or("no such dimension")?;
-            subject.figures(dimension).iter().any(|f| f.text == *figure && f.of == subject.id())
+            subject
+                .figures(dimension)
+                .iter()
+                .any(|f| f.text == *figure && f.of == subject.id())
         }
         ("name", [name, layer]) => {
             let layer_of = |entry: &Entry| match entry {
@@ -46,7 +49,11 @@ fn look_up(kind: &str, parts: &[&str], page: &str) -> Result<(), String> {
             s.seen.contains(seen) && s.kernel.contains(kernel) && words(&s.faults) == *faults
         }),
         ("finding", [incident, fault, cause]) => {
-            let incident = data.localisation.incidents.iter().find(|i| i.id == *incident);
+            let incident = data
+                .localisation
+                .incidents
+                .iter()
+                .find(|i| i.id == *incident);
             let mut findings = incident.ok_or("no such incident")?.findings.iter();
             findings.any(|f| f.fault.as_str() == *fault && f.cause.as_str() == *cause)
         }
@@ -96,11 +103,16 @@ fn causes_name_sensors_and_metrics_that_there_are() {
     let causes = &data().causes.causes;
     for cause in causes {
         let Some(name) = &cause.sensor else { continue };
-        assert!(SENSORS.iter().any(|s| s.name == *name), "{} is seen by {name}", cause.id);
+        assert!(
+            SENSORS.iter().any(|s| s.name == *name),
+            "{} is seen by {name}",
+            cause.id
+        );
     }
     // What sensors count in the kernel is explained by some cause.
     for (_, family) in sensor::families() {
-        let shown = |metric: &String| metric.strip_suffix("_total").unwrap_or(metric) == family.name;
+        let shown =
+            |metric: &String| metric.strip_suffix("_total").unwrap_or(metric) == family.name;
         assert!(
             causes.iter().any(|cause| cause.metrics.iter().any(shown)),
             "no cause names {}",

@@ -6,6 +6,7 @@ use crate::{
     knowledge::{
         Subject, causes_in, data,
         data::{CauseKnowledge, Cited, Concept, NetworkSlice, Place, Symptom, Technology, Term},
+        log_rules::{LOG_RULES, LogRule},
     },
     pipeline::fault::possible_faults,
     vocabulary::{Cause, Fault},
@@ -36,6 +37,28 @@ fn figures(of: Subject) -> Vec<FigureView> {
         .collect()
 }
 
+/// A log line that points somewhere.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LogLine {
+    /// Name of the rule that knows it.
+    pub rule: &'static str,
+    /// How such a line looks.
+    pub line: &'static str,
+    /// What has happened.
+    pub meaning: &'static str,
+}
+
+fn log_lines(speak: impl Fn(&LogRule) -> bool) -> Vec<LogLine> {
+    let rules = LOG_RULES.iter().filter(|rule| speak(rule));
+    rules
+        .map(|rule| LogLine {
+            rule: rule.id,
+            line: rule.line,
+            meaning: rule.meaning,
+        })
+        .collect()
+}
+
 /// A layer or another place of a fault.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlaceView {
@@ -56,6 +79,8 @@ pub struct PlaceView {
     pub metrics: Vec<&'static str>,
     /// Symptoms that lead here.
     pub symptoms: Vec<&'static Symptom>,
+    /// Log lines that point to it.
+    pub log_lines: Vec<LogLine>,
 }
 
 impl PlaceView {
@@ -92,6 +117,7 @@ impl PlaceView {
                 .iter()
                 .filter(|s| s.faults.contains(&id))
                 .collect(),
+            log_lines: log_lines(|rule| id.layer() == Some(rule.layer)),
         }
     }
 
@@ -153,6 +179,8 @@ pub struct CauseView {
     pub cause: &'static CauseKnowledge,
     /// Where its fault can be.
     pub faults: Vec<Fault>,
+    /// Log lines that support it.
+    pub log_lines: Vec<LogLine>,
 }
 
 impl CauseView {
@@ -162,6 +190,7 @@ impl CauseView {
         Self {
             cause,
             faults: possible_faults(cause.id),
+            log_lines: log_lines(|rule| rule.cause == Some(cause.id)),
         }
     }
 }
