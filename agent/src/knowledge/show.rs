@@ -309,6 +309,6 @@ fn lines(about: &str, lines: &[LogLine], document: &mut Document) {
         about,
         lines
             .iter()
-            .map(|l| format!("{}: {} For example: {}", l.rule, l.meaning, l.line)),
+            .map(|l| format!("{}: {}. E.g. {}", l.rule, l.meaning, l.line)),
     );
 }

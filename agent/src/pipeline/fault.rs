@@ -206,12 +206,12 @@ mod tests {
                 "{cause}: {faults:?}"
             );
         }
-        use Fault::{Host, L0, L1, L2, L3, L4, Network};
-        assert_eq!(possible_faults(Cause::SeccompDenied), [L3, L4]);
-        assert_eq!(
-            possible_faults(Cause::TcpRtt),
-            [L0, L1, L2, L3, Host, Network]
-        );
+        let words = |cause| {
+            let words = possible_faults(cause).into_iter().map(Fault::as_str);
+            words.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(words(Cause::SeccompDenied), "L-3 L-4");
+        assert_eq!(words(Cause::TcpRtt), "L-0 L-1 L-2 L-3 host network");
         assert_eq!(possible_faults(Cause::Unexplained), []);
     }
 }
