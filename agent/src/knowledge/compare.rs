@@ -115,7 +115,7 @@ impl Comparison {
         let head: Vec<_> = ["dimension"]
             .into_iter()
             .chain(self.subjects.iter().map(|s| s.id))
-            .chain(["better", "from"])
+            .chain(["better"])
             .collect();
         for (title, rows) in [("Differences", differ), ("The same", same)] {
             if !rows.is_empty() {
@@ -131,33 +131,27 @@ impl Comparison {
             "Where the figures are from:",
             self.sources
                 .iter()
-                .map(|s| format!("{}: {}. {}", s.id, s.title, s.note)),
+                .map(|s| format!("{} {}: {}. {}", self.mark(&s.id), s.id, s.title, s.note)),
         );
         document
     }
 
+    /// Which of the sources a figure is from, as a mark.
+    fn mark(&self, source: &str) -> String {
+        let at = self.sources.iter().position(|s| s.id == source);
+        at.map_or_else(String::new, |at| format!("[{}]", at + 1))
+    }
+
     fn cells(&self, row: &Row) -> Vec<String> {
-        let mut sources: Vec<&str> = Vec::new();
-        for figure in row.figures.iter().flatten() {
-            if !sources.contains(&&*figure.source) {
-                sources.push(&figure.source);
-            }
-        }
         let cell = |(subject, figures): (&Compared, &Vec<Cited>)| {
             let lines: Vec<_> = figures
                 .iter()
                 .map(|figure| {
-                    let mut notes = Vec::new();
-                    if figure.of != subject.id {
-                        notes.push(format!("of {}", figure.of));
-                    }
-                    if sources.len() > 1 {
-                        notes.push(figure.source.clone());
-                    }
-                    match notes.is_empty() {
-                        true => figure.text.clone(),
-                        false => format!("{} ({})", figure.text, notes.join(", ")),
-                    }
+                    let of = match figure.of == subject.id {
+                        true => String::new(),
+                        false => format!(" of {}", figure.of),
+                    };
+                    format!("{}{of} {}", figure.text, self.mark(&figure.source))
                 })
                 .collect();
             match lines.is_empty() {
@@ -173,7 +167,7 @@ impl Comparison {
         [row.title.to_owned()]
             .into_iter()
             .chain(self.subjects.iter().zip(&row.figures).map(cell))
-            .chain([better.to_owned(), sources.join(", ")])
+            .chain([better.to_owned()])
             .collect()
     }
 }
@@ -300,11 +294,11 @@ mod tests {
         let text = compare(&["gvisor", "service mesh", "policy-engine"])
             .document()
             .plain(160);
-        assert!(text.contains("<10 % (technology-notes)"), "{text}");
-        assert!(text.contains("2-10 % (concept-table)"), "{text}");
-        assert!(text.contains("<10 ms (of L-4, layer-table)"), "{text}");
+        assert!(text.contains("<10 % [2]"), "{text}");
+        assert!(text.contains("2-10 % [3]"), "{text}");
+        assert!(text.contains("<10 ms of L-4 [1]"), "{text}");
         assert!(
-            text.contains("the ISOSTACK comparison of wider concepts"),
+            text.contains("[3] concept-table: the ISOSTACK comparison of wider concepts"),
             "{text}"
         );
     }

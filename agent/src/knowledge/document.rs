@@ -1,6 +1,8 @@
 //! A document of few kinds of blocks, written for a terminal or as Markdown.
 
-use comfy_table::{ContentArrangement, LineStyle, Table as Grid, TableStyle};
+use comfy_table::{
+    ColumnConstraint, ContentArrangement, LineStyle, Table as Grid, TableStyle, Width,
+};
 
 /// Rows one after the other.
 const CLOSE: TableStyle = TableStyle::new();
@@ -185,8 +187,18 @@ fn plain_table(head: &[String], rows: &[Vec<String>], width: usize) -> String {
             .set_width(width.try_into().unwrap_or(u16::MAX))
             .set_header(head.iter().map(|h| h.to_uppercase()))
             .add_rows(rows);
-        for column in grid.column_iter_mut() {
-            column.set_padding((0, 2));
+        let last = head.len().saturating_sub(1);
+        for (i, column) in grid.column_iter_mut().enumerate() {
+            let padding = if i == last { 0 } else { 2 };
+            column.set_padding((0, padding));
+            // Wrapped between words, never within one.
+            let words = rows.iter().filter_map(|row| row.get(i)).chain(head.get(i));
+            let words = words.flat_map(|cell| cell.split_whitespace());
+            let longest = words.map(|word| word.chars().count()).max().unwrap_or(0);
+            let least = u16::try_from(longest)
+                .unwrap_or(u16::MAX)
+                .saturating_add(padding);
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
         }
         let lines: Vec<_> = grid
             .lines()

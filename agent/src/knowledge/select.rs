@@ -129,6 +129,19 @@ pub fn select(request: Request) -> Answer {
     let better = |c: &Candidate| Some(c.weight(&request)) > best || (!suffices && everything(c));
     candidates.extend(Candidate::combinations().into_iter().filter(better));
     candidates.retain(|c| request.asked.iter().any(|a| c.serves(a) > Served::No));
+    // What serves no more than a part of it is only more to run.
+    let weights: Vec<_> = candidates
+        .iter()
+        .map(|c| (c.clone(), c.weight(&request)))
+        .collect();
+    candidates.retain(|c| {
+        !weights.iter().any(|(other, weight)| {
+            other.layers.len() < c.layers.len()
+                && other.layers.iter().all(|layer| c.layers.contains(layer))
+                && *weight >= c.weight(&request)
+                && (everything(other) || !everything(c))
+        })
+    });
     candidates.sort_by_key(|c| {
         (
             std::cmp::Reverse(c.weight(&request)),

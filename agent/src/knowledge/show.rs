@@ -45,10 +45,16 @@ impl Overview {
     pub fn document() -> Document {
         let mut document = Document::default();
         let columns = ["cold_start", "memory", "cpu", "isolation"].map(super::dimension);
-        let head = ["layer", "what", "boundary", "members"]
-            .into_iter()
-            .map(str::to_owned)
-            .chain(columns.iter().map(|d| d.title.clone()));
+        let head = [
+            "layer",
+            "what",
+            "boundary",
+            "members",
+            "start",
+            "memory",
+            "CPU",
+            "isolation",
+        ];
         document.table(
             head,
             layers().map(|place| {

@@ -96,6 +96,14 @@ fn layers_are_combined_where_one_does_not_suffice() {
         first(&[("compliance", "regulated"), ("scenario", "serverless")]),
         "L-1+L-4"
     );
+    let both = answer(&[
+        ("scenario", "microservices"),
+        ("compliance", "multi-tenant"),
+    ]);
+    assert!(
+        both.ranks.iter().all(|r| r.layers.len() <= 2),
+        "no more layers than serve"
+    );
     let alone = answer(&[("scenario", "edge"), ("cold-start-below", "10ms")]);
     assert!(
         alone.ranks.iter().all(|r| r.layers.len() == 1),
