@@ -3,9 +3,11 @@
 pub mod btf;
 pub mod capabilities;
 pub mod cgroup;
+pub mod engine_files;
 pub mod identify;
 pub mod kubelet_logs;
 pub mod listening;
+pub mod naming;
 pub mod peer;
 pub mod platform;
 pub mod proc;

@@ -17,6 +17,7 @@ pub mod join;
 pub mod knowledge;
 pub mod load;
 pub mod metrics;
+pub mod names;
 pub mod otlp;
 pub mod pipeline;
 pub mod process;

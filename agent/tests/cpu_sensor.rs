@@ -130,6 +130,12 @@ impl Busy {
         self.0.as_ref().unwrap().id()
     }
 
+    /// Time it has run so far.
+    fn ran_ns(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.pid())).unwrap();
+        text.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     fn wait(mut self) -> Schedstat {
         let output = self.0.take().unwrap().wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -268,8 +274,11 @@ fn without_a_quota_nothing_is_called_throttle() {
     neighbour.limit(60_000);
     let cpu = last_cpu();
     let load = Busy::start(&neighbour, cpu, 5);
+    let before_ns = load.ran_ns();
     let waited_ns = Busy::start(&group, cpu, 4).wait().waited_ns;
+    let neighbour_ran_ns = load.ran_ns() - before_ns;
     drop(load);
+    let neighbour_id = neighbour.id();
     let (delays, counted) = observed.finish(&group);
 
     assert_eq!(counted.throttled.count(), 0);
@@ -278,6 +287,13 @@ fn without_a_quota_nothing_is_called_throttle() {
     // Under a neighbour's load most waits are whole time slices, long enough to be told.
     let told_ns = total_ns(&delays, Cause::Runqueue);
     assert_ratio("told", told_ns, waited_ns, 0.5, 1.03);
+    // The neighbour is named for the part of the time that it had; others may run here too.
+    let to_neighbour = |delay: &&Delay| delay.particulars == Particulars::CpuWentTo(neighbour_id);
+    let of_neighbour: Vec<Delay> = delays.iter().filter(to_neighbour).cloned().collect();
+    let of_neighbour_ns = total_ns(&of_neighbour, Cause::Runqueue);
+    let named = of_neighbour_ns as f64 / told_ns as f64;
+    let had = neighbour_ran_ns as f64 / waited_ns as f64;
+    assert!((named - had).abs() < 0.25, "named {named:.2}, had {had:.2}");
 }
 
 #[test]
