@@ -119,7 +119,7 @@ impl Comparison {
             .collect();
         for (title, rows) in [("Differences", differ), ("The same", same)] {
             if !rows.is_empty() {
-                document.heading(2, title);
+                document.heading(3, title);
                 document.table(head.clone(), rows.into_iter().map(|row| self.cells(row)));
             }
         }
@@ -131,7 +131,7 @@ impl Comparison {
             "Where the figures are from:",
             self.sources
                 .iter()
-                .map(|s| format!("{} {}: {}. {}", self.mark(&s.id), s.id, s.title, s.note)),
+                .map(|s| format!("[{}] {}: {}. {}", self.mark(&s.id), s.id, s.title, s.note)),
         );
         document
     }
@@ -139,7 +139,7 @@ impl Comparison {
     /// Which of the sources a figure is from, as a mark.
     fn mark(&self, source: &str) -> String {
         let at = self.sources.iter().position(|s| s.id == source);
-        at.map_or_else(String::new, |at| format!("[{}]", at + 1))
+        at.map_or_else(String::new, |at| (at + 1).to_string())
     }
 
     fn cells(&self, row: &Row) -> Vec<String> {
@@ -147,11 +147,11 @@ impl Comparison {
             let lines: Vec<_> = figures
                 .iter()
                 .map(|figure| {
-                    let of = match figure.of == subject.id {
-                        true => String::new(),
-                        false => format!(" of {}", figure.of),
-                    };
-                    format!("{}{of} {}", figure.text, self.mark(&figure.source))
+                    let mark = self.mark(&figure.source);
+                    match figure.of == subject.id {
+                        true => format!("{} [{mark}]", figure.text),
+                        false => format!("{} [{mark}, of {}]", figure.text, figure.of),
+                    }
                 })
                 .collect();
             match lines.is_empty() {
@@ -296,7 +296,7 @@ mod tests {
             .plain(160);
         assert!(text.contains("<10 % [2]"), "{text}");
         assert!(text.contains("2-10 % [3]"), "{text}");
-        assert!(text.contains("<10 ms of L-4 [1]"), "{text}");
+        assert!(text.contains("<10 ms [1, of L-4]"), "{text}");
         assert!(
             text.contains("[3] concept-table: the ISOSTACK comparison of wider concepts"),
             "{text}"

@@ -8,7 +8,7 @@ use comfy_table::{
 const CLOSE: TableStyle = TableStyle::new();
 /// A line between rows, where a row takes several lines.
 const RULED: TableStyle = CLOSE.header_separator(RULE).row_separator(RULE);
-const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
+const RULE: LineStyle = LineStyle::none().fill('─');
 
 /// A piece of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Document {
             match block {
                 Block::Heading(1, title) => out.push_str(&title.to_uppercase()),
                 Block::Heading(_, title) => out.push_str(title),
-                Block::Text(text) => out.push_str(&textwrap::fill(text, width)),
+                Block::Text(text) => out.push_str(&textwrap::fill(text, wrap(width))),
                 Block::List(points) => {
                     let lines: Vec<_> = points.iter().map(|p| hang(p, "  - ", width)).collect();
                     out.push_str(&lines.join("\n"));
@@ -121,7 +121,7 @@ impl Document {
                     let marks = "#".repeat(usize::from(*level));
                     out.push_str(&format!("{marks} {}", escape(title)));
                 }
-                Block::Text(text) => out.push_str(&textwrap::fill(&escape(text), 95)),
+                Block::Text(text) => out.push_str(&textwrap::fill(&escape(text), wrap(95))),
                 Block::List(points) => {
                     let lines: Vec<_> = points.iter().map(|p| hang(&escape(p), "- ", 95)).collect();
                     out.push_str(&lines.join("\n"));
@@ -155,17 +155,29 @@ impl Document {
 
 /// What Markdown or a table of it would take for its own. A cell's lines become its breaks.
 fn escape(text: &str) -> String {
-    text.replace('|', "\\|")
-        .replace('<', "&lt;")
-        .replace('\n', "<br>")
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (c, rest.peek()) {
+            ('|', _) => out.push_str("\\|"),
+            ('\n', _) => out.push_str("<br>"),
+            // Before anything else it opens no element.
+            ('<', Some('a'..='z' | 'A'..='Z' | '/' | '!' | '?')) => out.push_str("&lt;"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Lines break between words: a command's name is not a word with a hyphen.
+fn wrap<'a>(width: usize) -> textwrap::Options<'a> {
+    textwrap::Options::new(width).word_splitter(textwrap::WordSplitter::NoHyphenation)
 }
 
 /// A point whose further lines stand below its first.
 fn hang(text: &str, mark: &str, width: usize) -> String {
     let indent = " ".repeat(mark.len());
-    let options = textwrap::Options::new(width)
-        .initial_indent(mark)
-        .subsequent_indent(&indent);
+    let options = wrap(width).initial_indent(mark).subsequent_indent(&indent);
     textwrap::fill(text, options)
 }
 
@@ -222,7 +234,7 @@ mod tests {
     fn document() -> Document {
         let mut document = Document::default();
         document.heading(1, "Layers");
-        document.text("One | two <three.");
+        document.text("One | two <three <10 ms.");
         document.list(
             "Points:",
             ["a".repeat(30) + " " + &"b".repeat(30), "c".into()],
@@ -256,7 +268,7 @@ mod tests {
     fn markdown_is_escaped() {
         let text = document().markdown();
         assert!(
-            text.starts_with("# Layers\n\nOne \\| two &lt;three.\n\nPoints:\n\n- aaa"),
+            text.starts_with("# Layers\n\nOne \\| two &lt;three <10 ms.\n\nPoints:\n\n- aaa"),
             "{text}"
         );
         assert!(text.contains("- **start**: 1-5 s\n"));

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 pub use self::view::{CauseView, ConceptView, FigureView, LogLine, PlaceView, TechnologyView};
 use super::{Subject, causes_in, data, data::Term, document::Document, find::Entry, layers};
-use crate::{sensor::SENSORS, vocabulary::Fault};
+use crate::vocabulary::Fault;
 
 /// Everything, for `layers --output json` and for the web page.
 #[derive(Clone, Debug, Serialize)]
@@ -211,14 +211,9 @@ fn place(view: &PlaceView) -> Document {
     document
 }
 
-/// Which sensor sees it, and whether this version has that one.
+/// Which sensor sees it; `doctor` says whether that one can run here.
 fn sensor(name: Option<&str>) -> String {
-    let Some(name) = name else {
-        return String::new();
-    };
-    let built = SENSORS.iter().any(|s| s.name == name && s.sensor.is_some());
-    let absent = if built { "" } else { ", not in this version" };
-    format!(" (sensor {name}{absent})")
+    name.map_or_else(String::new, |name| format!(" (sensor {name})"))
 }
 
 fn figures(title: &str, figures: &[FigureView]) -> Document {
@@ -279,7 +274,7 @@ fn cause(view: &CauseView) -> Document {
     let cause = view.cause;
     let mut document = Document::default();
     document.heading(
-        2,
+        3,
         format!("{}: a cause{}", cause.id, sensor(cause.sensor.as_deref())),
     );
     document.text(&cause.means);
