@@ -13,14 +13,17 @@ fn agent() -> Command {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    agent().args(arguments).output().unwrap()
+    agent()
+        .args(arguments)
+        .output()
+        .expect("the agent was built with this test")
 }
 
 fn text(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("the agent writes UTF-8")
 }
 
 const QUESTIONS: &[&[&str]] = &[

@@ -51,7 +51,7 @@ pub enum LayersCommand {
         names: Vec<String>,
     },
     /// Say which layers to use for what is needed, and which rule decides.
-    Select(SelectArgs),
+    Select(Box<SelectArgs>),
 }
 
 /// What is needed.

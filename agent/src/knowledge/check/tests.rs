@@ -1,6 +1,9 @@
 use super::*;
 use crate::knowledge::data::{Combination, Figures, Technology};
 
+/// A mistake to make.
+type Change = Box<dyn FnOnce(&mut Data)>;
+
 fn data() -> Data {
     Data::read().unwrap()
 }
@@ -18,7 +21,7 @@ fn the_data_is_sound() {
 
 #[test]
 fn every_kind_of_mistake_is_found() {
-    let table: Vec<(&str, Box<dyn FnOnce(&mut Data)>)> = vec![
+    let table: Vec<(&str, Change)> = vec![
         (
             "app is no layer",
             Box::new(|d| d.technologies.technologies[0].layer = Fault::App),
