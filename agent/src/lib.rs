@@ -16,6 +16,7 @@ pub mod host;
 pub mod join;
 pub mod knowledge;
 pub mod load;
+pub mod logs;
 pub mod metrics;
 pub mod names;
 pub mod otlp;

@@ -40,15 +40,28 @@ impl<'o> Stream<'o> {
     /// An empty one.
     #[must_use]
     pub fn new(only: Only<'o>) -> Self {
+        Self::with_buffer(only, BUFFER_BYTES)
+    }
+
+    /// The same with a buffer of another size, for whoever has many streams; at least twice
+    /// what parts of a long line share.
+    #[must_use]
+    pub fn with_buffer(only: Only<'o>, bytes: usize) -> Self {
         Self {
             classifier: Classifier::get(),
             only,
-            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            buffer: vec![0; bytes.max(2 * OVERLAP_BYTES)].into_boxed_slice(),
             filled: 0,
             lines: 0,
             within_line: false,
             reported: false,
         }
+    }
+
+    /// Bytes that came but belong to a line that has not ended.
+    #[must_use]
+    pub const fn pending(&self) -> usize {
+        self.filled
     }
 
     /// Where the next bytes go; never empty. Say with [`Self::advance`] how many came.

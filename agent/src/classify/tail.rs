@@ -83,6 +83,13 @@ impl Tail {
         &self.path
     }
 
+    /// Device and inode of the file that is read now.
+    #[must_use]
+    pub fn inode(&self) -> Option<(u64, u64)> {
+        let meta = self.file.as_ref()?.metadata().ok()?;
+        Some((meta.dev(), meta.ino()))
+    }
+
     /// Reads what is new, at most as much as `buffer` holds.
     ///
     /// # Errors

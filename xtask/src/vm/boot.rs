@@ -17,7 +17,7 @@ use super::{
 /// Guests at a time: each has two virtual CPUs.
 const GUESTS: usize = 2;
 /// A guest that takes longer hangs.
-const GUEST_LIMIT: Duration = Duration::from_secs(1200);
+const GUEST_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Times that a guest is started until it reaches its first program.
 const BOOTS: u32 = 3;
