@@ -1,9 +1,8 @@
-//! The commands that look and leave: `doctor`, `stack` and `classify`. One document on stdout, what went
-//! wrong on stderr.
+//! The commands that look and leave. One document on stdout, what went wrong on stderr.
 
 mod classify;
-
-pub use classify::classify;
+mod layers;
+mod packaging;
 
 use std::{
     fmt,
@@ -13,6 +12,11 @@ use std::{
 
 use serde::Serialize;
 
+pub use self::{
+    classify::classify,
+    layers::layers,
+    packaging::{completions, man},
+};
 use crate::{
     cli::{EXIT_NO_PRIVILEGE, EXIT_USAGE, Output, StackArgs},
     doctor::examine,
@@ -102,7 +106,13 @@ fn print<T: Serialize>(
             }
         },
     };
-    match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+    write_out(&text, code)
+}
+
+/// Writes a command's document.
+fn write_out(text: &str, code: u8) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
         Ok(()) => code.into(),
         // The reader has seen enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code.into(),

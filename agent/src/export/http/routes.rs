@@ -1,6 +1,11 @@
 //! The endpoints. Each handler asks the sources and answers; none keeps a state.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -28,6 +33,7 @@ use crate::{
         stream::Client,
         view::{self, EventRow},
     },
+    knowledge::show::Overview,
     time::MonoNs,
 };
 
@@ -91,6 +97,7 @@ pub(super) fn router(
         .route("/api/v1/verdicts", get(verdicts))
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/events", get(events))
+        .route("/api/v1/layers", get(layers))
         .route("/api/v1/log-matches", get(log_matches))
         .route("/api/v1/stream", get(stream))
         .fallback(|| async {
@@ -273,6 +280,12 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
             limiter: String::new(),
         },
     }
+}
+
+/// What is known of layers and causes: the help of the page.
+async fn layers() -> Json<&'static Overview> {
+    static OVERVIEW: LazyLock<Overview> = LazyLock::new(Overview::new);
+    Json(&OVERVIEW)
 }
 
 async fn stream(State(app): State<App>) -> Response {
