@@ -5,6 +5,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod engine_files;
 pub mod identify;
+pub mod kmsg;
 pub mod kubelet_logs;
 pub mod listening;
 pub mod naming;

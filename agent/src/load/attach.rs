@@ -177,6 +177,8 @@ fn status(
         let (hook, _) = a.hook.as_ref()?;
         Some(format!("{hook}{}", condition(a.activation)))
     });
+    let reads = entry.sensor.map_or("", |sensor| sensor.reads());
+    let hooks = hooks.chain([reads.to_owned()]);
     let hook = list(hooks.collect()).join(", ");
     let (lacks, lost) = reduced.unwrap_or_default();
     let loses = all.iter().map(|a| a.loses).chain([lost]);
