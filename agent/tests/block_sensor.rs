@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[allow(dead_code, reason = "quotas are for other test programs")]
 #[path = "support/cgroup.rs"]
 mod cgroup;
 #[path = "block_sensor/fio.rs"]
@@ -176,6 +177,8 @@ fn a_slow_disk_takes_as_long_as_fio_says() {
         .delays
         .iter()
         .filter(|d| d.process.pid == fio.pid && d.cause == Cause::BlockDevice)
+        // fio's own pages come from the disk below.
+        .filter(|d| matches!(&d.particulars, Particulars::Disk(d) if d.name == disk.name))
         .collect();
     assert!(told.len() as u64 >= fio.ios * 7 / 10, "{} told", told.len());
     let median_ns = median(&results.told(fio.pid, Cause::BlockDevice));
