@@ -66,7 +66,8 @@ impl Object {
         status
     }
 
-    fn check(&self, sensor: &'static dyn Sensor) -> Result<(), WhyNot> {
+    /// Whether this kernel has what the sensor needs.
+    pub fn check(&self, sensor: &'static dyn Sensor) -> Result<(), WhyNot> {
         let missing = self.fields.missing(sensor.name());
         if !missing.is_empty() {
             return Err(WhyNot {
