@@ -283,9 +283,9 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
 }
 
 /// What is known of layers and causes: the help of the page.
-async fn layers() -> Json<&'static Overview> {
-    static OVERVIEW: LazyLock<Overview> = LazyLock::new(Overview::new);
-    Json(&OVERVIEW)
+async fn layers() -> Json {
+    static OVERVIEW: LazyLock<Value> = LazyLock::new(|| view::to_json(&Overview::new()));
+    Json(OVERVIEW.clone())
 }
 
 async fn stream(State(app): State<App>) -> Response {
