@@ -2,6 +2,7 @@
 
 mod block;
 mod cpu;
+mod kvm;
 mod memory;
 mod seccomp;
 mod wait;

@@ -9,6 +9,7 @@ mod budget;
 mod cgroups;
 mod cost;
 mod demand;
+mod late;
 mod missed;
 mod object;
 mod reader;
@@ -34,6 +35,7 @@ pub use self::cost::Toggled;
 use self::{
     attach::not_selected,
     cgroups::CgroupTables,
+    late::Late,
     missed::Missed,
     object::Object,
     reader::Reader,
@@ -262,8 +264,9 @@ impl Sensors {
         }
     }
 
-    /// Keeps every sensor within its budget; call it about once a second.
-    pub fn keep_within_budget(&self, now: MonoNs, metrics: &AgentMetrics) {
+    /// Starts sensors whose kernel module has appeared, and keeps every sensor within its
+    /// budget; call it about once a second.
+    pub fn keep_up(&self, now: MonoNs, metrics: &AgentMetrics) {
         let Some(running) = &self.running else {
             return;
         };
@@ -272,8 +275,11 @@ impl Sensors {
                 ebpf,
                 on_demand,
                 upkeep,
+                late,
             } = programs;
-            upkeep.tick(now, ebpf, on_demand, &mut self.statuses.lock(), metrics);
+            let statuses = &mut self.statuses.lock();
+            late.tick(now, ebpf, on_demand, statuses);
+            upkeep.tick(now, ebpf, on_demand, statuses, metrics);
         }
     }
 
@@ -295,6 +301,9 @@ impl Running {
         let tracked = Arc::new(object.tracked()?);
         let cgroups = object.cgroups()?;
         let series = object.series()?;
+        let late = Late::new(settings.roots.clone(), statuses, |name| {
+            settings.selection.wants(name)
+        });
         let upkeep = Upkeep::new(settings.sensor_budget_cores, object.thinning()?);
         let (expected, observer) = self_test::prepare(&settings.roots);
         let running_sensors: Vec<&str> = statuses
@@ -325,6 +334,7 @@ impl Running {
             ebpf: object.ebpf,
             on_demand: object.on_demand,
             upkeep,
+            late,
         });
         let running = Self {
             programs,
@@ -375,6 +385,10 @@ mod tests {
     fn the_kernel_takes_every_hook_of_every_sensor() {
         let mut object = Object::load(&Settings::default()).expect("maps can be created");
         for sensor in SENSORS.iter().filter_map(|entry| entry.sensor) {
+            if let Err(why) = object.check(sensor) {
+                println!("{}: {}", sensor.name(), why.reason);
+                continue;
+            }
             for hook in sensor.probes().iter().flat_map(|probe| probe.hooks) {
                 object
                     .attach(hook)

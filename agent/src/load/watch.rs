@@ -9,7 +9,7 @@ use aya::{
 };
 use parking_lot::Mutex;
 
-use super::{demand::OnDemand, upkeep::Upkeep};
+use super::{demand::OnDemand, late::Late, upkeep::Upkeep};
 use crate::{
     event::Event,
     sensor::{Activation, Poller},
@@ -24,6 +24,7 @@ pub struct Programs {
     pub ebpf: Ebpf,
     pub on_demand: OnDemand,
     pub upkeep: Upkeep,
+    pub late: Late,
 }
 
 /// See the module.
