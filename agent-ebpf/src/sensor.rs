@@ -2,6 +2,8 @@
 
 mod cpu;
 mod memory;
+mod net;
+mod tcp;
 
 /// Does nothing: what a program on this hook costs at least, for the benchmark.
 #[aya_ebpf::macros::btf_tracepoint(function = "sched_switch")]

@@ -3,6 +3,8 @@
 pub mod btf;
 pub mod capabilities;
 pub mod cgroup;
+pub mod conntrack;
+pub mod devices;
 pub mod identify;
 pub mod kubelet_logs;
 pub mod listening;

@@ -7,6 +7,7 @@
 mod attach;
 mod cgroups;
 mod cost;
+mod devices;
 mod object;
 mod reader;
 mod self_test;
@@ -337,15 +338,15 @@ mod tests {
     #[test]
     fn a_sensor_that_is_named_and_cannot_run_fails_the_start() {
         let settings = Settings {
-            selection: Selection::parse("cpu,tcp").unwrap(),
+            selection: Selection::parse("cpu,logs").unwrap(),
             ..Settings::default()
         };
         let result = Sensors::start(&settings, AgentMetrics::default(), drop);
         let error = result
             .err()
-            .expect("tcp is not in this version")
+            .expect("logs is not in this version")
             .to_string();
-        assert!(error.contains("sensor tcp"), "{error}");
+        assert!(error.contains("sensor logs"), "{error}");
         assert!(error.contains("not in this version"), "{error}");
     }
 

@@ -6,10 +6,12 @@ pub mod cpu;
 pub mod decode;
 pub mod hook;
 pub mod memory;
+pub mod net;
 pub mod selection;
 pub mod series;
 pub mod status;
 pub mod steal;
+pub mod tcp;
 
 pub use self::{
     decode::{DecodeError, Decoder, Interpreter, Meaning},
@@ -21,10 +23,13 @@ pub use self::{
     },
     status::{SensorState, SensorStatus, WhyNot},
 };
+use std::sync::Arc;
+
 use crate::{
     event::Event,
     host::{
         btf::{FieldOffsets, KernelTypes},
+        devices::Devices,
         roots::Roots,
     },
     time::MonoNs,
@@ -50,16 +55,18 @@ pub const SENSORS: &[Entry] = &[
         loses: "CPU throttling, run-queue delay and steal",
         sensor: Some(&cpu::Cpu),
     },
-    absent(
-        "tcp",
-        true,
-        "connection set-up, round-trip and retransmission delays",
-    ),
-    absent(
-        "net",
-        false,
-        "dropped packets, stuck virtqueues, conntrack failures",
-    ),
+    Entry {
+        name: "tcp",
+        core: true,
+        loses: "connection set-up, round-trip and retransmission delays",
+        sensor: Some(&tcp::Tcp),
+    },
+    Entry {
+        name: "net",
+        core: false,
+        loses: "dropped packets, stuck virtqueues, conntrack failures",
+        sensor: Some(&net::Net),
+    },
     absent("block", true, "disk throttling, queueing and service time"),
     absent("seccomp", true, "system calls refused by a filter"),
     Entry {
@@ -95,6 +102,8 @@ pub struct Kernel<'a> {
     pub types: &'a KernelTypes,
     /// Where `/proc` and `/sys` are.
     pub roots: &'a Roots,
+    /// The network devices that the kernel side met.
+    pub devices: &'a Arc<Devices>,
 }
 
 /// The sensor side that differs: what it needs, where it hooks, what its records mean.
@@ -116,6 +125,12 @@ pub trait Sensor: Sync {
     /// The reason and the remedy.
     fn check(&self, _kernel: &Kernel<'_>) -> Result<(), WhyNot> {
         Ok(())
+    }
+
+    /// Values of constants of its programs that depend on the kernel, by name, beside the
+    /// offsets and prototypes of `agent_common::kernel_fields`.
+    fn constants(&self, _kernel: &Kernel<'_>) -> Vec<(&'static str, u64)> {
+        Vec::new()
     }
 
     /// Gives its records and series their meaning; one for each thread that needs it.

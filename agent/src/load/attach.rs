@@ -67,6 +67,7 @@ impl Object {
             fields: &self.fields,
             types: &self.types,
             roots: &self.roots,
+            devices: &self.devices,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The compiled object: its constants filled in, its maps created.
 
-use std::{fs, io};
+use std::{fs, io, sync::Arc};
 
 use agent_common::cpu::CpuSlot;
 use aya::{
@@ -12,9 +12,10 @@ use super::{CgroupTables, SeriesTables, Settings, Tracked};
 use crate::{
     host::{
         btf::{FieldOffsets, KernelTypes},
+        devices::Devices,
         roots::Roots,
     },
-    sensor::{Decoder, WhyNot},
+    sensor::{Decoder, Kernel, SENSORS, WhyNot},
 };
 
 /// Built by `cargo xtask ebpf` from `agent-ebpf`; `build.rs` checks that it is up to date.
@@ -40,6 +41,8 @@ pub struct Object {
     pub types: KernelTypes,
     /// Where `/proc` and `/sys` are.
     pub roots: Roots,
+    /// The network devices that the programs met.
+    pub devices: Arc<Devices>,
     pid_max: u32,
 }
 
@@ -92,22 +95,44 @@ impl Object {
         for (symbol, offset) in fields.iter() {
             loader.override_global(symbol, offset, true);
         }
+        // No device was met yet.
+        let nothing = Arc::new(Devices::new(&roots.sysfs, Box::new(|_| None)));
+        let kernel = Kernel {
+            fields: &fields,
+            types: &types,
+            roots,
+            devices: &nothing,
+        };
+        let constants: Vec<(&str, u64)> = SENSORS
+            .iter()
+            .filter_map(|entry| entry.sensor)
+            .flat_map(|sensor| sensor.constants(&kernel))
+            .collect();
+        for (symbol, value) in &constants {
+            loader.override_global(symbol, value, true);
+        }
         for (symbol, present) in &arguments {
             loader.override_global(symbol, present, true);
         }
-        let ebpf = loader.load(OBJECT).map_err(|error| WhyNot {
+        let mut ebpf = loader.load(OBJECT).map_err(|error| WhyNot {
             reason: format!("the kernel refused the agent's maps: {}", chain(&error)),
             fix: "look for a limit on locked or kernel memory, and for a security module that \
                   forbids bpf()"
                 .to_owned(),
         })?;
         drop(loader);
+        let describe = super::devices::describe(&mut ebpf).map_err(|error| WhyNot {
+            reason: error.to_string(),
+            fix: "rebuild the agent".to_owned(),
+        })?;
+        let devices = Arc::new(Devices::new(&roots.sysfs, describe));
         Ok(Self {
             ebpf,
             btf,
             fields,
             types,
             roots: roots.clone(),
+            devices,
             pid_max,
         })
     }
