@@ -7,7 +7,9 @@
 pub mod cpu;
 pub mod memory;
 pub mod net;
+pub mod seccomp;
 pub mod tcp;
+pub mod wait;
 
 /// Which sensor wrote an event; the first four bytes of every record. Pinned by hand, never
 /// reused.
@@ -20,11 +22,11 @@ pub mod sensor {
     pub const NET: u32 = 3;
     /// Block I/O.
     pub const BLOCK: u32 = 4;
-    /// System calls refused by a filter.
+    /// System calls refused by a filter, [`super::seccomp`].
     pub const SECCOMP: u32 = 5;
     /// Reclaim and out-of-memory kills, [`super::memory`].
     pub const MEMORY: u32 = 6;
-    /// Blocked threads.
+    /// Blocked threads, [`super::wait`].
     pub const WAIT: u32 = 7;
     /// Virtual CPUs out of guest mode.
     pub const KVM: u32 = 8;

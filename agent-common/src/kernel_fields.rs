@@ -24,7 +24,7 @@ pub struct KernelField {
     pub structure: &'static str,
     /// Path of the member.
     pub path: &'static str,
-    /// Its size in bytes.
+    /// Its size in bytes; 0: it is a single bit, and the constant is its offset in bits.
     pub size: u32,
     /// Who cannot work without it: a sensor's name, [`EVERY_SENSOR`] or [`NOBODY`].
     pub needed_by: &'static str,
@@ -102,12 +102,32 @@ macro_rules! for_each_kernel_field {
 
             // block
 
+            // seccomp and wait: the system call that a thread is in
+            PT_REGS_ORIG_AX: "pt_regs" "orig_ax" 8 optional, "x86: number of the system call, or a fault's error code";
+            PT_REGS_AX: "pt_regs" "ax" 8 optional, "x86: its result";
+            PT_REGS_CX: "pt_regs" "cx" 8 optional, "x86: in a system call the same as ip";
+            PT_REGS_IP: "pt_regs" "ip" 8 optional, "x86: where it was made";
+            PT_REGS_DI: "pt_regs" "di" 8 optional, "x86: its first argument";
+            PT_REGS_SYSCALLNO: "pt_regs" "syscallno" 4 optional, "arm64: number of the system call, -1 outside";
+            PT_REGS_ORIG_X0: "pt_regs" "orig_x0" 8 optional, "arm64: its first argument";
+            TASK_THREAD_STATUS: "task_struct" "thread_info.status" 4 optional, "x86: bit 1 in a 32-bit call";
             // seccomp
-
+            TASK_SECCOMP_MODE: "task_struct" "seccomp.mode" 4 seccomp, "2: filtered, 3: to be killed";
+            TASK_MM: "task_struct" "mm" 8 optional, "its address space";
+            MM_EXE_FILE: "mm_struct" "exe_file" 8 optional, "the program";
+            FILE_DENTRY: "file" "f_path.dentry" 8 optional, "its name";
+            DENTRY_NAME: "dentry" "d_name.name" 8 optional, "as text";
             // memory
 
             // wait
-
+            TASK_IN_IOWAIT: "task_struct" "in_iowait" 0 optional, "blocked on a disk";
+            TASK_IN_MEMSTALL: "task_struct" "in_memstall" 0 optional, "blocked for lack of memory; PSI";
+            TASK_FILES: "task_struct" "files" 8 optional, "its table of files";
+            FILES_FDT: "files_struct" "fdt" 8 optional, "the table itself";
+            FDTABLE_MAX_FDS: "fdtable" "max_fds" 4 optional, "its length";
+            FDTABLE_FD: "fdtable" "fd" 8 optional, "its entries";
+            FILE_INODE: "file" "f_inode" 8 optional, "what is open";
+            INODE_MODE: "inode" "i_mode" 2 optional, "its kind";
             // kvm
 
         }

@@ -45,6 +45,9 @@ pub mod family {
     // block
 
     // seccomp
+    /// Counter of refused system calls; `a`: [`crate::event::seccomp`] action, `b`: number of
+    /// the system call, with [`crate::event::wait::COMPAT`] in it for a 32-bit one.
+    pub const SECCOMP_DENIALS: u32 = 5 * 16;
 
     // memory
     /// Histogram of reclaim; `a`: 1 for the memory cgroup's limit, 0 for the host's.
@@ -53,6 +56,8 @@ pub mod family {
     pub const OOM_KILLS: u32 = 6 * 16 + 1;
 
     // wait
+    /// Histogram of blocked time; `a`: one of the `KIND_` constants of [`crate::event::wait`].
+    pub const WAIT: u32 = 7 * 16;
 
     // kvm
 }

@@ -5,7 +5,7 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{PerCpuArray, RingBuf},
+    maps::{Array, PerCpuArray, RingBuf},
 };
 
 use crate::atomic;
@@ -18,9 +18,25 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(sensor::COUNT, 0);
 
+/// By sensor id: how many times the lengths from which its intervals are told are doubled.
+/// Written by user space, when a sensor costs too much.
+#[map]
+static THINNING: Array<u32> = Array::with_max_entries(sensor::COUNT, 0);
+
 /// Unread bytes above which the reader is woken; below, it comes by itself.
 #[unsafe(no_mangle)]
 static EVENTS_WAKE_BYTES: Global<u64> = Global::new(1 << 18);
+
+/// Whether an interval of `ns` is long enough to be told, where usually `min_ns` is.
+#[inline(always)]
+pub fn is_told(sensor_id: u32, ns: u64, min_ns: u64) -> bool {
+    // The second look is for those few only that pass the first.
+    ns >= min_ns
+        && match THINNING.get(sensor_id) {
+            Some(doublings) => ns >= min_ns << (*doublings & 31),
+            None => true,
+        }
+}
 
 /// Writes one record, or counts its loss.
 pub fn record(record: &Record) {

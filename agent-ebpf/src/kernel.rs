@@ -3,6 +3,7 @@
 
 pub mod net;
 pub mod sched;
+pub mod syscall;
 
 use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 
@@ -60,6 +61,20 @@ pub trait Memory: Copy {
     ///
     /// As for [`Memory::read`], with a pointer there.
     unsafe fn pointer(base: *const u8, field: &Global<u32>) -> *const u8;
+}
+
+/// The bit at `base` plus an offset in bits; false where that is not readable.
+///
+/// # Safety
+///
+/// `base` points to a kernel object which has the bit-field.
+#[inline(always)]
+pub unsafe fn bit(base: *const u8, field: &Global<u32>) -> bool {
+    let at = field.load();
+    let byte = base.wrapping_add(at as usize / 8);
+    // SAFETY: the helper copes with any address.
+    let byte: u8 = unsafe { bpf_probe_read_kernel(byte) }.unwrap_or(0);
+    byte >> (at % 8) & 1 != 0
 }
 
 /// Plain loads, which the verifier checks against BTF: for arguments of `tp_btf` programs

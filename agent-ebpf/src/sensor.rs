@@ -3,7 +3,9 @@
 mod cpu;
 mod memory;
 mod net;
+mod seccomp;
 mod tcp;
+mod wait;
 
 /// Does nothing: what a program on this hook costs at least, for the benchmark.
 #[aya_ebpf::macros::btf_tracepoint(function = "sched_switch")]

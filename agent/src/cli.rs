@@ -100,9 +100,16 @@ pub struct StackArgs {
     /// A process; without it the host's own stack is shown.
     #[arg(value_name = "PID", conflicts_with = "all")]
     pub pid: Option<u32>,
-    /// Every workload on the host.
+    /// Every workload on the host, as a tree.
     #[arg(long)]
     pub all: bool,
+    /// Print what the process's stack was inferred from instead, as JSON, without host names:
+    /// to attach to a report, or to keep as a test.
+    #[arg(long, requires = "pid")]
+    pub facts: bool,
+    /// TOML file that says what the isolation stack of some processes really is.
+    #[arg(long, value_name = "FILE", env = "ISOSTACK_STACK_OVERRIDE")]
+    pub stack_override: Option<PathBuf>,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,

@@ -10,11 +10,11 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    cli::{EXIT_NO_PRIVILEGE, Output},
+    cli::{EXIT_NO_PRIVILEGE, EXIT_USAGE, Output, StackArgs},
     doctor::examine,
     host::{identify::Identifier, roots::Roots},
     metrics::AgentMetrics,
-    stack::report::ProcessReport,
+    stack::{overrides::Overrides, report::ProcessReport},
 };
 
 /// Says on stderr what went wrong; without a panic when nobody reads that any more, as the
@@ -37,28 +37,44 @@ pub fn doctor(roots: &Roots, output: Output) -> ExitCode {
 
 /// `isostack-agent stack [PID|--all]`.
 #[must_use]
-pub fn stack(roots: &Roots, pid: Option<u32>, all: bool, output: Output) -> ExitCode {
-    let identifier = Identifier::new(roots.clone(), AgentMetrics::default());
-    let Some(pid) = pid else {
-        let report = if all {
+pub fn stack(args: StackArgs) -> ExitCode {
+    let overrides = match args.stack_override.as_deref().map(Overrides::read) {
+        None => Overrides::default(),
+        Some(Ok(overrides)) => overrides,
+        Some(Err(error)) => {
+            complain(&error);
+            return EXIT_USAGE.into();
+        }
+    };
+    let identifier =
+        Identifier::new(args.roots.into(), AgentMetrics::default()).with_overrides(overrides);
+    let output = args.output;
+    let Some(pid) = args.pid else {
+        let report = if args.all {
             identifier.all_report()
         } else {
             identifier.host_report()
         };
         return print(output, &report, |report| report.table(), 0);
     };
-    match identifier.look_up_pid(pid) {
-        Ok(identity) => print(
-            output,
-            &ProcessReport::from(&*identity),
-            |report| report.table(),
-            0,
-        ),
-        Err(error) => {
-            complain(&error);
-            ExitCode::FAILURE
-        }
+    if args.facts {
+        return match identifier.record(pid) {
+            Ok(record) => print(Output::Json, &record, |_| String::new(), 0),
+            Err(error) => fail(&error),
+        };
     }
+    match identifier.look_up_pid(pid) {
+        Ok(identity) => {
+            let report = ProcessReport::from(&*identity);
+            print(output, &report, |report| report.table(), 0)
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn fmt::Display) -> ExitCode {
+    complain(error);
+    ExitCode::FAILURE
 }
 
 fn print<T: Serialize>(

@@ -13,10 +13,17 @@ use std::{
 use clap::Args;
 use serde::Deserialize;
 
-use crate::{host::roots::Roots, otlp::listen::Listen, sensor::Selection, telemetry::LogFormat};
+use crate::{
+    host::roots::Roots,
+    load::DEFAULT_SENSOR_BUDGET_CORES,
+    otlp::listen::Listen,
+    sensor::{Selection, seccomp::SeccompMode},
+    stack::overrides::Overrides,
+    telemetry::LogFormat,
+};
 
 mod value;
-pub use value::{Address, ByteSize, Span};
+pub use value::{Address, ByteSize, Percent, Span};
 
 /// Declares the settings once: each is a flag, an environment variable and a TOML key.
 macro_rules! settings {
@@ -70,6 +77,9 @@ settings! {
     child_spans: bool, "ISOSTACK_CHILD_SPANS", "true|false";
     /// How long a span waits for late events and children [default: 500ms]
     settle: Span, "ISOSTACK_SETTLE", "DURATION";
+    /// What each sensor may cost, in per cent of a core; above it tells of fewer single events
+    /// [default: 1]
+    sensor_budget: Percent, "ISOSTACK_SENSOR_BUDGET", "PERCENT";
     /// off, auto or on: when the seccomp sensor runs [default: auto]
     seccomp: SeccompMode, "ISOSTACK_SECCOMP", "off|auto|on";
     /// Where state is kept over a restart; this version keeps none [default:
@@ -90,19 +100,9 @@ settings! {
     sysfs: PathBuf, "ISOSTACK_SYSFS", "DIR";
     /// The host's cgroup file system [default: /sys/fs/cgroup]
     cgroupfs: PathBuf, "ISOSTACK_CGROUPFS", "DIR";
-}
-
-/// When the seccomp sensor runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SeccompMode {
-    /// Never.
-    Off,
-    /// While filtered workloads run.
-    #[default]
-    Auto,
-    /// Always; the start fails if it cannot.
-    On,
+    /// TOML file that says what the isolation stack of some processes really is [default:
+    /// none]
+    stack_override: PathBuf, "ISOSTACK_STACK_OVERRIDE", "FILE";
 }
 
 /// The daemon's configuration, complete and checked.
@@ -130,6 +130,8 @@ pub struct Config {
     pub child_spans: bool,
     /// Wait for late events and children.
     pub settle: Duration,
+    /// What each sensor may cost, in cores.
+    pub sensor_budget_cores: f64,
     /// See [`SeccompMode`].
     pub seccomp: SeccompMode,
     /// Where state is to be kept, if said.
@@ -144,6 +146,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The host's file systems.
     pub roots: Roots,
+    /// Where a person disagrees with what is inferred.
+    pub overrides: Overrides,
 }
 
 /// Why a configuration is refused. The message says what to do.
@@ -188,6 +192,14 @@ impl Config {
             None => settings,
         };
         let roots = Roots::default();
+        let overrides = match &settings.stack_override {
+            Some(path) => Overrides::read(path).map_err(|reason| ConfigError::Value {
+                key: "stack_override",
+                value: path.display().to_string(),
+                reason: reason.to_string(),
+            })?,
+            None => Overrides::default(),
+        };
         let config = Self {
             node: given(settings.node_name).unwrap_or_else(host_name),
             http_listen: settings
@@ -206,6 +218,9 @@ impl Config {
             sensors: settings.sensors.unwrap_or_default(),
             child_spans: settings.child_spans.unwrap_or(true),
             settle: settings.settle.map_or(Duration::from_millis(500), |t| t.0),
+            sensor_budget_cores: settings
+                .sensor_budget
+                .map_or(DEFAULT_SENSOR_BUDGET_CORES, |percent| percent.0 / 100.0),
             seccomp: settings.seccomp.unwrap_or_default(),
             state_dir: settings.state_dir,
             jaeger_url: given(settings.jaeger_url),
@@ -217,6 +232,7 @@ impl Config {
                 sysfs: settings.sysfs.unwrap_or(roots.sysfs),
                 cgroupfs: settings.cgroupfs.unwrap_or(roots.cgroupfs),
             },
+            overrides,
         };
         config.check()?;
         Ok(config)
@@ -333,7 +349,7 @@ fn read_file(path: &Path) -> Result<Settings, ConfigError> {
 }
 
 /// The known name that `wrong` was most likely meant to be.
-fn nearest(wrong: &str, known: &'static [&'static str]) -> Option<&'static str> {
+pub(crate) fn nearest(wrong: &str, known: &'static [&'static str]) -> Option<&'static str> {
     known
         .iter()
         .map(|name| (strsim::jaro_winkler(wrong, name), *name))
@@ -372,7 +388,7 @@ macro_rules! deserialize_from_str {
         }
     )+};
 }
-deserialize_from_str!(Address, ByteSize, Listen, Selection, Span);
+deserialize_from_str!(Address, ByteSize, Listen, Percent, Selection, Span);
 
 impl fmt::Display for SeccompMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

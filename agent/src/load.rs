@@ -5,14 +5,17 @@
 //! thread of their own.
 
 mod attach;
+mod budget;
 mod cgroups;
 mod cost;
+mod demand;
 mod devices;
 mod object;
 mod reader;
 mod self_test;
 mod series;
 mod tracked;
+mod upkeep;
 
 use std::{
     io,
@@ -29,15 +32,22 @@ use parking_lot::Mutex;
 pub(crate) use self::attach::{not_built, off};
 pub use self::cost::Toggled;
 use self::{
-    attach::not_selected, cgroups::CgroupTables, object::Object, reader::Reader,
-    series::SeriesTables, tracked::Tracked,
+    attach::not_selected, cgroups::CgroupTables, demand::OnDemand, object::Object, reader::Reader,
+    series::SeriesTables, tracked::Tracked, upkeep::Upkeep,
 };
 use crate::{
     event::Event,
     host::{capabilities, roots::Roots},
-    metrics::{AgentMetrics, Map, Program},
-    sensor::{Counted, Decoder, Probe, SENSORS, Selection, SensorState, SensorStatus, cpu},
+    metrics::{AgentMetrics, Map},
+    sensor::{
+        Activation, Counted, Decoder, SENSORS, Selection, SensorState, SensorStatus, cpu,
+        seccomp::SeccompMode,
+    },
+    time::MonoNs,
 };
+
+/// One per cent of a core.
+pub const DEFAULT_SENSOR_BUDGET_CORES: f64 = 0.01;
 
 /// What to start, and how.
 #[derive(Clone, Debug)]
@@ -48,6 +58,10 @@ pub struct Settings {
     pub roots: Roots,
     /// Size of the ring buffer in bytes; rounded up to a power of two of pages by the loader.
     pub ring_bytes: u32,
+    /// What each sensor may cost, in cores.
+    pub sensor_budget_cores: f64,
+    /// When the seccomp sensor runs.
+    pub seccomp: SeccompMode,
     /// Kernel-side debug messages go to the agent's log (target `isostack_agent::load`).
     pub kernel_debug: bool,
 }
@@ -58,6 +72,8 @@ impl Default for Settings {
             selection: Selection::Auto,
             roots: Roots::default(),
             ring_bytes: 1 << 20,
+            sensor_budget_cores: DEFAULT_SENSOR_BUDGET_CORES,
+            seccomp: SeccompMode::default(),
             kernel_debug: false,
         }
     }
@@ -96,13 +112,20 @@ pub struct Sensors {
 }
 
 struct Running {
-    /// Owns programs and links. `None` once stopped.
-    ebpf: Option<Ebpf>,
+    /// `None` once stopped.
+    programs: Mutex<Option<Programs>>,
     tracked: Arc<Tracked>,
     cgroups: CgroupTables,
     series: SeriesTables,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
+}
+
+/// Owns programs and links: dropping it detaches and unloads them all.
+struct Programs {
+    ebpf: Ebpf,
+    on_demand: OnDemand,
+    upkeep: Upkeep,
 }
 
 impl Sensors {
@@ -189,6 +212,17 @@ impl Sensors {
             .is_some_and(|r| r.tracked.set(pid, false))
     }
 
+    /// Says whether there is somebody for whom the sensors of this activation run.
+    pub fn demand(&self, activation: Activation, wanted: bool) {
+        if let Some(running) = &self.running
+            && let Some(Programs {
+                ebpf, on_demand, ..
+            }) = running.programs.lock().as_mut()
+        {
+            on_demand.set(ebpf, activation, wanted);
+        }
+    }
+
     /// What was counted of every cgroup since the start. Values never fall.
     #[must_use]
     pub fn counted(&self) -> Counted {
@@ -209,7 +243,7 @@ impl Sensors {
         })
     }
 
-    /// Brings `metrics` up to date with what the kernel counts of programs and maps.
+    /// Brings `metrics` up to date with what the kernel counts of maps.
     pub fn observe(&self, metrics: &AgentMetrics) {
         let Some(running) = &self.running else {
             return;
@@ -222,25 +256,20 @@ impl Sensors {
         ] {
             metrics.map_fill.get_or_create(&Map { map }).set(fill);
         }
-        let probes = SENSORS
-            .iter()
-            .filter_map(|entry| entry.sensor)
-            .flat_map(|s| s.probes());
-        let hooks = probes.flat_map(|probe: &Probe| probe.hooks);
-        for hook in hooks {
-            let program = running
-                .ebpf
-                .as_ref()
-                .and_then(|ebpf| ebpf.program(hook.program));
-            // The ones that were not needed are not loaded and have no counts.
-            if let Some(Ok(info)) = program.map(|program| program.info()) {
-                let label = Program {
-                    program: hook.program,
-                };
-                let counted = metrics.program_run_seconds.get_or_create(&label);
-                let more = info.run_time().as_secs_f64() - counted.get();
-                counted.inc_by(more.max(0.0));
-            }
+    }
+
+    /// Keeps every sensor within its budget; call it about once a second.
+    pub fn keep_within_budget(&self, now: MonoNs, metrics: &AgentMetrics) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        if let Some(programs) = running.programs.lock().as_mut() {
+            let Programs {
+                ebpf,
+                on_demand,
+                upkeep,
+            } = programs;
+            upkeep.tick(now, ebpf, on_demand, &mut self.statuses.lock(), metrics);
         }
     }
 
@@ -262,6 +291,7 @@ impl Running {
         let tracked = Arc::new(object.tracked()?);
         let cgroups = object.cgroups()?;
         let series = object.series()?;
+        let upkeep = Upkeep::new(settings.sensor_budget_cores, object.thinning()?);
         let (expected, observer) = self_test::prepare(&settings.roots);
         let running_sensors: Vec<&str> = statuses
             .iter()
@@ -284,8 +314,12 @@ impl Running {
                     sink(batch);
                 });
             })?;
-        let mut running = Self {
-            ebpf: Some(object.ebpf),
+        let running = Self {
+            programs: Mutex::new(Some(Programs {
+                ebpf: object.ebpf,
+                on_demand: object.on_demand,
+                upkeep,
+            })),
             tracked,
             cgroups,
             series,
@@ -296,7 +330,7 @@ impl Running {
         if running_sensors.contains(&cpu::NAME)
             && let Err(why) = expected.run(&running.tracked)
         {
-            running.ebpf = None;
+            *running.programs.lock() = None;
             for (status, entry) in statuses.iter_mut().zip(SENSORS) {
                 if status.state != SensorState::Off {
                     *status = off(entry, why.clone());
@@ -309,7 +343,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.ebpf = None; // detaches: nothing is written any more
+        let mut programs = self.programs.lock();
+        if let Some(programs) = programs.as_mut() {
+            programs.on_demand.end(&mut programs.ebpf);
+        }
+        *programs = None; // detaches: nothing is written any more
         self.stop.store(true, Ordering::Release);
         if let Some(reader) = self.reader.take() {
             // A panic of the sink has already been reported by the panic hook.

@@ -26,9 +26,7 @@ fn main() -> ExitCode {
         None => daemon(cli.run),
         Some(Command::Run(args)) => daemon(*args),
         Some(Command::Doctor(args)) => command::doctor(&args.roots.into(), args.output),
-        Some(Command::Stack(args)) => {
-            command::stack(&args.roots.into(), args.pid, args.all, args.output)
-        }
+        Some(Command::Stack(args)) => command::stack(args),
     }
 }
 

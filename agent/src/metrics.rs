@@ -119,9 +119,11 @@ pub struct AgentMetrics {
     pub settling: Level,
     /// Delay intervals kept in the timeline.
     pub timeline_intervals: Level,
-    /// Time that the eBPF programs ran, by the kernel's own count, which runs only while
-    /// `kernel.bpf_stats_enabled` is set.
+    /// Time that the eBPF programs ran, by the kernel's own count, which is on for a second
+    /// every half minute.
     pub program_run_seconds: Family<Program, Counter<f64, AtomicU64>>,
+    /// Part of a core that a sensor's programs took when last measured.
+    pub sensor_cost: Family<Sensor, Gauge<f64, AtomicU64>>,
     /// Entries of the eBPF maps that can become full, 0..1.
     pub map_fill: Family<Map, Gauge<f64, AtomicU64>>,
     /// Processes whose identity is cached.

@@ -25,7 +25,7 @@ use self::{
     attribute::Attributor, intake::SpanIntake, judging::Judging, status::Status, tracking::Tracking,
 };
 use crate::{
-    config::{self, Config, SeccompMode, suspicious_variables},
+    config::{self, Config, suspicious_variables},
     export::{
         self, ExportSources, Exposition, HttpConfig, PrometheusConfig, Store, StoreConfig,
         prometheus::SpanMetrics,
@@ -40,8 +40,9 @@ use crate::{
         listen::is_reached_by,
         receive::{Receiver, ReceiverConfig},
     },
-    sensor::SensorState,
+    sensor::{SensorState, seccomp::SeccompMode},
     telemetry::{self, LogConfig, SelfTelemetryConfig, TelemetryGuard},
+    time::MonoNs,
 };
 
 /// Batches of kernel events that may wait for the pipeline; more are dropped and counted.
@@ -119,7 +120,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
 
     let (events, events_in) = mpsc::channel(EVENT_BATCHES);
     let (identifier, sensors) = start_sensing(&config, &metrics, events).await?;
-    let tracking = Arc::new(Tracking::new(Arc::clone(&sensors)));
+    let tracking = Arc::new(Tracking::new(Arc::clone(&sensors), config.roots.clone()));
     let joiner = Joiner::new(
         Arc::clone(&identifier),
         JoinConfig::new(config.node.clone()),
@@ -285,10 +286,15 @@ async fn start_sensing(
 ) -> Result<(Arc<Identifier>, Arc<Sensors>), RunError> {
     let (config, metrics) = (config.clone(), metrics.clone());
     let started = tokio::task::spawn_blocking(move || {
-        let identifier = Arc::new(Identifier::new(config.roots.clone(), metrics.clone()));
+        let identifier = Arc::new(
+            Identifier::new(config.roots.clone(), metrics.clone())
+                .with_overrides(config.overrides.clone()),
+        );
         let settings = load::Settings {
             selection: config.sensors.clone(),
             roots: config.roots.clone(),
+            sensor_budget_cores: config.sensor_budget_cores,
+            seccomp: config.seccomp,
             kernel_debug: config.log_level.contains("debug") || config.log_level.contains("trace"),
             ..load::Settings::default()
         };
@@ -336,12 +342,22 @@ async fn housekeeping(
         metrics
             .held_bytes
             .set(i64::try_from(held).unwrap_or(i64::MAX));
+        {
+            // System calls that do not wait for anything.
+            let (sensors, metrics) = (Arc::clone(&sensors), metrics.clone());
+            let kept = tokio::task::spawn_blocking(move || {
+                sensors.keep_within_budget(MonoNs::now(), &metrics);
+            });
+            if let Err(error) = kept.await {
+                tracing::error!(%error, "Housekeeping failed");
+            }
+        }
         if round % FORGET_EVERY == FORGET_EVERY - 1 {
             let (identifier, tracking) = (Arc::clone(&identifier), Arc::clone(&tracking));
             let sensors = Arc::clone(&sensors);
             let metrics = metrics.clone();
             let pruned = tokio::task::spawn_blocking(move || {
-                tracking.forget_dead(identifier.roots());
+                tracking.look_again();
                 sensors.observe(&metrics);
                 sensors.prune_cgroups(|id| identifier.cgroups().path_by_id(id).is_some());
             });

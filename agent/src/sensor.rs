@@ -7,11 +7,14 @@ pub mod decode;
 pub mod hook;
 pub mod memory;
 pub mod net;
+pub mod seccomp;
 pub mod selection;
 pub mod series;
 pub mod status;
 pub mod steal;
+pub mod system_calls;
 pub mod tcp;
+pub mod wait;
 
 pub use self::{
     decode::{DecodeError, Decoder, Interpreter, Meaning},
@@ -68,18 +71,24 @@ pub const SENSORS: &[Entry] = &[
         sensor: Some(&net::Net),
     },
     absent("block", true, "disk throttling, queueing and service time"),
-    absent("seccomp", true, "system calls refused by a filter"),
+    Entry {
+        name: "seccomp",
+        core: true,
+        loses: "system calls refused by a filter",
+        sensor: Some(&seccomp::Seccomp),
+    },
     Entry {
         name: "memory",
         core: false,
         loses: "reclaim stalls and out-of-memory kills",
         sensor: Some(&memory::Memory),
     },
-    absent(
-        "wait",
-        false,
-        "time blocked on locks, sockets, sleeps and disk",
-    ),
+    Entry {
+        name: "wait",
+        core: false,
+        loses: "time blocked on locks, sockets, sleeps and disk",
+        sensor: Some(&wait::Wait),
+    },
     absent("kvm", false, "time of virtual CPUs out of guest mode"),
     absent("logs", false, "meaning and layer of log lines"),
 ];
@@ -141,10 +150,38 @@ pub trait Sensor: Sync {
         &[]
     }
 
+    /// When its programs are attached.
+    fn activation(&self) -> Activation {
+        Activation::Always
+    }
+
+    /// Contents of the arrays of the object that only user space can know, by map's name.
+    fn arrays(&self) -> Vec<(&'static str, Vec<u32>)> {
+        Vec::new()
+    }
+
+    /// Array of the object, of one number, that is 0 while not all of its programs are
+    /// attached, and another number each time that they are: for who must not take a half
+    /// of what happened for the whole.
+    fn epoch(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What it reads by itself, now and then, without a program in the kernel.
     fn poller(&self, _roots: &Roots) -> Option<Box<dyn Poller>> {
         None
     }
+}
+
+/// When a sensor's programs are attached. That they can be is tried at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// From start to end.
+    Always,
+    /// While there are processes that send spans.
+    WhileTracking,
+    /// While there are processes under a seccomp filter that send spans.
+    WhileFiltered,
 }
 
 /// What a sensor reads by itself. Runs on the thread that empties the ring buffer, and so

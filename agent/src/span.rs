@@ -94,6 +94,8 @@ pub struct SpanView {
     pub body: Range<u32>,
     /// Attribute `thread.id`, if any.
     pub thread_id: Option<i64>,
+    /// An agent upstream was here: the span is its own, or carries its attributes.
+    pub is_enriched: bool,
 }
 
 impl SpanBatch {

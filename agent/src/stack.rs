@@ -1,7 +1,9 @@
 //! The isolation stack: the layers a process runs inside, innermost first.
 
 pub mod host;
+pub mod overrides;
 pub mod process;
+pub mod record;
 pub mod report;
 
 use std::fmt;

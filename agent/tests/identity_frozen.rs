@@ -71,7 +71,7 @@ fn hybrid_guest() {
                 "podman",
             ),
             (1369, "", "conmon", ""),
-            (23488, "L-1:qemu/L-1:kvm", "qemu-system-x86", ""),
+            (23488, "L-1:qemu/L-1:kvm", "vm1", "qemu"),
             (1054, "", "bwrap", ""),
             (1056, "L-4:bubblewrap", "bwrap", ""),
             (1057, "L-4:bubblewrap", "sleep", ""),

@@ -175,7 +175,8 @@ fn end(kind: u32) -> u32 {
     };
     series::observe(sensor::MEMORY, &key, ns);
     let pid = task.tgid();
-    if ns >= RECLAIM_MIN_NS.load() || (ns >= TRACKED_RECLAIM_MIN_NS.load() && is_tracked(pid)) {
+    let told = |min_ns| emit::is_told(sensor::MEMORY, ns, min_ns);
+    if told(RECLAIM_MIN_NS.load()) || (told(TRACKED_RECLAIM_MIN_NS.load()) && is_tracked(pid)) {
         emit::record(&Record {
             sensor: sensor::MEMORY,
             kind,

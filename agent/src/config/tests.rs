@@ -47,6 +47,8 @@ fn an_unknown_key_is_refused_with_the_nearest() {
 fn impossible_values_say_what_is_allowed() {
     for (text, said) in [
         ("settle = \"500\"", "500ms"),
+        ("sensor_budget = \"0\"", "above 0"),
+        ("sensor_budget = \"lots\"", "per cent"),
         ("settle = \"2m\"", "at most"),
         ("sensors = \"cpu,cpuu\"", "cpuu"),
         ("otlp_grpc_listen = \"localhost\"", "ADDRESS:PORT"),

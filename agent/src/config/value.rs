@@ -68,6 +68,24 @@ impl FromStr for ByteSize {
     }
 }
 
+/// A share of a core in per cent: `1`, `0.5`, `2.5%`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Percent(pub f64);
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix('%').unwrap_or(text).trim();
+        match number.parse::<f64>() {
+            Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(Self(percent)),
+            _ => Err(format!(
+                "`{text}` is no share of a core: write per cent, above 0 and up to 100"
+            )),
+        }
+    }
+}
+
 impl FromStr for Selection {
     type Err = UnknownSensor;
 

@@ -24,6 +24,13 @@ pub struct KernelTypes(Btf);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldOffsets(Vec<u32>);
 
+/// How large a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Width {
+    Bytes(u32),
+    Bit,
+}
+
 /// How deep structures may nest, and typedefs and qualifiers chain: more is a broken file.
 const MAX_DEPTH: usize = 16;
 
@@ -42,8 +49,8 @@ impl KernelTypes {
             .map_err(|source| NoBtf { path, source })
     }
 
-    /// Offset in bytes of a member, if the kernel has it in the size stated; not for
-    /// bit-fields. Structures of the same name that disagree count as not having it.
+    /// Offset in bytes of a member, if the kernel has it in the size stated; of a single bit,
+    /// if size 0 is stated, in bits. Structures of the same name that disagree count as not having it.
     #[must_use]
     pub fn offset(&self, field: &KernelField) -> Option<u32> {
         let mut found = None;
@@ -51,8 +58,12 @@ impl KernelTypes {
             let Type::Struct(structure) = r#type else {
                 continue;
             };
-            let (bits, size) = self.member(&structure, field.path, 0)?;
-            let offset = (bits % 8 == 0 && size == field.size).then_some(bits / 8)?;
+            let offset = match self.member(&structure, field.path, 0)? {
+                (bits, Width::Bytes(size)) => {
+                    (bits % 8 == 0 && size == field.size).then_some(bits / 8)?
+                }
+                (bits, Width::Bit) => (field.size == 0).then_some(bits)?,
+            };
             if found.is_some_and(|other| other != offset) {
                 return None;
             }
@@ -153,8 +164,8 @@ impl KernelTypes {
         (self.0.resolve_name(&structure).ok()? == row.structure).then_some(())
     }
 
-    /// Offset in bits and size in bytes of `path` within `structure`.
-    fn member(&self, structure: &btf_rs::Struct, path: &str, depth: usize) -> Option<(u32, u32)> {
+    /// Offset in bits and width of `path` within `structure`.
+    fn member(&self, structure: &btf_rs::Struct, path: &str, depth: usize) -> Option<(u32, Width)> {
         if depth > MAX_DEPTH {
             return None;
         }
@@ -180,8 +191,10 @@ impl KernelTypes {
             if member_name != name {
                 continue;
             }
-            if member.bitfield_size().is_some_and(|bits| bits != 0) {
-                return None;
+            match member.bitfield_size() {
+                None | Some(0) => {}
+                Some(1) if rest.is_none() => return Some((member.bit_offset(), Width::Bit)),
+                Some(_) => return None,
             }
             let (mut bits, mut inner) = (member.bit_offset(), inner);
             if let Some(index) = index {
@@ -194,7 +207,7 @@ impl KernelTypes {
                 inner = element;
             }
             return match (rest, inner) {
-                (None, inner) => Some((bits, self.size(&inner, 0)?)),
+                (None, inner) => Some((bits, Width::Bytes(self.size(&inner, 0)?))),
                 (Some(rest), Type::Struct(inner) | Type::Union(inner)) => self
                     .member(&inner, rest, depth + 1)
                     .map(|(more, size)| (bits + more, size)),

@@ -85,6 +85,14 @@ impl Cgroups {
         id
     }
 
+    /// Owner of the directory of a path: who may make groups in it.
+    #[must_use]
+    pub fn owner_of(&self, path: &str) -> Option<u32> {
+        use std::os::unix::fs::MetadataExt;
+        let directory = self.directory(path)?;
+        Some(std::fs::metadata(directory).ok()?.uid())
+    }
+
     /// Path of a cgroup by id. A miss walks the hierarchy, at most once a second; a removed
     /// cgroup is remembered for a while, as events of it may still be under way.
     #[must_use]

@@ -27,7 +27,9 @@ use crate::{
     stack::{
         Stack,
         host::host_stack,
-        process::{ProcessFacts, process_stack, process_workload},
+        overrides::Overrides,
+        process::{Ancestor, ProcessFacts, process_stack, process_workload},
+        record::Record,
         report::{HostReport, ProcessReport},
     },
     vocabulary::Layer,
@@ -38,6 +40,10 @@ use crate::{
 const MAX_PROCESSES: usize = 16_384;
 /// Workloads of cgroups kept.
 const MAX_CGROUPS: usize = 16_384;
+/// Parents kept: shims and monitors, each of which stands behind many processes.
+const MAX_ANCESTORS: usize = 4096;
+/// Groups of users kept.
+const MAX_IMITATIONS: usize = 1024;
 /// An identity is looked up again after this long: a process may exec, move to another
 /// cgroup, or install a filter.
 const PROCESS_LIFETIME: Duration = Duration::from_secs(10);
@@ -56,8 +62,12 @@ pub struct Identifier {
     cgroups: Cgroups,
     logs: KubeletLogs,
     metrics: AgentMetrics,
+    overrides: Overrides,
     processes: Mutex<Generations<ProcessKey, (SharedIdentity, Instant)>>,
     inhabitants: Mutex<Generations<u64, (Layer, Workload, Instant)>>,
+    ancestors: Mutex<Generations<ProcessKey, (Ancestor, Instant)>>,
+    /// Groups that users made, and whether the container id they claim is another's.
+    imitations: Mutex<Generations<String, (bool, Instant)>>,
 }
 
 impl Identifier {
@@ -76,11 +86,22 @@ impl Identifier {
             })),
             processes: Mutex::new(Generations::new(MAX_PROCESSES)),
             inhabitants: Mutex::new(Generations::new(MAX_CGROUPS)),
+            ancestors: Mutex::new(Generations::new(MAX_ANCESTORS)),
+            imitations: Mutex::new(Generations::new(MAX_IMITATIONS)),
             host_root,
             roots,
             host,
             metrics,
+            overrides: Overrides::default(),
         }
+    }
+
+    /// The same, where a person disagrees with what is inferred.
+    #[must_use]
+    pub fn with_overrides(mut self, overrides: Overrides) -> Self {
+        self.host_stack = overrides.host(host_stack(&self.host));
+        self.overrides = overrides;
+        self
     }
 
     /// Where facts are read.
@@ -195,7 +216,7 @@ impl Identifier {
             cgroup_id,
             cgroup_path: path.to_string(),
             workload,
-            stack: process_stack(&facts, &self.host),
+            stack: self.stack_of(&facts),
         });
         self.remember(&identity);
         Some(identity)
@@ -233,7 +254,7 @@ impl Identifier {
             _ => {
                 let mut workload = process_workload(&facts, &self.host);
                 workload.process.clear();
-                (process_stack(&facts, &self.host).layer(), workload)
+                (self.stack_of(&facts).layer(), workload)
             }
         };
         let entry = (layer, workload.clone(), Instant::now());
@@ -307,8 +328,31 @@ impl Identifier {
             cgroup_id: facts.cgroup_id,
             cgroup_path: facts.cgroup_path.clone(),
             workload: process_workload(&facts, &self.host),
-            stack: process_stack(&facts, &self.host),
+            stack: self.stack_of(&facts),
         })
+    }
+
+    /// What is inferred from the facts, or what a person says instead.
+    fn stack_of(&self, facts: &ProcessFacts) -> Stack {
+        let mut stack = process_stack(facts, &self.host);
+        if !self.overrides.is_empty() {
+            // The host's own layers are the last, whatever they are found to be.
+            let above = stack.0.len() - host_stack(&self.host).0.len();
+            stack.0.truncate(above);
+            stack = self.overrides.process(facts, stack);
+            stack.0.extend(self.host_stack.0.iter().cloned());
+        }
+        stack
+    }
+
+    /// What the stack of a process is inferred from, and the answer; for `stack PID --facts`.
+    ///
+    /// # Errors
+    /// There is no such process or it cannot be read.
+    pub fn record(&self, pid: u32) -> Result<Record, ProcError> {
+        let stat = ProcDir::new(&self.roots, pid).stat()?;
+        let process = self.process_facts(pid, stat)?;
+        Ok(Record::new(self.host.clone(), process))
     }
 
     /// Facts about a cgroup, through a process in it where the path alone leaves the runtime

@@ -2,10 +2,15 @@
 //! mean is decided by `stack::host`, which does no I/O.
 
 mod cpu;
+mod devices;
+mod modules;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,16 +19,7 @@ use crate::host::{
     roots::Roots,
 };
 
-/// A device on a bus and the driver bound to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
-    /// `virtio`, `xen`, `vmbus`, `pci`.
-    pub bus: String,
-    /// Its name on the bus, e.g. `virtio2`.
-    pub name: String,
-    /// The driver, e.g. `virtio_net`; empty when none is bound.
-    pub driver: String,
-}
+pub use devices::{Device, FUNCTION_DRIVERS, HANDED_OVER, PARAVIRTUAL_PCI_DRIVERS};
 
 /// Inodes of a process's namespaces; `None` where not readable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +43,21 @@ impl Namespaces {
         }
     }
 }
+
+/// CPU flags that are kept.
+pub const FLAGS: &[&str] = &[
+    "svm",
+    "vmx",
+    "npt",
+    "ept",
+    "hypervisor",
+    "sev",
+    "sev_es",
+    "sev_snp",
+    "tdx_guest",
+    "tdx_host_platform",
+    "kvm_pvm_guest",
+];
 
 /// Everything that the host's isolation stack is inferred from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,18 +86,46 @@ pub struct HostFacts {
     pub sys_hypervisor: String,
     /// `hypervisor/compatible` of the device tree, e.g. `linux,kvm`.
     pub device_tree_hypervisor: String,
+    /// `/sys/class/dmi/id/board_vendor`.
+    pub dmi_board_vendor: String,
+    /// `/sys/class/dmi/id/bios_version`: that of Xen instances of EC2 names Amazon.
+    pub dmi_bios_version: String,
+    /// `/sys/class/dmi/id/chassis_asset_tag`: Azure's machines all have the same.
+    pub dmi_asset_tag: String,
+    /// `/sys/hypervisor/guest_type` of Xen: `PV`, `HVM`, `PVH`.
+    pub xen_guest_type: String,
+    /// `/proc/xen/capabilities`: `control_d` in the privileged domain.
+    pub xen_capabilities: String,
+    /// CPUID 0x40000003 of Hyper-V allows making partitions: the root partition, no guest.
+    pub hyperv_root: bool,
+    /// CPUID 0x40000001 of KVM: the paravirtual features offered.
+    pub kvm_features: u32,
+    /// CPUID 0x40000002 of PVM names it.
+    pub pvm_signature: bool,
+    /// CPU flags that say something about isolation; see [`FLAGS`].
+    pub cpu_flags: Vec<String>,
+    /// Parameters of the machine modules (`kvm_amd.npt` = `1`), and the modules' names alone
+    /// where they have none.
+    pub modules: BTreeMap<String, String>,
+    /// Devices below `/sys/class/misc` that offer or prove isolation: `kvm`, `sev-guest`.
+    pub misc_devices: Vec<String>,
+    /// IOMMUs by name, e.g. `ivhd0`, `dmar0`.
+    pub iommus: Vec<String>,
+    /// Groups of devices that an IOMMU keeps apart.
+    pub iommu_groups: u32,
+    /// The hypervisor's steal time was above 0 since boot (`/proc/stat`).
+    pub steal_seen: bool,
+    /// `/sys/kernel/security/lsm`.
+    pub lsm: String,
     /// Clock sources that the kernel offers.
     pub clocksources: Vec<String>,
+    /// The one in use.
+    pub clocksource: String,
     /// Devices of paravirtual buses, and PCI devices whose driver is a paravirtual one.
     pub devices: Vec<Device>,
     /// Namespaces of pid 1, or of the kernel's threads where pid 1 may not be looked at.
     pub init_namespaces: Namespaces,
 }
-
-/// PCI drivers of devices that only a hypervisor makes.
-pub const PARAVIRTUAL_PCI_DRIVERS: &[&str] = &["ena", "gvnic", "gve", "vmxnet3", "vmw_pvscsi"];
-/// Devices kept.
-const MAX_DEVICES: usize = 256;
 
 impl HostFacts {
     /// Reads them all; what cannot be read stays empty.
@@ -107,7 +146,21 @@ impl HostFacts {
             .split_whitespace()
             .map(str::to_owned)
             .collect(),
-            devices: devices(sys),
+            clocksource: text(
+                &sys.join("devices/system/clocksource/clocksource0/current_clocksource"),
+            ),
+            dmi_board_vendor: text(&sys.join("class/dmi/id/board_vendor")),
+            dmi_bios_version: text(&sys.join("class/dmi/id/bios_version")),
+            dmi_asset_tag: text(&sys.join("class/dmi/id/chassis_asset_tag")),
+            xen_guest_type: text(&sys.join("hypervisor/guest_type")),
+            xen_capabilities: text(&roots.procfs.join("xen/capabilities")),
+            modules: modules::modules(sys),
+            misc_devices: modules::misc_devices(sys),
+            iommus: modules::names(&sys.join("class/iommu")),
+            iommu_groups: modules::count(&sys.join("kernel/iommu_groups")),
+            steal_seen: steal_seen(&roots.procfs.join("stat")),
+            lsm: text(&sys.join("kernel/security/lsm")),
+            devices: devices::devices(sys),
             init_namespaces: init_namespaces(roots),
             ..Self::default()
         };
@@ -142,31 +195,14 @@ pub fn host_root(roots: &Roots, facts: &HostFacts) -> Option<PathBuf> {
     (facts.init_namespaces.mnt == Some(own)).then(|| "/".into())
 }
 
-/// Devices of the paravirtual buses, and PCI devices with a paravirtual driver.
-fn devices(sys: &Path) -> Vec<Device> {
-    let mut devices = Vec::new();
-    for bus in ["virtio", "xen", "vmbus", "pci"] {
-        let Ok(entries) = std::fs::read_dir(sys.join("bus").join(bus).join("devices")) else {
-            continue;
-        };
-        for entry in entries.flatten().take(4096) {
-            let driver = std::fs::read_link(entry.path().join("driver"))
-                .ok()
-                .and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned()))
-                .unwrap_or_default();
-            if bus == "pci" && !PARAVIRTUAL_PCI_DRIVERS.contains(&&*driver) {
-                continue;
-            }
-            devices.push(Device {
-                bus: bus.to_owned(),
-                name: entry.file_name().to_string_lossy().into_owned(),
-                driver,
-            });
-        }
-    }
-    devices.sort_by(|a, b| (&a.bus, &a.name).cmp(&(&b.bus, &b.name)));
-    devices.truncate(MAX_DEVICES);
-    devices
+/// Whether field 8 of the first line of `/proc/stat` is above 0.
+fn steal_seen(path: &Path) -> bool {
+    let bytes = read_bounded(path, 1024).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let total = text.lines().next().filter(|line| line.starts_with("cpu "));
+    total
+        .and_then(|line| line.split_ascii_whitespace().nth(8)?.parse::<u64>().ok())
+        .is_some_and(|ticks| ticks > 0)
 }
 
 /// The OEM id in an ACPI table's header: bytes 10 to 15.

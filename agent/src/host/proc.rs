@@ -4,6 +4,7 @@
 //! Everything here was written by, or can be forged by, the process itself (`comm`,
 //! `cmdline`, even the `exe` path): it is data, never to be trusted, escaped on output.
 
+mod isolation;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -165,6 +166,15 @@ impl ProcDir {
     pub fn mountinfo(&self) -> Result<String, ProcError> {
         let bytes = self.read("mountinfo", FILE_LIMIT)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The first line of `uid_map`: who its root is outside.
+    #[must_use]
+    pub fn uid_map(&self) -> String {
+        let bytes = self.read("uid_map", 256).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let first = text.lines().next().unwrap_or_default();
+        first.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// Whether one of its descriptors is the socket with this inode.

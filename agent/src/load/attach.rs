@@ -3,15 +3,19 @@
 
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 
-use super::object::Object;
+use super::{
+    demand::{self, Link},
+    object::Object,
+};
 use crate::sensor::{
-    Entry, Hook, HookKind, Kernel, Probe, Sensor, SensorState, SensorStatus, WhyNot,
+    Activation, Entry, Hook, HookKind, Kernel, Probe, Sensor, SensorState, SensorStatus, WhyNot,
+    seccomp::SeccompMode,
 };
 
 /// How one probe came out.
 struct Attached {
-    /// The hook in use; `None`: the kernel takes none.
-    hook: Option<&'static Hook>,
+    /// The hook in use, and the program's link; `None`: the kernel takes none.
+    hook: Option<(&'static Hook, Link)>,
     /// What the kernel said of those that it did not take.
     refused: String,
     /// What is lost.
@@ -27,12 +31,19 @@ impl Object {
         if let Err(why) = self.check(sensor) {
             return off(entry, why);
         }
+        let activation = match sensor.activation() {
+            Activation::WhileFiltered if self.seccomp == SeccompMode::Off => {
+                return off(entry, switched_off());
+            }
+            Activation::WhileFiltered if self.seccomp == SeccompMode::On => Activation::Always,
+            activation => activation,
+        };
         let mut all: Vec<Attached> = Vec::new();
         for probe in sensor.probes() {
             let attached = self.probe(probe);
             if attached.hook.is_none() && probe.optional.is_none() {
                 // Without this one the others are of no use.
-                for hook in all.iter().filter_map(|attached| attached.hook) {
+                for (hook, _) in all.iter().filter_map(|attached| attached.hook.as_ref()) {
                     self.unload(hook);
                 }
                 return off(
@@ -45,7 +56,14 @@ impl Object {
             }
             all.push(attached);
         }
-        status(entry, &all)
+        let status = status(entry, &all, activation);
+        let programs = all
+            .into_iter()
+            .filter_map(|attached| attached.hook)
+            .collect();
+        self.on_demand
+            .add(&mut self.ebpf, sensor, activation, programs);
+        status
     }
 
     fn check(&self, sensor: &'static dyn Sensor) -> Result<(), WhyNot> {
@@ -75,9 +93,9 @@ impl Object {
         let mut refused = String::new();
         for hook in probe.hooks {
             match self.attach(hook) {
-                Ok(()) => {
+                Ok(link) => {
                     return Attached {
-                        hook: Some(hook),
+                        hook: Some((hook, link)),
                         refused,
                         loses: hook.loses,
                     };
@@ -99,7 +117,7 @@ impl Object {
     }
 
     /// Loads one program and attaches it.
-    pub fn attach(&mut self, hook: &Hook) -> Result<(), ProgramError> {
+    pub fn attach(&mut self, hook: &Hook) -> Result<Link, ProgramError> {
         let program = self
             .ebpf
             .program_mut(hook.program)
@@ -108,15 +126,13 @@ impl Object {
             HookKind::TpBtf => {
                 let program: &mut BtfTracePoint = program.try_into()?;
                 program.load(hook.target, &self.btf)?;
-                program.attach()?;
             }
             HookKind::RawTp => {
                 let program: &mut RawTracePoint = program.try_into()?;
                 program.load()?;
-                program.attach(hook.target)?;
             }
         }
-        Ok(())
+        demand::attach(&mut self.ebpf, hook)
     }
 
     /// Detaches it and takes it out of the kernel.
@@ -134,7 +150,7 @@ impl Object {
     }
 }
 
-fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
+fn status(entry: &'static Entry, all: &[Attached], activation: Activation) -> SensorStatus {
     let list = |words: Vec<String>| {
         let mut unique: Vec<String> = Vec::new();
         for word in words.into_iter().filter(|word| !word.is_empty()) {
@@ -144,7 +160,15 @@ fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
         }
         unique
     };
-    let hooks = all.iter().filter_map(|a| a.hook.map(Hook::to_string));
+    let hooks = all
+        .iter()
+        .filter_map(|a| a.hook.as_ref().map(|(hook, _)| hook.to_string()));
+    let mut hook = list(hooks.collect()).join(", ");
+    hook.push_str(match activation {
+        Activation::Always => "",
+        Activation::WhileTracking => " (while processes send spans)",
+        Activation::WhileFiltered => " (while processes under a filter send spans)",
+    });
     let loses = list(all.iter().map(|a| a.loses.to_owned()).collect()).join("; ");
     let refused = list(all.iter().map(|a| a.refused.clone()).collect()).join("; ");
     let reduced = !loses.is_empty();
@@ -155,7 +179,7 @@ fn status(entry: &'static Entry, all: &[Attached]) -> SensorStatus {
         } else {
             SensorState::On
         },
-        hook: list(hooks.collect()).join(", "),
+        hook,
         reason: if reduced { refused } else { String::new() },
         loses,
         fix: if reduced {
@@ -185,6 +209,13 @@ pub(crate) fn not_built() -> WhyNot {
     WhyNot {
         reason: "not in this version".to_owned(),
         fix: "use a version of isostack-agent that has it".to_owned(),
+    }
+}
+
+fn switched_off() -> WhyNot {
+    WhyNot {
+        reason: "switched off".to_owned(),
+        fix: "set --seccomp to auto or on".to_owned(),
     }
 }
 

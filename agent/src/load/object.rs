@@ -5,17 +5,17 @@ use std::{fs, io, sync::Arc};
 use agent_common::cpu::CpuSlot;
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
-    maps::{Array, HashMap, MapError, PerCpuArray},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
 };
 
-use super::{CgroupTables, SeriesTables, Settings, Tracked};
+use super::{CgroupTables, SeriesTables, Settings, Tracked, demand::OnDemand};
 use crate::{
     host::{
         btf::{FieldOffsets, KernelTypes},
         devices::Devices,
         roots::Roots,
     },
-    sensor::{Decoder, Kernel, SENSORS, WhyNot},
+    sensor::{Decoder, Kernel, SENSORS, Sensor, WhyNot, seccomp::SeccompMode},
 };
 
 /// Built by `cargo xtask ebpf` from `agent-ebpf`; `build.rs` checks that it is up to date.
@@ -43,6 +43,10 @@ pub struct Object {
     pub roots: Roots,
     /// The network devices that the programs met.
     pub devices: Arc<Devices>,
+    /// When the seccomp sensor runs.
+    pub seccomp: SeccompMode,
+    /// The sensors that were started.
+    pub on_demand: OnDemand,
     pid_max: u32,
 }
 
@@ -126,6 +130,10 @@ impl Object {
             fix: "rebuild the agent".to_owned(),
         })?;
         let devices = Arc::new(Devices::new(&roots.sysfs, describe));
+        fill_arrays(&mut ebpf).map_err(|error| WhyNot {
+            reason: format!("the kernel refused to fill the agent's maps: {error}"),
+            fix: "report the kernel's version".to_owned(),
+        })?;
         Ok(Self {
             ebpf,
             btf,
@@ -133,6 +141,8 @@ impl Object {
             types,
             roots: roots.clone(),
             devices,
+            seccomp: settings.seccomp,
+            on_demand: OnDemand::default(),
             pid_max,
         })
     }
@@ -156,6 +166,11 @@ impl Object {
         Ok(CgroupTables::new(slots, totals, capacity))
     }
 
+    /// The knobs that thin sensors, by sensor id.
+    pub fn thinning(&mut self) -> io::Result<Array<MapData, u32>> {
+        Array::try_from(self.take("THINNING")?).map_err(wrong)
+    }
+
     /// The tables of counters and histograms.
     pub fn series(&mut self) -> io::Result<SeriesTables> {
         let (histograms, counters) = (self.take("HISTOGRAMS")?, self.take("COUNTERS")?);
@@ -173,13 +188,31 @@ impl Object {
 
 /// Takes a map out of the object.
 pub fn take(ebpf: &mut Ebpf, name: &'static str) -> io::Result<aya::maps::Map> {
-    ebpf.take_map(name)
-        .ok_or_else(|| io::Error::other(format!("the eBPF object has no map {name}")))
+    ebpf.take_map(name).ok_or_else(|| no_map(name))
 }
 
 /// A map is not what the code takes it for: only a mismatch of object and agent can do that.
 pub fn wrong(error: MapError) -> io::Error {
     io::Error::other(error)
+}
+
+/// What only user space can know.
+fn fill_arrays(ebpf: &mut Ebpf) -> io::Result<()> {
+    let sensors = SENSORS.iter().filter_map(|entry| entry.sensor);
+    for (name, values) in sensors.flat_map(Sensor::arrays) {
+        let map = ebpf.map_mut(name).ok_or_else(|| no_map(name))?;
+        let mut array: Array<_, u32> = Array::try_from(map).map_err(wrong)?;
+        for (index, value) in (0..).zip(values) {
+            if value != 0 {
+                array.set(index, value, 0).map_err(wrong)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn no_map(name: &str) -> io::Error {
+    io::Error::other(format!("the eBPF object has no map {name}"))
 }
 
 /// Entries that a hash table has room for; 0 where the kernel does not say.

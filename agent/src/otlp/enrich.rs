@@ -7,13 +7,10 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use self::attributes::{put_base, put_verdict};
-use super::{
-    view::Attribute,
-    wire::{Fields, Value, WireError, put_varint, varint_len},
-};
+use super::wire::{Fields, Value, WireError, put_varint, varint_len};
 use crate::{
     process::SharedIdentity,
-    span::{Joined, SpanBatch, SpanView},
+    span::{Joined, SpanBatch},
     verdict::Judgement,
     vocabulary::Confidence,
 };
@@ -158,7 +155,7 @@ impl Plan<'_> {
 
     fn is_enriched(&self, index: usize) -> bool {
         let span = self.batch.spans.get(index);
-        span.is_none_or(|span| is_enriched(self.batch, span))
+        span.is_none_or(|span| span.is_enriched)
     }
 
     /// Adds the attributes at `at`, the end of the span; returns how many bytes.
@@ -255,34 +252,10 @@ impl Plan<'_> {
     }
 }
 
-/// Whether an agent upstream was here: the span is one of its own, or carries its node.
-#[must_use]
-pub fn is_enriched(batch: &SpanBatch, span: &SpanView) -> bool {
-    let body = batch
-        .payload
-        .get(span.body.start as usize..span.body.end as usize);
-    let mut fields = Fields::new(body.unwrap_or_default());
-    while let Ok(Some(field)) = fields.next_field() {
-        if let (9, Value::Len(attribute)) = (field.number, field.value)
-            && is_ours(attribute)
-        {
-            return true;
-        }
-    }
-    false
-}
-
-fn is_ours(attribute: &[u8]) -> bool {
-    let is_ours = |key: &[u8]| key == attributes::NODE || key == attributes::SYNTHETIC;
-    match attribute {
-        // The key first, and shorter than 128 bytes, as every exporter writes it.
-        [0x0a, length @ 0..0x80, rest @ ..]
-            if attribute.get(2 + usize::from(*length)) == Some(&0x12) =>
-        {
-            rest.get(..usize::from(*length)).is_some_and(is_ours)
-        }
-        _ => Attribute::read(attribute, 4).is_ok_and(|attribute| is_ours(attribute.key)),
-    }
+/// Whether an attribute of this key says that an agent upstream was here: the span is one of
+/// its own, or carries its node.
+pub(super) fn is_mark(key: &[u8]) -> bool {
+    key == attributes::NODE || key == attributes::SYNTHETIC
 }
 
 /// Whether the spans of `joined` say more than their node.

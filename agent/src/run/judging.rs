@@ -41,6 +41,8 @@ struct Output {
     store: Arc<Store>,
     forward: Option<ForwardHandle>,
     options: EnrichOptions,
+    /// Sent, and still to be shown.
+    sent: Vec<(SpanBatch, Vec<Judgement>)>,
 }
 
 impl Judging {
@@ -67,6 +69,7 @@ impl Judging {
                 store,
                 forward: forward.filter(|f| f.takes(Signal::Traces)),
                 options,
+                sent: Vec::new(),
             },
         }
     }
@@ -100,15 +103,21 @@ impl Judging {
             let output = &mut self.output;
             self.pipeline.settle(
                 MonoNs(MonoNs::now().0 + TIMER_SLACK_NS),
-                &mut |batch, judged| output.put(batch, &judged),
+                &mut |batch, judged| output.send(batch, judged),
             );
+            if !output.sent.is_empty() {
+                // Whoever waits downstream goes first: the forwarder runs before the books.
+                tokio::task::yield_now().await;
+                output.show();
+            }
         }
         while let Ok(rest) = events.try_recv() {
             self.take_events(rest.into_iter());
         }
         let output = &mut self.output;
         self.pipeline.flush(MonoNs::now(), &mut |batch, judged| {
-            output.put(batch, &judged)
+            output.send(batch, judged);
+            output.show();
         });
     }
 
@@ -143,10 +152,9 @@ impl Judging {
 }
 
 impl Output {
-    fn put(&mut self, mut batch: SpanBatch, judged: &[Judgement]) {
-        self.store.record(&batch, judged);
+    fn send(&mut self, mut batch: SpanBatch, judged: Vec<Judgement>) {
         if let Some(forward) = &self.forward {
-            let payload = enrich(&batch, judged, &self.options);
+            let payload = enrich(&batch, &judged, &self.options);
             let permit = batch.permit.take();
             forward.enqueue(Outgoing {
                 signal: Signal::Traces,
@@ -154,6 +162,13 @@ impl Output {
                 permit: permit.map(|permit| fitted(permit, payload.len())),
                 payload,
             });
+        }
+        self.sent.push((batch, judged));
+    }
+
+    fn show(&mut self) {
+        for (batch, judged) in self.sent.drain(..) {
+            self.store.record(&batch, &judged);
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The processes that send spans: the kernel side tells of them at a finer grain.
+//! The processes that send spans: the kernel side tells of them at a finer grain, and some
+//! sensors are there only for them.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -8,23 +9,29 @@ use crate::{
     host::{proc::ProcDir, roots::Roots},
     load::Sensors,
     process::ProcessKey,
+    sensor::Activation,
 };
 
 /// Most processes tracked at once; more are seen at the ordinary grain.
 const MAX_TRACKED: usize = 4096;
+/// `Seccomp` in `/proc/PID/status`: a filter decides.
+const FILTERED: u32 = 2;
 
 /// See the module's head.
 pub struct Tracking {
     sensors: Arc<Sensors>,
-    processes: Mutex<HashSet<ProcessKey>>,
+    roots: Roots,
+    /// Whether each is under a seccomp filter.
+    processes: Mutex<HashMap<ProcessKey, bool>>,
 }
 
 impl Tracking {
     /// Tracks nothing yet.
     #[must_use]
-    pub fn new(sensors: Arc<Sensors>) -> Self {
+    pub fn new(sensors: Arc<Sensors>, roots: Roots) -> Self {
         Self {
             sensors,
+            roots,
             processes: Mutex::default(),
         }
     }
@@ -32,25 +39,49 @@ impl Tracking {
     /// Tracks a process from now on.
     pub fn add(&self, process: ProcessKey) {
         let mut processes = self.processes.lock();
-        if processes.len() < MAX_TRACKED && processes.insert(process) {
-            self.sensors.track(process.pid);
+        if processes.len() >= MAX_TRACKED || processes.contains_key(&process) {
+            return;
         }
+        processes.insert(process, self.is_filtered(process));
+        self.sensors.track(process.pid);
+        self.demand(&processes);
     }
 
-    /// Stops tracking processes that are gone, so that their pids' next owners are not.
-    pub fn forget_dead(&self, roots: &Roots) {
-        let known: Vec<ProcessKey> = self.processes.lock().iter().copied().collect();
-        let dead: Vec<ProcessKey> = known
+    /// Stops tracking processes that are gone, so that their pids' next owners are not; a
+    /// process may also have put itself under a filter meanwhile.
+    pub fn look_again(&self) {
+        let known: Vec<ProcessKey> = self.processes.lock().keys().copied().collect();
+        let now: Vec<(ProcessKey, bool, bool)> = known
             .into_iter()
-            .filter(|process| ProcDir::new(roots, process.pid).key().ok() != Some(*process))
+            .map(|process| {
+                let lives = ProcDir::new(&self.roots, process.pid).key().ok() == Some(process);
+                (process, lives, lives && self.is_filtered(process))
+            })
             .collect();
         let mut processes = self.processes.lock();
-        for process in dead {
+        for (process, lives, filtered) in now {
+            if lives {
+                processes.insert(process, filtered);
+                continue;
+            }
             processes.remove(&process);
             // A reused pid may be tracked on its own account.
-            if !processes.iter().any(|other| other.pid == process.pid) {
+            if !processes.keys().any(|other| other.pid == process.pid) {
                 self.sensors.untrack(process.pid);
             }
         }
+        self.demand(&processes);
+    }
+
+    fn is_filtered(&self, process: ProcessKey) -> bool {
+        let status = ProcDir::new(&self.roots, process.pid).status();
+        status.is_ok_and(|status| status.seccomp_mode == FILTERED)
+    }
+
+    fn demand(&self, processes: &HashMap<ProcessKey, bool>) {
+        let filtered = processes.values().any(|filtered| *filtered);
+        self.sensors
+            .demand(Activation::WhileTracking, !processes.is_empty());
+        self.sensors.demand(Activation::WhileFiltered, filtered);
     }
 }

@@ -1,121 +1,104 @@
 //! Running sensors and what they have said so far.
 
-#![allow(dead_code, reason = "each test file uses what it needs")]
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use isostack_agent::{
     event::{Delay, Event},
     load::{Sensors, Settings},
     metrics::{AgentMetrics, Sensor},
-    sensor::{Measured, Selection, SensorState, Value},
-    vocabulary::Cause,
+    sensor::{Counted, KernelHistogram, Measured, SensorState, Value},
 };
 
-/// Loads disturb each other: one test at a time.
+/// Loads disturb each other: one test of a program at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// See the module.
 pub struct Observed {
     pub sensors: Sensors,
-    names: Vec<&'static str>,
     metrics: AgentMetrics,
     delays: Arc<Mutex<Vec<Delay>>>,
+    sensor: &'static str,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Observed {
-    /// Starts these sensors, all of which must be fully on.
-    pub fn start(names: &[&'static str]) -> Self {
-        Self::start_in(turn(), names)
-    }
-
-    /// Likewise, for a test that had to do something before.
-    pub fn start_in(turn: MutexGuard<'static, ()>, names: &[&'static str]) -> Self {
+    /// Starts all sensors; this one must run.
+    pub fn start(sensor: &'static str, settings: &Settings) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let delays = Arc::new(Mutex::new(Vec::new()));
         let (metrics, seen) = (AgentMetrics::default(), delays.clone());
-        let settings = Settings {
-            selection: Selection::parse(&names.join(",")).unwrap(),
-            ..Settings::default()
-        };
-        let sensors = Sensors::start(&settings, metrics.clone(), move |batch| {
-            let delays = batch.into_iter().filter_map(|event| match event {
-                Event::Delay(delay) => Some(delay),
-                Event::Steal(_) => None,
-            });
-            seen.lock().unwrap().extend(delays);
+        let sensors = Sensors::start(settings, metrics.clone(), move |batch| {
+            seen.lock()
+                .unwrap()
+                .extend(batch.into_iter().filter_map(|event| match event {
+                    Event::Delay(delay) => Some(delay),
+                    _ => None,
+                }));
         })
         .unwrap();
-        for status in sensors.statuses() {
-            if names.contains(&status.name) {
-                assert_eq!(status.state, SensorState::On, "{status:?}");
-            }
-        }
+        let statuses = sensors.statuses();
+        let status = statuses.iter().find(|s| s.name == sensor).unwrap();
+        assert_ne!(status.state, SensorState::Off, "{status:?}");
         Self {
             sensors,
-            names: names.to_vec(),
             metrics,
             delays,
+            sensor,
             _turn: turn,
         }
     }
 
-    /// What was counted until now.
-    pub fn counted(&self) -> Counted {
-        Counted(self.sensors.counted().measured)
-    }
-
-    /// Stops, so that everything has arrived, and returns all intervals.
-    pub fn finish(self) -> Vec<Delay> {
+    /// Stops, so that everything has arrived, and returns what one cgroup suffered, one by
+    /// one and counted.
+    pub fn finish(self, cgroup_id: u64) -> Seen {
+        let Counted { measured, .. } = self.sensors.counted();
         self.sensors.stop();
-        for sensor in self.names {
-            let lost = &self.metrics.events_lost;
-            let lost = lost.get_or_create(&Sensor { sensor }).get();
-            assert_eq!(lost, 0, "a test that lost events proves nothing");
+        let label = Sensor {
+            sensor: self.sensor,
+        };
+        let lost = self.metrics.events_lost.get_or_create(&label).get();
+        assert_eq!(lost, 0, "a test that lost events proves nothing");
+        let delays = self.delays.lock().unwrap();
+        Seen {
+            delays: delays
+                .iter()
+                .filter(|delay| delay.cgroup_id == cgroup_id)
+                .cloned()
+                .collect(),
+            measured: measured
+                .into_iter()
+                .filter(|m| m.key.cgroup_id == cgroup_id)
+                .collect(),
         }
-        std::mem::take(&mut *self.delays.lock().unwrap())
     }
 }
 
-/// Waits until no other test runs.
-pub fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// What was said of one cgroup.
+pub struct Seen {
+    pub delays: Vec<Delay>,
+    pub measured: Vec<Measured>,
 }
 
-/// Counters and histograms.
-pub struct Counted(pub Vec<Measured>);
-
-impl Counted {
-    /// Those of one metric that a test's network namespace has to do with.
-    pub fn of<'a>(&'a self, name: &'a str, netns: u64) -> impl Iterator<Item = &'a Measured> {
-        let all = self.0.iter();
-        all.filter(move |one| one.family.name == name && one.key.b >> 32 == netns)
+impl Seen {
+    /// Counters of a family with their labels.
+    pub fn counts(&self, family: &str) -> Vec<(Vec<String>, u64)> {
+        let of = |m: &Measured| match m.value {
+            Value::Count(n) if m.family.name == family => Some((m.labels.clone(), n)),
+            _ => None,
+        };
+        let mut counts: Vec<_> = self.measured.iter().filter_map(of).collect();
+        counts.sort();
+        counts
     }
 
-    /// Sum of a counter, or of a histogram's counts, of one cgroup there.
-    pub fn count(&self, name: &str, netns: u64, cgroup_id: u64) -> u64 {
-        self.of(name, netns)
-            .filter(|one| one.key.cgroup_id == cgroup_id)
-            .map(|one| match &one.value {
-                Value::Count(count) => *count,
-                Value::Histogram(histogram) => histogram.count(),
-            })
-            .sum()
+    /// Histograms of a family with their labels.
+    pub fn histograms(&self, family: &str) -> Vec<(Vec<String>, KernelHistogram)> {
+        let of = |m: &Measured| match &m.value {
+            Value::Histogram(h) if m.family.name == family => Some((m.labels.clone(), h.clone())),
+            _ => None,
+        };
+        let mut all: Vec<_> = self.measured.iter().filter_map(of).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
     }
-
-    /// Sum and count of a histogram of one cgroup there.
-    pub fn histogram(&self, name: &str, netns: u64, cgroup_id: u64) -> (u64, u64) {
-        self.of(name, netns)
-            .filter(|one| one.key.cgroup_id == cgroup_id)
-            .fold((0, 0), |(sum_ns, count), one| match &one.value {
-                Value::Histogram(h) => (sum_ns + h.sum_ns, count + h.count()),
-                Value::Count(_) => panic!("{name} is a counter"),
-            })
-    }
-}
-
-/// Those of one cause and process.
-pub fn of(delays: &[Delay], cause: Cause, pid: u32) -> Vec<&Delay> {
-    let of_cause = delays.iter().filter(|delay| delay.cause == cause);
-    of_cause.filter(|delay| delay.process.pid == pid).collect()
 }

@@ -6,7 +6,8 @@ mod sink;
 
 use clap::Parser;
 
-/// The attribute in which a batch carries the wall time at which it was sent.
+/// The attribute in which a batch's scope carries the wall time at which it was sent. Not its
+/// resource: an SDK's resource is the same in every batch.
 const SENT_AT: &str = "bench.sent_unix_nano";
 
 #[derive(Parser)]

@@ -66,13 +66,13 @@ fn request(count: u32) -> ExportTraceServiceRequest {
                 attributes: vec![
                     text("service.name", "bench"),
                     number("process.pid", i64::from(std::process::id())),
-                    number(SENT_AT, i64::try_from(now).unwrap_or(i64::MAX)),
                 ],
                 ..Resource::default()
             }),
             scope_spans: vec![ScopeSpans {
                 scope: Some(InstrumentationScope {
                     name: "span-load".into(),
+                    attributes: vec![number(SENT_AT, i64::try_from(now).unwrap_or(i64::MAX))],
                     ..Default::default()
                 }),
                 spans,

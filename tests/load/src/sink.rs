@@ -44,13 +44,10 @@ impl TraceService for Sink {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let now = unix_nanos();
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for resource in request.into_inner().resource_spans {
-            seen.spans += resource
-                .scope_spans
-                .iter()
-                .map(|s| s.spans.len() as u64)
-                .sum::<u64>();
-            let attributes = resource.resource.map(|r| r.attributes).unwrap_or_default();
+        let resources = request.into_inner().resource_spans.into_iter();
+        for scope in resources.flat_map(|resource| resource.scope_spans) {
+            seen.spans += scope.spans.len() as u64;
+            let attributes = scope.scope.map(|s| s.attributes).unwrap_or_default();
             let sent = attributes.into_iter().find(|a| a.key == SENT_AT);
             if let Some(Value::IntValue(sent)) = sent.and_then(|a| a.value?.value) {
                 seen.latencies.push(now.saturating_sub(sent.unsigned_abs()));

@@ -72,8 +72,9 @@ impl<M: Memory> Interval<M> {
 #[inline(always)]
 pub fn runqueue<M: Memory>(task: Task<M>, start: u64, end: u64, clock: u64) {
     let ns = end.saturating_sub(start);
-    if ns >= RUNQUEUE_MIN_NS.load()
-        || (ns >= TRACKED_RUNQUEUE_MIN_NS.load() && is_tracked(task.tgid()))
+    let told = |min_ns| emit::is_told(sensor::CPU, ns, min_ns);
+    if told(RUNQUEUE_MIN_NS.load())
+        || (told(TRACKED_RUNQUEUE_MIN_NS.load()) && is_tracked(task.tgid()))
     {
         Interval {
             task,
@@ -90,7 +91,8 @@ pub fn runqueue<M: Memory>(task: Task<M>, start: u64, end: u64, clock: u64) {
 #[inline(always)]
 pub fn on_cpu<M: Memory>(task: Task<M>, clock: u64) {
     let start = task.last_arrival();
-    if clock.saturating_sub(start) >= TRACKED_ON_CPU_MIN_NS.load() && is_tracked(task.tgid()) {
+    let ns = clock.saturating_sub(start);
+    if emit::is_told(sensor::CPU, ns, TRACKED_ON_CPU_MIN_NS.load()) && is_tracked(task.tgid()) {
         Interval {
             task,
             kind: KIND_ON_CPU,

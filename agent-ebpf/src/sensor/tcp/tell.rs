@@ -33,8 +33,8 @@ pub fn interval(flow: &mut Flow, kind: u32, start_ns: u64, end_ns: u64, extra: u
     let start_ns = start_ns.max(flow.told_ns);
     let ns = end_ns.saturating_sub(start_ns);
     if owner.pid == 0
-        || ns < TRACKED_TCP_MIN_NS.load()
-        || (ns < TCP_MIN_NS.load() && !is_tracked(owner.pid))
+        || !emit::is_told(sensor::TCP, ns, TRACKED_TCP_MIN_NS.load())
+        || (!emit::is_told(sensor::TCP, ns, TCP_MIN_NS.load()) && !is_tracked(owner.pid))
     {
         return;
     }

@@ -101,9 +101,15 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
     );
     r.register_with_unit(
         "program_run",
-        "Time that the eBPF programs ran, counted while kernel.bpf_stats_enabled is 1",
+        "Time that the eBPF programs ran while it was measured: for a second every half minute",
         Unit::Seconds,
         m.program_run_seconds.clone(),
+    );
+    r.register_with_unit(
+        "sensor_cost",
+        "Part of a core that a sensor's programs took when last measured",
+        Unit::Ratios,
+        m.sensor_cost.clone(),
     );
     r.register_with_unit(
         "map_fill",

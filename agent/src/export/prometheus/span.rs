@@ -258,16 +258,22 @@ impl SpanMetrics {
         }
         let name = batch.name(of.span);
         let name = view::clip(&name);
+        let status = view::status_word(of.span.status_code);
+        let slot = usize::from(status == "ok") + 2 * usize::from(status == "error");
+        let seconds = duration_ns as f64 / 1e9;
+        if let Some(operation) = service.operations.get_mut(name)
+            && operation.observe(slot, seconds, batch.received, of)
+        {
+            return;
+        }
         let full = service.operations.len() >= self.max_operations;
         let key = if full && !service.operations.contains_key(name) {
             OTHER
         } else {
             name
         };
-        let status = view::status_word(of.span.status_code);
-        let slot = usize::from(status == "ok") + 2 * usize::from(status == "error");
-        let made = service.operations.get(key).map(|o| &o.by_status[slot]);
-        if !matches!(made, Some(Some(_))) {
+        let known = service.operations.get(key);
+        if known.is_none_or(|operation| operation.by_status[slot].is_none()) {
             // One that is refused is not remembered either: names must not fill memory.
             if !self.budget.take(DURATION_SERIES, For::Durations) {
                 return;
@@ -281,22 +287,17 @@ impl SpanMetrics {
             let operation = service.operations.entry(operation).or_default();
             operation.by_status[slot] = Some(histogram);
         }
-        let Some(operation) = service.operations.get_mut(key) else {
-            return;
-        };
-        // A span with a verdict is what somebody looks for; else now and then one.
-        let since = batch.received.since(operation.exemplar_at);
-        let wanted = of.judgement.verdict.is_some() || since >= EXEMPLAR_EVERY_NS;
-        if wanted {
-            operation.exemplar_at = batch.received;
-        }
-        if let Some(histogram) = &operation.by_status[slot] {
-            let exemplar = if wanted { of.trace() } else { None };
-            histogram.observe(duration_ns as f64 / 1e9, exemplar, Some(time(of.at)));
+        if let Some(operation) = service.operations.get_mut(key) {
+            operation.observe(slot, seconds, batch.received, of);
         }
     }
 
-    fn cause(&self, service: &mut Service, cause: Cause, fault: &'static str) -> Option<Seconds> {
+    fn cause<'a>(
+        &self,
+        service: &'a mut Service,
+        cause: Cause,
+        fault: &'static str,
+    ) -> Option<&'a Seconds> {
         let name = &service.name;
         let series = service.causes.entry((cause, fault)).or_insert_with(|| {
             self.budget.take(1, For::Causes).then(|| {
@@ -304,7 +305,7 @@ impl SpanMetrics {
                 self.causes.get_or_create_owned(&labels)
             })
         });
-        series.clone()
+        series.as_ref()
     }
 
     fn verdict(
@@ -321,6 +322,24 @@ impl SpanMetrics {
             })
         });
         series.clone()
+    }
+}
+
+impl Operation {
+    /// Counts a span where its status has a histogram already; says whether it has.
+    fn observe(&mut self, slot: usize, seconds: f64, received: MonoNs, of: &Judged<'_>) -> bool {
+        let Some(histogram) = &self.by_status[slot] else {
+            return false;
+        };
+        // A span with a verdict is what somebody looks for; else now and then one.
+        let since = received.since(self.exemplar_at);
+        let wanted = of.judgement.verdict.is_some() || since >= EXEMPLAR_EVERY_NS;
+        if wanted {
+            self.exemplar_at = received;
+        }
+        let exemplar = if wanted { of.trace() } else { None };
+        histogram.observe(seconds, exemplar, Some(time(of.at)));
+        true
     }
 }
 

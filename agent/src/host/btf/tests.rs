@@ -53,10 +53,22 @@ fn what_is_not_there_or_not_as_stated_is_absent() {
         field("task_struct", "pid", 8),
         field("task_struct", "pid.value", 4),
         field("css_set", "subsys[no_such_id]", 8),
-        field("task_struct", "in_iowait", 4), // a bit-field
+        field("task_struct", "in_iowait", 4), // a single bit
     ] {
         assert_eq!(types.offset(&absent), None, "{absent:?}");
     }
+}
+
+#[test]
+fn a_single_bit_is_found_by_size_0() {
+    let types = here();
+    let bit = types.offset(&field("task_struct", "in_iowait", 0));
+    let size = types.0.resolve_types_by_name("task_struct").unwrap();
+    let Type::Struct(task) = &size[0] else {
+        panic!("task_struct is a structure");
+    };
+    assert!(bit.unwrap() / 8 < task.size() as u32);
+    assert_eq!(types.offset(&field("task_struct", "pid", 0)), None);
 }
 
 #[test]

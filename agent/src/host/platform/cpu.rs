@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::HostFacts;
+use super::{FLAGS, HostFacts};
 use crate::host::proc::read_bounded;
 
 impl HostFacts {
@@ -21,6 +21,11 @@ impl HostFacts {
         self.svm = has("svm");
         self.vmx = has("vmx");
         self.hypervisor_flag = has("hypervisor");
+        self.cpu_flags = FLAGS
+            .iter()
+            .filter(|flag| has(flag))
+            .map(|flag| (*flag).to_owned())
+            .collect();
         self.arch = if live {
             std::env::consts::ARCH.to_owned()
         } else if !flags.is_empty() {
@@ -49,7 +54,18 @@ impl HostFacts {
             self.svm |= features.has_svm();
         }
         if self.hypervisor_flag {
-            self.hypervisor_signature = signature();
+            let leaf = raw_cpuid::cpuid!(0x4000_0000);
+            self.hypervisor_signature = super::clean(&bytes([leaf.ebx, leaf.ecx, leaf.edx]));
+            // Bare KVM says 0 where the highest leaf belongs.
+            let has = |number: u32| leaf.eax == 0 || leaf.eax >= number;
+            if self.hypervisor_signature == "KVMKVMKVM" && has(0x4000_0001) {
+                self.kvm_features = raw_cpuid::cpuid!(0x4000_0001).eax;
+                self.pvm_signature =
+                    leaf.eax >= 0x4000_0002 && raw_cpuid::cpuid!(0x4000_0002).eax == PVM;
+            }
+            if self.hypervisor_signature == "Microsoft Hv" && leaf.eax >= 0x4000_0003 {
+                self.hyperv_root = raw_cpuid::cpuid!(0x4000_0003).ebx & 1 != 0;
+            }
         }
     }
 
@@ -57,13 +73,11 @@ impl HostFacts {
     fn read_cpuid(&mut self) {}
 }
 
-/// The twelve bytes of leaf 0x40000000, without padding.
+/// `PVM` in a register.
 #[cfg(target_arch = "x86_64")]
-fn signature() -> String {
-    let leaf = raw_cpuid::cpuid!(0x4000_0000);
-    let bytes: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx]
-        .iter()
-        .flat_map(|register| register.to_le_bytes())
-        .collect();
-    super::clean(&bytes)
+const PVM: u32 = 0x004d_5650;
+
+#[cfg(target_arch = "x86_64")]
+fn bytes(registers: [u32; 3]) -> Vec<u8> {
+    registers.iter().flat_map(|r| r.to_le_bytes()).collect()
 }

@@ -44,6 +44,7 @@ fn a_frozen_tree_of_files_and_dangling_links_is_read_and_nothing_of_this_machine
         cpu_vendor: "GenuineIntel".into(),
         vmx: true,
         hypervisor_flag: true,
+        cpu_flags: vec!["vmx".into(), "hypervisor".into()],
         dmi_vendor: "Amazon EC2".into(),
         dmi_product: "m5.large".into(),
         clocksources: vec!["kvm-clock".into(), "tsc".into()],
@@ -51,6 +52,7 @@ fn a_frozen_tree_of_files_and_dangling_links_is_read_and_nothing_of_this_machine
             bus: "pci".into(),
             name: "0000:00:05.0".into(),
             driver: "ena".into(),
+            ..Device::default()
         }],
         init_namespaces: Namespaces {
             pid: Some(4_026_531_836),

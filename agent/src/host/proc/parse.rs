@@ -13,7 +13,12 @@ pub struct Stat {
     pub ppid: u32,
     /// Field 22: clock ticks since boot.
     pub start_ticks: u64,
+    /// `PF_KTHREAD` of field 9: a thread of the kernel, which no program can be.
+    pub kernel_thread: bool,
 }
+
+/// A kernel thread, in the flags of `task_struct`.
+const PF_KTHREAD: u32 = 0x0020_0000;
 
 impl Stat {
     /// Parses the file; `comm` may hold parentheses, blanks and newlines, so it ends at the
@@ -28,12 +33,14 @@ impl Stat {
         let mut fields = rest.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let ppid = fields.next()?.parse().ok()?;
-        let start_ticks = fields.nth(22 - 5)?.parse().ok()?;
+        let flags: u32 = fields.nth(9 - 5)?.parse().unwrap_or(0);
+        let start_ticks = fields.nth(22 - 10)?.parse().ok()?;
         Some(Self {
             comm,
             state,
             ppid,
             start_ticks,
+            kernel_thread: flags & PF_KTHREAD != 0,
         })
     }
 }

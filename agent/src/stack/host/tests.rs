@@ -1,4 +1,5 @@
 use super::*;
+use crate::host::platform::Device;
 
 fn guest(signature: &str) -> HostFacts {
     HostFacts {
@@ -15,6 +16,7 @@ fn device(bus: &str, driver: &str) -> Device {
         bus: bus.into(),
         name: format!("{bus}0"),
         driver: driver.into(),
+        ..Device::default()
     }
 }
 
@@ -151,7 +153,7 @@ fn every_entry_carries_what_it_was_inferred_from() {
     assert_eq!(
         evidence,
         [
-            "virtio_net (virtio0)",
+            "virtio_net (virtio0); kvm-clock offered",
             "CPUID leaf 0x40000000 \"KVMKVMKVM\"; clock source kvm-clock",
             "implied, not seen: kvm below and CPU vendor GenuineIntel; the flag is hidden from \
              this guest",

@@ -1,7 +1,7 @@
-//! Which container runtimes stand behind a process: from the cgroup path, the runtime's
-//! state, and the parents (shims and monitors of the engines).
+//! L-3: which container runtimes stand behind a process, from its cgroup path, the runtime's
+//! state, and the parents outside of the container (shims and monitors of the engines).
 
-use super::{Ancestor, ProcessFacts, base_name, entry};
+use super::{Ancestor, Place, ProcessFacts, base_name, differ, entry};
 use crate::{
     host::platform::HostFacts,
     stack::StackEntry,
@@ -15,57 +15,215 @@ type Finding = (String, String);
 /// Low-level runtimes by their executable.
 const LOW_LEVEL: &[&str] = &["runc", "crun", "youki"];
 
-/// The low-level runtime and the engine above it, as far as known.
+/// Machine containers' monitors by their executable, where the path says only `lxc`.
+const MACHINE_ENGINES: &[(&str, &str)] = &[
+    ("incusd", "incus"),
+    ("lxd", "lxd"),
+    ("lxc-start", "lxc"),
+    ("lxc-execute", "lxc"),
+];
+
+/// Executables whose command line and file are looked at in a parent.
+#[must_use]
+pub fn is_runtime(exe_name: &str) -> bool {
+    LOW_LEVEL.contains(&exe_name)
+        || MACHINE_ENGINES.iter().any(|(name, _)| *name == exe_name)
+        || matches!(exe_name, "conmon" | "conmonrs" | "systemd-nspawn" | "runsc")
+        || exe_name.starts_with("containerd-shim")
+}
+
+/// The containers around a process.
 #[derive(Debug, Default)]
 pub(super) struct Runtimes {
+    /// Innermost first.
+    levels: Vec<Runtime>,
+}
+
+/// The low-level runtime and the engine above it, as far as known.
+#[derive(Debug, Default)]
+struct Runtime {
     low_level: Option<Finding>,
     engine: Option<Finding>,
     /// A container by its cgroup path or its namespaces, of whatever runtime.
     unknown: Option<Finding>,
     id: Option<String>,
+    /// Its names are believed.
+    believed: bool,
 }
 
 impl Runtimes {
-    pub fn find(facts: &ProcessFacts, names: &PathNames, host: &HostFacts) -> Self {
-        let by_path = names.kind == PathKind::Container;
-        let cgroup = || match facts.pid {
-            0 => format!("cgroup {}", facts.cgroup_path),
-            pid => format!("/proc/{pid}/cgroup: {}", facts.cgroup_path),
-        };
-        let mut found = Self::default();
-        if by_path && !names.engine.is_empty() {
-            found.engine = Some((names.engine.to_owned(), cgroup()));
-        }
-        if let Some(state) = &facts.runtime_state {
-            found.low_level = Some((state.technology.clone(), format!("state {}", state.path)));
-            found.id = Some(state.id.clone());
-        }
-        let own_view = facts.has_own_view(host);
-        if by_path || own_view || found.low_level.is_some() {
-            for ancestor in &facts.ancestors {
-                found.take(ancestor);
+    pub fn find(facts: &ProcessFacts, place: &Place<'_>, host: &HostFacts) -> Self {
+        let mut levels = Vec::new();
+        for (index, level) in place.levels.iter().enumerate().rev() {
+            if level.names.kind != PathKind::Container {
+                continue;
             }
-        }
-        if !by_path && found.low_level.is_none() && found.engine.is_none() {
-            // Namespaces alone: a sandbox tool's are not a container's.
-            let wrapped = facts.ancestors.iter().any(|a| base_name(&a.exe) == "bwrap");
-            let sandbox = wrapped || matches!(facts.exe_name(), "bwrap" | "runsc");
-            if own_view && !sandbox {
-                let text = format!(
-                    "/proc/{}/ns: own pid and mnt, not those of pid 1",
-                    facts.pid
-                );
-                found.unknown = Some(("namespaces".to_owned(), text));
+            let believed = index < place.believed;
+            let innermost = index + 1 == place.levels.len();
+            let mut runtime = Runtime::by_path(facts, place, index);
+            if let Some(state) = facts
+                .runtime_state
+                .as_ref()
+                .filter(|_| innermost && believed)
+            {
+                runtime.take_state(state);
             }
-        } else if by_path && found.low_level.is_none() && found.engine.is_none() {
-            found.unknown = Some(("container".to_owned(), cgroup()));
+            for maker in place.makers(index) {
+                runtime.take(maker);
+            }
+            runtime.finish(
+                facts,
+                level.path(&facts.cgroup_path),
+                place.doubt.filter(|_| !believed),
+            );
+            levels.push(runtime);
         }
+        if levels.is_empty() {
+            levels.extend(Runtime::by_view(facts, host));
+        }
+        let mut found = Self { levels };
+        found.say_whose_users(facts, host);
         found
+    }
+
+    /// Root inside that is somebody else outside: said with the innermost container.
+    fn say_whose_users(&mut self, facts: &ProcessFacts, host: &HostFacts) {
+        if !facts.has_own_users(host) {
+            return;
+        }
+        let map: Vec<&str> = facts.uid_map.split_whitespace().collect();
+        let text = match map[..] {
+            ["0", "0", _] => "; own user namespace".to_owned(),
+            ["0", outside, _] => format!("; uid 0 inside is uid {outside} outside"),
+            _ => "; own user namespace".to_owned(),
+        };
+        let runtime = self.levels.first_mut();
+        let finding = runtime.and_then(|r| {
+            let Runtime {
+                low_level,
+                engine,
+                unknown,
+                ..
+            } = r;
+            [low_level, engine, unknown].into_iter().flatten().next()
+        });
+        if let Some((_, evidence)) = finding {
+            evidence.push_str(&text);
+        }
+    }
+
+    pub fn is_container(&self) -> bool {
+        !self.levels.is_empty()
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = StackEntry> {
+        self.levels
+            .iter()
+            .flat_map(|r| [&r.low_level, &r.engine, &r.unknown].into_iter().flatten())
+            .map(|(technology, evidence)| entry(Layer::Container, technology, evidence.clone()))
+    }
+
+    /// Engine, else low-level runtime of the innermost container that is believed; empty
+    /// when neither is known.
+    pub fn name(&self) -> &str {
+        let believed = self.levels.iter().find(|r| r.believed);
+        let known = believed.and_then(|r| r.engine.as_ref().or(r.low_level.as_ref()));
+        known.map_or("", |(technology, _)| technology)
+    }
+
+    /// The id that a low-level runtime gave.
+    pub fn container_id(&self) -> Option<&str> {
+        self.levels.iter().find(|r| r.believed)?.id.as_deref()
+    }
+}
+
+impl Runtime {
+    fn by_path(facts: &ProcessFacts, place: &Place<'_>, index: usize) -> Self {
+        let level = &place.levels[index];
+        let path = level.path(&facts.cgroup_path);
+        let engine = match level.names.engine {
+            "" => None,
+            engine => Some((engine.to_owned(), by_cgroup(facts, path))),
+        };
+        Self {
+            engine,
+            believed: index < place.believed,
+            ..Self::default()
+        }
+    }
+
+    /// No path says container: its state, or namespaces of its own, do.
+    fn by_view(facts: &ProcessFacts, host: &HostFacts) -> Option<Self> {
+        let own_view = facts.has_own_view(host);
+        let mut runtime = Self {
+            believed: true,
+            ..Self::default()
+        };
+        if let Some(state) = &facts.runtime_state {
+            runtime.take_state(state);
+        } else if !own_view {
+            return None;
+        }
+        // What confined it is among the parents that are not confined with it.
+        let outside = facts.ancestors.iter().filter(|ancestor| {
+            ancestor.namespaces.mnt.is_none()
+                || differ(ancestor.namespaces.mnt, facts.namespaces.mnt)
+                    && ancestor.is_what_it_is_called()
+        });
+        for ancestor in outside {
+            runtime.take(ancestor);
+        }
+        let names = PathNames::parse(&facts.cgroup_path);
+        for (prefix, technology) in [("app-flatpak-", "flatpak"), ("snap.", "snap")] {
+            if names.unit.starts_with(prefix) {
+                runtime.engine =
+                    Some((technology.to_owned(), by_cgroup(facts, &facts.cgroup_path)));
+            }
+        }
+        if runtime.low_level.is_none() && runtime.engine.is_none() {
+            // Namespaces alone: a sandbox tool's are not a container's.
+            let own = super::sandbox::wrapper(facts.exe_name()).is_some();
+            let wrapped = own || super::sandbox::find_wrapper(facts, host).is_some();
+            if wrapped || facts.exe_name() == "runsc" || super::sandbox::is_browser(facts) {
+                return None;
+            }
+            let text = format!(
+                "/proc/{}/ns: own pid and mnt, not those of pid 1",
+                facts.pid
+            );
+            runtime.unknown = Some(("namespaces".to_owned(), text));
+        }
+        Some(runtime)
+    }
+
+    fn finish(&mut self, facts: &ProcessFacts, path: &str, doubt: Option<&str>) {
+        if self.low_level.is_none() && self.engine.is_none() {
+            self.unknown = Some(("container".to_owned(), by_cgroup(facts, path)));
+        }
+        if let Some(doubt) = doubt {
+            for (_, evidence) in [&mut self.low_level, &mut self.engine, &mut self.unknown]
+                .into_iter()
+                .flatten()
+            {
+                evidence.push_str("; names not believed: ");
+                evidence.push_str(doubt);
+            }
+        }
+    }
+
+    fn take_state(&mut self, state: &super::RuntimeState) {
+        self.low_level = Some((state.technology.clone(), format!("state {}", state.path)));
+        self.id = Some(state.id.clone());
     }
 
     /// What a parent says: `runc run ID`, a containerd shim, conmon.
     fn take(&mut self, ancestor: &Ancestor) {
-        let Ancestor { pid, exe, cmdline } = ancestor;
+        if !ancestor.is_what_it_is_called() {
+            return;
+        }
+        let Ancestor {
+            pid, exe, cmdline, ..
+        } = ancestor;
         let name = base_name(exe);
         let after = |flag: &str| {
             let at = cmdline.iter().position(|arg| arg == flag)?;
@@ -99,28 +257,20 @@ impl Runtimes {
                 let text = format!("{} -r {runtime}", by(exe));
                 (base_name(runtime).to_owned(), text)
             });
+        } else if name == "systemd-nspawn" {
+            self.engine
+                .get_or_insert_with(|| ("nspawn".to_owned(), by(exe)));
+        } else if let Some((_, engine)) = MACHINE_ENGINES.iter().find(|(exe, _)| *exe == name)
+            && self.engine.as_ref().is_none_or(|(known, _)| known == "lxc")
+        {
+            self.engine = Some(((*engine).to_owned(), by(exe)));
         }
     }
+}
 
-    pub fn is_container(&self) -> bool {
-        self.low_level.is_some() || self.engine.is_some() || self.unknown.is_some()
-    }
-
-    pub fn entries(&self) -> impl Iterator<Item = StackEntry> {
-        [&self.low_level, &self.engine, &self.unknown]
-            .into_iter()
-            .flatten()
-            .map(|(technology, evidence)| entry(Layer::Container, technology, evidence.clone()))
-    }
-
-    /// The engine, else the low-level runtime; empty when neither is known.
-    pub fn name(&self) -> &str {
-        let known = self.engine.as_ref().or(self.low_level.as_ref());
-        known.map_or("", |(technology, _)| technology)
-    }
-
-    /// The id that a low-level runtime gave.
-    pub fn container_id(&self) -> Option<&str> {
-        self.id.as_deref()
+fn by_cgroup(facts: &ProcessFacts, path: &str) -> String {
+    match facts.pid {
+        0 => format!("cgroup {path}"),
+        pid => format!("/proc/{pid}/cgroup: {path}"),
     }
 }
