@@ -2,7 +2,7 @@
 //! one. User space reads them, and removes those of cgroups that are gone.
 
 use agent_common::{
-    histogram::{Histogram, slot_of},
+    histogram::{HISTOGRAM_SLOTS, Histogram, slot_of},
     series::SeriesKey,
 };
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
@@ -33,7 +33,9 @@ pub fn observe(sensor_id: u32, key: &SeriesKey, ns: u64) {
     unsafe {
         atomic::add(&raw mut (*histogram).sum_ns, ns);
         let slots = (&raw mut (*histogram).slots).cast::<u64>();
-        atomic::add(slots.add(slot_of(ns)), 1);
+        // The bound is for the verifier, which does not always see that there is one.
+        let slot = slot_of(ns).min(HISTOGRAM_SLOTS - 1);
+        atomic::add(slots.add(slot), 1);
     }
 }
 

@@ -74,12 +74,22 @@ fn dropped(packet: u64, receiver: u64, reason: u32) -> u32 {
     } else {
         packet.socket()
     };
+    let owner = owner_of(sock).unwrap_or(Owner::NOBODY);
     let mut device = device::meet(packet.device());
     if device == 0 && sock.address() != 0 {
-        // Where the pointer to the device was, a protocol keeps other things.
-        device = device_id(sock.netns(), packet.in_ifindex());
+        // On its way out it is on none yet; further in, a protocol keeps other things there.
+        let ifindex = packet.in_ifindex();
+        device = if ifindex != 0 {
+            device_id(sock.netns(), ifindex)
+        } else if sock.is_full() {
+            device::meet(sock.device())
+        } else {
+            0
+        };
+        if device == 0 {
+            device = device_id(sock.netns(), 0);
+        }
     }
-    let owner = owner_of(sock).map_or(Owner::NOBODY, |(owner, _)| owner);
     let key = SeriesKey {
         cgroup_id: owner.cgroup_id,
         family: family::NET_DROPS,

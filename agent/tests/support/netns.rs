@@ -31,6 +31,15 @@ pub struct Space {
 
 impl Pair {
     pub fn new() -> Self {
+        Self::with("0")
+    }
+
+    /// Without IPv6, whose devices say things of themselves now and then.
+    pub fn ipv4_only() -> Self {
+        Self::with("1")
+    }
+
+    fn with(disable_ipv6: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{number}", std::process::id());
@@ -45,11 +54,33 @@ impl Pair {
             a.device, a.name, b.device, b.name
         ));
         for space in [a, b] {
-            let Space { name, device, address, address6 } = space;
+            let Space {
+                name,
+                device,
+                address,
+                address6,
+            } = space;
+            space.run(&format!(
+                "echo {disable_ipv6} | tee /proc/sys/net/ipv6/conf/*/disable_ipv6"
+            ));
             ip(&format!("-n {name} addr add {address}/30 dev {device}"));
-            ip(&format!("-n {name} addr add {address6}/64 dev {device} nodad"));
+            if disable_ipv6 == "0" {
+                ip(&format!(
+                    "-n {name} addr add {address6}/64 dev {device} nodad"
+                ));
+            }
             ip(&format!("-n {name} link set {device} up"));
             ip(&format!("-n {name} link set lo up"));
+        }
+        // Both ends know each other from the start: the first packet is like all others.
+        for (from, to) in [(a, b), (b, a)] {
+            let shown = to.run(&format!("ip -o link show dev {}", to.device));
+            let (_, mac) = shown.split_once("link/ether ").unwrap();
+            let mac = mac.split(' ').next().unwrap();
+            ip(&format!(
+                "-n {} neigh replace {} lladdr {} dev {} nud permanent",
+                from.name, to.address, mac, from.device
+            ));
         }
         pair
     }
@@ -75,12 +106,17 @@ impl Space {
 
     /// Runs a command line in it and returns what it wrote.
     pub fn run(&self, line: &str) -> String {
-        let output = Command::new("ip")
-            .args(["netns", "exec", &self.name, "bash", "-c", line])
+        let output = Command::new("nsenter")
+            .args([&self.net(), "bash", "-c", line])
             .output()
             .unwrap();
         assert!(output.status.success(), "{line}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The word for `nsenter`, which leaves `/sys` as it is, unlike `ip netns exec`.
+    pub fn net(&self) -> String {
+        format!("--net=/run/netns/{}", self.name)
     }
 
     /// Runs `work` on a thread in it; sockets stay in the namespace that they were made in.
@@ -92,7 +128,9 @@ impl Space {
                     .unwrap();
                 work()
             });
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 }
@@ -100,7 +138,9 @@ impl Space {
 impl Drop for Space {
     fn drop(&mut self) {
         // Its devices go with it, and with those the other ends.
-        let gone = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let gone = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
         if !gone.is_ok_and(|status| status.success()) {
             eprintln!("cannot remove namespace {}", self.name);
         }

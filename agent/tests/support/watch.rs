@@ -68,6 +68,17 @@ impl Watch {
     /// Stops, so that everything has arrived, and returns all intervals.
     pub fn finish(self) -> Vec<Delay> {
         self.sensors.stop();
+        eprintln!(
+            "DBG {:?} {:?} {:?}",
+            self.metrics.events,
+            self.metrics.events_dropped,
+            self.delays
+                .lock()
+                .unwrap()
+                .iter()
+                .take(3)
+                .collect::<Vec<_>>()
+        );
         for sensor in self.names {
             let lost = &self.metrics.events_lost;
             let lost = lost.get_or_create(&Sensor { sensor }).get();

@@ -132,10 +132,10 @@ pub fn end(sock: Sock) {
 
 /// Who owns the socket, where that is known.
 #[inline(always)]
-pub fn owner_of(sock: Sock) -> Option<(Owner, u64)> {
+pub fn owner_of(sock: Sock) -> Option<Owner> {
     // SAFETY: the value is copied out at once.
     let flow = unsafe { FLOWS.get(sock.address()) }?;
-    Some((flow.owner, flow.device))
+    Some(flow.owner)
 }
 
 /// Counts what has happened to the connection since the last time. Call it under the

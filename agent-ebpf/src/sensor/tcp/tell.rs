@@ -2,7 +2,7 @@
 
 use agent_common::event::{
     Record, sensor,
-    tcp::{KIND_RETRANSMIT, KIND_RTT},
+    tcp::{KIND_CONNECT, KIND_RETRANSMIT, KIND_RTT},
 };
 use aya_ebpf::{
     Global,
@@ -29,8 +29,12 @@ const MIN_ARRIVED: u32 = 4;
 #[inline(always)]
 pub fn interval(flow: &mut Flow, kind: u32, start_ns: u64, end_ns: u64, extra: u32) {
     let owner = flow.owner;
-    // What was told already is not told twice.
-    let start_ns = start_ns.max(flow.told_ns);
+    // What was told already is not told twice; but a connect is told whole.
+    let start_ns = if kind == KIND_CONNECT {
+        start_ns
+    } else {
+        start_ns.max(flow.told_ns)
+    };
     let ns = end_ns.saturating_sub(start_ns);
     if owner.pid == 0
         || !emit::is_told(sensor::TCP, ns, TRACKED_TCP_MIN_NS.load())
