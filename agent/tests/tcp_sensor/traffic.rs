@@ -42,13 +42,10 @@ impl Connection {
 
     /// Sends so many bytes; they have arrived when it returns.
     pub fn send(&mut self, bytes: usize) {
-        self.client.write_all(&bytes.to_be_bytes()).unwrap();
-        let chunk = [0; 16 << 10];
-        let mut left = bytes;
-        while left > 0 {
-            let now = left.min(chunk.len());
-            self.client.write_all(&chunk[..now]).unwrap();
-            left -= now;
+        let mut message = bytes.to_be_bytes().to_vec();
+        message.resize(message.len() + bytes, 0);
+        for chunk in message.chunks(16 << 10) {
+            self.client.write_all(chunk).unwrap();
         }
         self.client.read_exact(&mut [0]).unwrap();
     }

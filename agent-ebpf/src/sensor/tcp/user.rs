@@ -97,6 +97,7 @@ fn look(sock: Sock, locked: bool) -> u32 {
         let mut flow = Flow::NEW;
         flow.owner = owner;
         flow.retransmits_seen = sock.total_retransmits();
+        flow.delivered = sock.delivered();
         flow.look_for_device(sock);
         flow::begin(sock, &flow);
         return 0;
