@@ -7,7 +7,7 @@ use agent_common::{
 };
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 
-use crate::{atomic, emit};
+use crate::{atomic, emit, index};
 
 /// Allocated in advance: not every kernel can do it later in every context.
 #[map]
@@ -33,9 +33,9 @@ pub fn observe(sensor_id: u32, key: &SeriesKey, ns: u64) {
     unsafe {
         atomic::add(&raw mut (*histogram).sum_ns, ns);
         let slots = (&raw mut (*histogram).slots).cast::<u64>();
-        // The bound is for the verifier, which does not always see that there is one.
-        let slot = slot_of(ns).min(HISTOGRAM_SLOTS - 1);
-        atomic::add(slots.add(slot), 1);
+        if let Some(slot) = index::below(slot_of(ns), HISTOGRAM_SLOTS) {
+            atomic::add(slots.add(slot), 1);
+        }
     }
 }
 

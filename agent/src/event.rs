@@ -65,6 +65,15 @@ pub struct SystemCall {
     pub action: String,
 }
 
+/// Who had what somebody else waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Neighbour {
+    /// Inode of its cgroup's directory.
+    pub cgroup_id: u64,
+    /// What a person calls it.
+    pub name: String,
+}
+
 /// Why a virtual CPU left guest mode.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VmExit {
@@ -85,6 +94,10 @@ pub enum Particulars {
     QuotaOf(u64),
     /// Of `cpu_throttle`: that cgroup.
     Limiter(Arc<Limiter>),
+    /// Of `runqueue`, not attributed yet: inode of the cgroup that had the CPU meanwhile.
+    CpuWentTo(u64),
+    /// Of `runqueue`: that cgroup.
+    Neighbour(Arc<Neighbour>),
     /// Of `memory_reclaim` and `oom_kill`.
     Memory {
         /// A memory cgroup was at its limit, not the host.

@@ -15,6 +15,7 @@ pub mod host;
 pub mod join;
 pub mod load;
 pub mod metrics;
+pub mod names;
 pub mod otlp;
 pub mod pipeline;
 pub mod process;

@@ -128,6 +128,10 @@ pub struct AgentMetrics {
     pub map_fill: Family<Map, Gauge<f64, AtomicU64>>,
     /// Processes whose identity is cached.
     pub identities: Level,
+    /// Pods whose names are known, those that are gone too.
+    pub named_pods: Level,
+    /// Pods whose names were not taken because too many are known.
+    pub named_pods_refused: Counter,
     /// Clients of the event stream.
     pub stream_clients: Level,
     /// Clients of the event stream that were cut off because they did not keep up.

@@ -16,6 +16,7 @@ pub mod timeline;
 pub mod words;
 
 mod correlate;
+mod culprit;
 
 use std::{collections::VecDeque, time::Duration};
 

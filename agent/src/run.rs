@@ -35,6 +35,7 @@ use crate::{
     join::{JoinConfig, Joiner},
     load::{self, Sensors},
     metrics::AgentMetrics,
+    names::{Names, NamesConfig},
     otlp::{
         Signal,
         listen::is_reached_by,
@@ -108,18 +109,14 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     }
     let telemetry = start_telemetry(&config, own)?;
     telemetry.observe(&metrics);
-    if let Some(state_dir) = &config.state_dir {
-        tracing::warn!(
-            state_dir = %state_dir.display(),
-            "Nothing is kept there: this version's baselines start anew with each start"
-        );
-    }
     for (variable, key) in suspicious_variables(std::env::vars_os()) {
         tracing::warn!(%variable, "No such setting: was ISOSTACK_{} meant?", key.to_uppercase());
     }
 
     let (events, events_in) = mpsc::channel(EVENT_BATCHES);
     let (identifier, sensors) = start_sensing(&config, &metrics, events).await?;
+    let names = Names::start(names_config(&config), identifier.naming().directory())?;
+    let names = Arc::new(names);
     let tracking = Arc::new(Tracking::new(Arc::clone(&sensors), config.roots.clone()));
     let joiner = Joiner::new(
         Arc::clone(&identifier),
@@ -140,6 +137,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         &receiver,
         page_address,
         &identifier,
+        &names,
         handle.clone(),
     ));
     let prometheus = PrometheusConfig {
@@ -168,6 +166,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         sensors: status::sensors_source(&sensors),
         counted: status::counted_source(&sensors),
         label: status::label_source(&identifier),
+        stack: status::stack_source(&identifier),
         exposition: Arc::new(Exposition::new(
             &prometheus,
             &metrics,
@@ -185,6 +184,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         Arc::clone(&identifier),
         Arc::clone(&tracking),
         Arc::clone(&sensors),
+        Arc::clone(&names),
         Arc::clone(&budget),
         metrics,
     ));
@@ -222,6 +222,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     }
     stop_page.cancel();
     finished("page", serving).await;
+    names.stop().await;
     tracing::info!("Stopped");
     telemetry.shutdown().await;
     Ok(())
@@ -323,12 +324,22 @@ fn require(sensors: &Sensors, name: &str) -> Result<(), load::StartError> {
     }
 }
 
+fn names_config(config: &Config) -> NamesConfig {
+    NamesConfig {
+        node: config.node.clone(),
+        kubernetes: config.kubernetes.clone(),
+        cri: config.cri.clone(),
+        state_dir: config.state_dir.clone(),
+    }
+}
+
 /// What has to be done regularly and depends on no request.
 async fn housekeeping(
     config: Config,
     identifier: Arc<Identifier>,
     tracking: Arc<Tracking>,
     sensors: Arc<Sensors>,
+    names: Arc<Names>,
     budget: Arc<Semaphore>,
     metrics: AgentMetrics,
 ) {
@@ -342,6 +353,7 @@ async fn housekeeping(
         metrics
             .held_bytes
             .set(i64::try_from(held).unwrap_or(i64::MAX));
+        names.observe(&metrics);
         {
             // System calls that do not wait for anything.
             let (sensors, metrics) = (Arc::clone(&sensors), metrics.clone());

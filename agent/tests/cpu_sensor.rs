@@ -7,6 +7,7 @@
 mod cgroup;
 
 use std::{
+    io::Write as _,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -18,6 +19,11 @@ use isostack_agent::{
     metrics::{AgentMetrics, Sensor},
     sensor::{CgroupCpu, SensorState},
     vocabulary::Cause,
+};
+
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_setaffinity},
 };
 
 /// Loads disturb each other: one test at a time.
@@ -93,24 +99,41 @@ struct Schedstat {
 }
 
 impl Busy {
-    /// Spins on `cpu` in `group` for `seconds`.
+    /// Spins on `cpu` in `group` for `seconds`. The CPU is chosen inside the group: to enter
+    /// one that has the cpuset controller undoes the choice on kernels before 6.2. The group
+    /// has nothing else to run, not even for a moment.
     fn start(group: &Group, cpu: usize, seconds: u32) -> Self {
         let script = format!(
-            "echo $$ > {}/cgroup.procs && read -r a < /proc/$$/schedstat && \
+            "echo $$ > {}/cgroup.procs && read -r && read -r a < /proc/$$/schedstat && \
              end=$((SECONDS + {seconds})) && while ((SECONDS < end)); do :; done; \
              read -r b < /proc/$$/schedstat; echo $a $b",
             group.path.display()
         );
-        let child = Command::new("taskset")
-            .args(["-c", &cpu.to_string(), "bash", "-c", &script])
+        let child = Command::new("bash")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        Self(Some(child))
+        let mut busy = Self(Some(child));
+        group.wait_for(busy.pid());
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        let pid = Pid::from_raw(busy.pid() as i32);
+        sched_setaffinity(pid, &only).unwrap();
+        let stdin = busy.0.as_mut().unwrap().stdin.take();
+        stdin.unwrap().write_all(b"\n").unwrap();
+        busy
     }
 
     fn pid(&self) -> u32 {
         self.0.as_ref().unwrap().id()
+    }
+
+    /// Time it has run so far.
+    fn ran_ns(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.pid())).unwrap();
+        text.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     fn wait(mut self) -> Schedstat {
@@ -251,8 +274,11 @@ fn without_a_quota_nothing_is_called_throttle() {
     neighbour.limit(60_000);
     let cpu = last_cpu();
     let load = Busy::start(&neighbour, cpu, 5);
+    let before_ns = load.ran_ns();
     let waited_ns = Busy::start(&group, cpu, 4).wait().waited_ns;
+    let neighbour_ran_ns = load.ran_ns() - before_ns;
     drop(load);
+    let neighbour_id = neighbour.id();
     let (delays, counted) = observed.finish(&group);
 
     assert_eq!(counted.throttled.count(), 0);
@@ -261,6 +287,13 @@ fn without_a_quota_nothing_is_called_throttle() {
     // Under a neighbour's load most waits are whole time slices, long enough to be told.
     let told_ns = total_ns(&delays, Cause::Runqueue);
     assert_ratio("told", told_ns, waited_ns, 0.5, 1.03);
+    // The neighbour is named for the part of the time that it had; others may run here too.
+    let to_neighbour = |delay: &&Delay| delay.particulars == Particulars::CpuWentTo(neighbour_id);
+    let of_neighbour: Vec<Delay> = delays.iter().filter(to_neighbour).cloned().collect();
+    let of_neighbour_ns = total_ns(&of_neighbour, Cause::Runqueue);
+    let named = of_neighbour_ns as f64 / told_ns as f64;
+    let had = neighbour_ran_ns as f64 / waited_ns as f64;
+    assert!((named - had).abs() < 0.25, "named {named:.2}, had {had:.2}");
 }
 
 #[test]

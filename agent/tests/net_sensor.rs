@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/cgroup.rs"]
+#[allow(dead_code, reason = "limits are for other test programs")]
 mod cgroup;
 #[path = "support/netns.rs"]
 mod netns;

@@ -6,6 +6,7 @@ mod dist;
 mod ebpf;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Run the agent and its sensors' tests on other kernels, under QEMU.
+    Vm(vm::Args),
     /// Build the static release binary and say how big it is.
     Dist,
     /// Build the container image (an OCI archive), without a container engine.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Setup { purpose } => setup::run(purpose),
         Command::Ebpf { check } => ebpf::run(check),
+        Command::Vm(args) => vm::run(&args),
         Command::Dist => dist::dist().map(drop),
         Command::Image(args) => dist::image(&args),
     };

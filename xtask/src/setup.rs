@@ -11,14 +11,22 @@ use anyhow::{Context as _, bail};
 use harness::peers;
 
 /// What the machine is to be made ready for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Purpose {
     /// Build and run the agent.
     Build,
     /// Build, and compare with other programs.
     Bench,
-    /// Build, and run every test.
+    /// Build, and boot virtual machines.
+    Vm,
+    /// All of these, and run every test.
     Test,
+}
+
+impl Purpose {
+    fn includes(self, other: Self) -> bool {
+        self == other || self == Self::Test || other == Self::Build
+    }
 }
 
 /// A program and the Debian package that has it.
@@ -27,7 +35,7 @@ struct Need {
     probe: &'static str,
     package: &'static str,
     why: &'static str,
-    since: Purpose,
+    what_for: Purpose,
 }
 
 /// One row per program, in the order of installation.
@@ -52,6 +60,20 @@ const NEEDS: &[Need] = &[
         Purpose::Bench,
     ),
     need(
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        "boots other kernels",
+        Purpose::Vm,
+    ),
+    need(
+        "/bin/busybox",
+        "busybox-static",
+        "the shell of their guests, and what runs in containers",
+        Purpose::Vm,
+    ),
+    need("/sbin/depmod", "kmod", "their modules", Purpose::Vm),
+    need("xz", "xz-utils", "unpacks them", Purpose::Vm),
+    need(
         "ip",
         "iproute2",
         "namespaces of the join tests",
@@ -70,12 +92,6 @@ const NEEDS: &[Need] = &[
         Purpose::Test,
     ),
     need("runc", "runc", "real containers", Purpose::Test),
-    need(
-        "/bin/busybox",
-        "busybox-static",
-        "what runs in them",
-        Purpose::Test,
-    ),
     need(
         "python3",
         "python3",
@@ -119,13 +135,13 @@ const fn need(
     probe: &'static str,
     package: &'static str,
     why: &'static str,
-    since: Purpose,
+    what_for: Purpose,
 ) -> Need {
     Need {
         probe,
         package,
         why,
-        since,
+        what_for,
     }
 }
 
@@ -161,7 +177,7 @@ pub fn run(purpose: Purpose) -> anyhow::Result<()> {
     if purpose == Purpose::Test && !python_has_venv() {
         apt(&["python3-venv"], "an environment for the Python SDK")?;
     }
-    if purpose >= Purpose::Bench {
+    if purpose.includes(Purpose::Bench) {
         check_go()?;
         peers::collector()?;
     }
@@ -178,7 +194,7 @@ pub fn run(purpose: Purpose) -> anyhow::Result<()> {
 fn install_packages(purpose: Purpose) -> anyhow::Result<()> {
     let missing: Vec<&Need> = NEEDS
         .iter()
-        .filter(|need| need.since <= purpose && !is_there(need.probe))
+        .filter(|need| purpose.includes(need.what_for) && !is_there(need.probe))
         .collect();
     if missing.is_empty() {
         return Ok(());

@@ -66,14 +66,14 @@ unsafe fn switch<M: Memory>(prev: *const u8, next: *const u8) {
             Interval::throttled(next, start, split, limiter).emit(clock);
             if held_ns < total_ns {
                 account::runqueue(slot, total_ns - held_ns);
-                interval::runqueue(next, split, clock, clock);
+                interval::runqueue(next, prev, split, clock, clock);
             }
             return;
         }
     } else if throttle::windows_overlap(next, slot, clock, last_queued) {
-        throttle::split_by_windows(next, slot, clock, last_queued);
+        throttle::split_by_windows(next, prev, slot, clock, last_queued);
         return;
     }
     account::runqueue(slot, waited_ns);
-    interval::runqueue(next, last_queued, clock, clock);
+    interval::runqueue(next, prev, last_queued, clock, clock);
 }

@@ -7,6 +7,7 @@ use crate::{
     pipeline::{
         baseline::Baselines,
         children::ChildIndex,
+        culprit,
         fault::{Circumstances, fault_of},
         intervals,
         judge::{self, Rules},
@@ -308,6 +309,7 @@ fn evidence(
     threads.sort_unstable();
     threads.dedup();
     evidence.threads = threads.len();
+    evidence.culprit = culprit::name(all.iter().map(|(p, ns)| (p, *ns)), identity.cgroup_id);
     evidence.particulars = heaviest(all);
     evidence
 }

@@ -56,6 +56,8 @@ impl Circumstances {
             Particulars::None
             | Particulars::QuotaOf(_)
             | Particulars::Limiter(_)
+            | Particulars::CpuWentTo(_)
+            | Particulars::Neighbour(_)
             | Particulars::SystemCall(_) => self,
         }
     }

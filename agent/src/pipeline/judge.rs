@@ -168,7 +168,7 @@ pub fn verdict(
         fault,
         cause,
         share,
-        culprit: String::new(),
+        culprit: words::printable(&evidence.culprit),
         incident: String::new(),
         summary: words::summary(cause, share, split.self_time_ns, identity, evidence),
         remedy: words::remedy(cause, identity, evidence),

@@ -24,6 +24,8 @@ pub struct Evidence {
     pub threads: usize,
     /// What is known of those that took the most time.
     pub particulars: Particulars,
+    /// Who consumed what was waited for; empty where it is the victim itself, or not known.
+    pub culprit: String,
     /// What the cause usually takes of this operation, in nanoseconds, where known.
     pub usual_ns: Option<u64>,
 }
@@ -53,7 +55,13 @@ pub fn summary(
     };
     let what = match cause {
         Cause::CpuThrottle => throttled(&who, identity, evidence.limiter()),
-        Cause::Runqueue => format!("{who} was ready to run and waited for a CPU"),
+        Cause::Runqueue if evidence.culprit.is_empty() => {
+            format!("{who} was ready to run and waited for a CPU")
+        }
+        Cause::Runqueue => format!(
+            "{who} was ready to run and waited for a CPU, which {} had",
+            printable(&evidence.culprit)
+        ),
         Cause::Steal => format!("the hypervisor took the CPU from {who}"),
         Cause::KvmExit => format!("the virtual CPUs of {who} were out of guest mode"),
         Cause::MemoryReclaim => format!("{who} had to free memory before it got any"),
@@ -237,7 +245,8 @@ fn limit(cores: f64) -> String {
     format!("limit {text} {unit}")
 }
 
-fn printable(name: &str) -> String {
+/// A name as it may be shown anywhere: bounded, and nothing in it bends a line.
+pub fn printable(name: &str) -> String {
     let clean = name
         .chars()
         .map(|c| if bends_output(c) { '\u{fffd}' } else { c });

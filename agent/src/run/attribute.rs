@@ -1,19 +1,29 @@
 //! Kernel events on their way to the pipeline: completed with what only the host's files
 //! know (whose quota it was), handed on in batches, and counted where there is no room.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 
 use crate::{
-    event::{Event, Particulars},
+    event::{Event, Neighbour, Particulars},
     host::identify::Identifier,
     metrics::{AgentMetrics, Reason},
 };
 
+/// A neighbour's name is looked up again after this long.
+const NEIGHBOUR_LIFETIME: Duration = Duration::from_secs(30);
+/// Neighbours remembered; when full, all are looked up anew.
+const MAX_NEIGHBOURS: usize = 4096;
+
 /// See the module's head. Runs on the ring reader's thread.
 pub struct Attributor {
     identifier: Arc<Identifier>,
+    neighbours: HashMap<u64, (Arc<Neighbour>, Instant)>,
     out: Queue,
 }
 
@@ -27,6 +37,7 @@ impl Attributor {
     ) -> Self {
         Self {
             identifier,
+            neighbours: HashMap::new(),
             out: Queue { events, metrics },
         }
     }
@@ -34,14 +45,40 @@ impl Attributor {
     /// Completes a batch and hands it on.
     pub fn take(&mut self, mut events: Vec<Event>) {
         for event in &mut events {
-            if let Event::Delay(delay) = event
-                && let Particulars::QuotaOf(hint) = delay.particulars
-            {
-                let limiter = self.identifier.limiter(delay.cgroup_id, hint);
-                delay.particulars = limiter.map_or(Particulars::None, Particulars::Limiter);
+            let Event::Delay(delay) = event else { continue };
+            match delay.particulars {
+                Particulars::QuotaOf(hint) => {
+                    let limiter = self.identifier.limiter(delay.cgroup_id, hint);
+                    delay.particulars = limiter.map_or(Particulars::None, Particulars::Limiter);
+                }
+                Particulars::CpuWentTo(cgroup_id) => {
+                    let neighbour = self.neighbour(cgroup_id);
+                    delay.particulars = neighbour.map_or(Particulars::None, Particulars::Neighbour);
+                }
+                _ => {}
             }
         }
         self.out.push(events);
+    }
+
+    /// Who lives in that cgroup.
+    fn neighbour(&mut self, cgroup_id: u64) -> Option<Arc<Neighbour>> {
+        if let Some((neighbour, read_at)) = self.neighbours.get(&cgroup_id)
+            && read_at.elapsed() < NEIGHBOUR_LIFETIME
+        {
+            return Some(Arc::clone(neighbour));
+        }
+        let (_, workload) = self.identifier.inhabitant_of_cgroup(cgroup_id)?;
+        let neighbour = Arc::new(Neighbour {
+            cgroup_id,
+            name: workload.display_name(),
+        });
+        if self.neighbours.len() >= MAX_NEIGHBOURS {
+            self.neighbours.clear();
+        }
+        let entry = (Arc::clone(&neighbour), Instant::now());
+        self.neighbours.insert(cgroup_id, entry);
+        Some(neighbour)
     }
 }
 

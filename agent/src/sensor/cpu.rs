@@ -68,7 +68,13 @@ impl Interpreter for CpuInterpreter {
                 cause: Cause::CpuThrottle,
                 particulars: Particulars::QuotaOf(record.detail),
             }),
-            KIND_RUNQUEUE => Ok(Cause::Runqueue.into()),
+            KIND_RUNQUEUE => Ok(Meaning {
+                cause: Cause::Runqueue,
+                particulars: match record.detail {
+                    0 => Particulars::None,
+                    cgroup_id => Particulars::CpuWentTo(cgroup_id),
+                },
+            }),
             KIND_ON_CPU => Ok(Cause::OnCpu.into()),
             kind => Err(DecodeError::Unknown {
                 sensor: record.sensor,

@@ -68,6 +68,18 @@ impl Group {
         value.parse::<u64>().unwrap() * unit
     }
 
+    /// Returns when this process is in it.
+    pub fn wait_for(&self, pid: u32) {
+        for _ in 0..1000 {
+            let procs = fs::read_to_string(self.path.join("cgroup.procs")).unwrap();
+            if procs.lines().any(|line| line == pid.to_string()) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{pid} did not enter {}", self.path.display());
+    }
+
     /// What the kernel side names it by.
     pub fn id(&self) -> u64 {
         fs::metadata(&self.path).unwrap().ino()

@@ -32,18 +32,19 @@ pub struct Interval<M> {
     kind: u32,
     start: u64,
     end: u64,
-    limiter_cgroup_id: u64,
+    /// Whose quota, or who ran meanwhile.
+    other_cgroup_id: u64,
 }
 
 impl<M: Memory> Interval<M> {
-    /// Held back by the quota of `limiter_cgroup_id` (0: unknown).
+    /// Held back by the quota of this cgroup (0: unknown).
     pub fn throttled(task: Task<M>, start: u64, end: u64, limiter_cgroup_id: u64) -> Self {
         Self {
             task,
             kind: KIND_THROTTLED,
             start,
             end,
-            limiter_cgroup_id,
+            other_cgroup_id: limiter_cgroup_id,
         }
     }
 
@@ -58,7 +59,7 @@ impl<M: Memory> Interval<M> {
             start_ns: now_ns.saturating_sub(clock.saturating_sub(self.start)),
             end_ns: now_ns.saturating_sub(clock.saturating_sub(self.end)),
             cgroup_id: self.task.cgroup_id(),
-            detail: self.limiter_cgroup_id,
+            detail: self.other_cgroup_id,
             leader_start_boottime_ns: self.task.leader_start_boottime_ns(),
             pid: self.task.tgid(),
             tid: self.task.tid(),
@@ -68,9 +69,10 @@ impl<M: Memory> Interval<M> {
     }
 }
 
-/// Tells the wait of `task` for a CPU if it is long enough for that.
+/// Tells the wait of `task` for a CPU, on which `before` ran last, if it is long enough for
+/// that.
 #[inline(always)]
-pub fn runqueue<M: Memory>(task: Task<M>, start: u64, end: u64, clock: u64) {
+pub fn runqueue<M: Memory>(task: Task<M>, before: Task<M>, start: u64, end: u64, clock: u64) {
     let ns = end.saturating_sub(start);
     let told = |min_ns| emit::is_told(sensor::CPU, ns, min_ns);
     if told(RUNQUEUE_MIN_NS.load())
@@ -81,7 +83,12 @@ pub fn runqueue<M: Memory>(task: Task<M>, start: u64, end: u64, clock: u64) {
             kind: KIND_RUNQUEUE,
             start,
             end,
-            limiter_cgroup_id: 0,
+            // The idle task is nobody's neighbour.
+            other_cgroup_id: if before.tid() == 0 {
+                0
+            } else {
+                before.cgroup_id()
+            },
         }
         .emit(clock);
     }
@@ -98,7 +105,7 @@ pub fn on_cpu<M: Memory>(task: Task<M>, clock: u64) {
             kind: KIND_ON_CPU,
             start,
             end: clock,
-            limiter_cgroup_id: 0,
+            other_cgroup_id: 0,
         }
         .emit(clock);
     }

@@ -196,6 +196,7 @@ pub fn windows_overlap<M: Memory>(
 #[inline(always)]
 pub fn split_by_windows<M: Memory>(
     next: Task<M>,
+    prev: Task<M>,
     slot: &mut CpuSlot,
     clock: u64,
     last_queued: u64,
@@ -215,7 +216,7 @@ pub fn split_by_windows<M: Memory>(
         }
         if start > at {
             queued_ns += start - at;
-            interval::runqueue(next, at, start, clock);
+            interval::runqueue(next, prev, at, start, clock);
         }
         account::throttled(slot, end - start);
         // Seen in this throttle, or in an earlier one that may have been another group's?
@@ -229,7 +230,7 @@ pub fn split_by_windows<M: Memory>(
     }
     if clock > at {
         queued_ns += clock - at;
-        interval::runqueue(next, at, clock, clock);
+        interval::runqueue(next, prev, at, clock, clock);
     }
     account::runqueue(slot, queued_ns);
 }

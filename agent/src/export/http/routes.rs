@@ -1,6 +1,6 @@
 //! The endpoints. Each handler asks the sources and answers; none keeps a state.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -164,22 +164,61 @@ async fn sensors(State(app): State<App>) -> Json<Value> {
 
 async fn workloads(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
     let filter = parse(pairs, "limit")?;
-    let seen = app.sources.store.workloads(filter.limit);
-    let rows: Vec<_> = seen.iter().map(view::workload_row).collect();
+    // Names of cgroups may have to be looked for.
+    let rows = tokio::task::spawn_blocking(move || workload_rows(&app.sources, filter.limit));
+    let rows = rows.await.unwrap_or_else(|failed| {
+        tracing::error!(error = %failed, "Listing the workloads failed");
+        Vec::new()
+    });
     Ok(Json(json!({ "workloads": rows })))
+}
+
+/// Processes that sent spans, the latest first, then the other cgroups that were measured.
+fn workload_rows(sources: &ExportSources, limit: usize) -> Vec<view::WorkloadRow> {
+    let workload_of = |cgroup| (sources.label)(cgroup).map(|(_, workload)| workload);
+    let mut rows: Vec<_> = sources
+        .store
+        .workloads(limit)
+        .iter()
+        .map(|seen| view::workload_row(seen, &sources.label))
+        .collect();
+    let counted = (sources.counted)();
+    let cgroups = counted.cpu.iter().map(|cpu| cpu.cgroup_id);
+    let cgroups: BTreeSet<u64> = cgroups
+        .chain(
+            counted
+                .measured
+                .iter()
+                .map(|measured| measured.key.cgroup_id),
+        )
+        .filter(|id| !rows.iter().any(|row| row.workload.cgroup_id == *id))
+        .collect();
+    let room = limit.saturating_sub(rows.len());
+    let mut measured: Vec<_> = cgroups
+        .into_iter()
+        .filter_map(|id| Some((id, workload_of(id)?)))
+        .filter(|(_, workload)| !workload.display_name().is_empty())
+        .collect();
+    measured.sort_by_cached_key(|(_, workload)| workload.display_name());
+    let measured = measured.into_iter().take(room);
+    rows.extend(measured.map(|(id, workload)| view::measured_row(workload, (sources.stack)(id))));
+    rows
 }
 
 async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
     let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.spans(&filter);
-    let rows: Vec<_> = spans.iter().map(|s| view::span_json(s)).collect();
+    let names = Some(&app.sources.label);
+    let rows: Vec<_> = spans.iter().map(|s| view::span_json(s, names)).collect();
     Ok(Json(json!({ "spans": rows })))
 }
 
 async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
     let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.verdicts(&filter);
-    let rows: Vec<_> = spans.iter().filter_map(|s| view::verdict_json(s)).collect();
+    let names = Some(&app.sources.label);
+    let rows = spans.iter().filter_map(|s| view::verdict_json(s, names));
+    let rows: Vec<_> = rows.collect();
     Ok(Json(json!({ "verdicts": rows })))
 }
 

@@ -4,6 +4,8 @@
 
 const MAX_ROWS = 60;     // cards on the page
 const MAX_KEPT = 500;    // rows kept for filtering
+const MAX_WORKLOADS = 40; // rows of workloads
+const LOOK_EVERY = 5000; // ms between looks at workloads
 const DRAW_EVERY = 250;  // ms between redraws
 
 const LAYERS = [
@@ -322,6 +324,7 @@ function showHost(h) {
     } else li.append(line);
     list.append(li);
   }
+  showNames(h.names);
   const flow = $("flow");
   flow.replaceChildren();
   fact(flow, "OTLP gRPC", el("code", "", h.listen.otlp_grpc));
@@ -366,6 +369,41 @@ function showSensors(sensors) {
   }
 }
 
+// Workloads that sent spans come first; then those that were only measured.
+function showWorkloads(workloads) {
+  const list = $("workloads");
+  const open = new Set([...list.querySelectorAll("details[open]")].map((d) => d.dataset.name));
+  list.replaceChildren();
+  for (const w of workloads.slice(0, MAX_WORKLOADS)) {
+    const d = el("details");
+    d.dataset.name = w.name + " " + w.pid + " " + w.workload.cgroup_id;
+    d.open = open.has(d.dataset.name);
+    const line = el("summary");
+    line.append(el("b", "", w.layer || "–"), el("span", "name", w.name), el("span", "count", w.verdicts ? w.verdicts + " slow" : w.spans ? w.spans + " spans" : ""));
+    const facts = el("dl", "grid");
+    fact(facts, "Owner", w.workload.owner);
+    fact(facts, "Runtime", w.workload.runtime);
+    fact(facts, "Stack", w.stack.map((e) => e.layer + ":" + e.technology).join("/"));
+    fact(facts, "Services", w.services.join(", "));
+    fact(facts, "Labels", Object.entries(w.workload.labels).map(([k, v]) => k + "=" + v).join(", "));
+    fact(facts, "Pod uid", w.workload.pod_uid);
+    fact(facts, "Container", w.workload.container_id);
+    fact(facts, "Names from", w.workload.names_from);
+    d.append(line, facts);
+    const li = el("li");
+    li.append(d);
+    list.append(li);
+  }
+  const more = workloads.length - MAX_WORKLOADS;
+  if (more > 0) list.append(el("li", "none", more + " more: see workloads below"));
+}
+
+// What is wrong with the names, if anything is.
+function showNames(names) {
+  const bad = names.sources.filter((s) => s.state === "failing" || s.state === "denied");
+  $("names").textContent = bad.map((s) => "Names from " + s.source + " " + s.state + ": " + s.reason).join("\n");
+}
+
 // ---- live -----------------------------------------------------------------------------
 
 function say(state, text) {
@@ -386,6 +424,18 @@ async function load() {
   for (const row of v.verdicts.reverse()) take("verdicts", row);
   showSensors(n.sensors);
   showHost(h);
+}
+
+// Neither is in the stream; a page that nobody looks at does not ask.
+async function look() {
+  if (!document.hidden && !paused) {
+    try {
+      const [w, h] = await Promise.all([get("api/v1/workloads?limit=500"), get("api/v1/host")]);
+      showWorkloads(w.workloads);
+      showNames(h.names);
+    } catch { /* The stream says that the agent is away. */ }
+  }
+  setTimeout(look, LOOK_EVERY);
 }
 
 function follow() {
@@ -424,4 +474,5 @@ $("filter").addEventListener("submit", (e) => e.preventDefault());
 draw();
 // Not only once the stream is open: something between may hold a stream back.
 load().catch(() => {});
+look();
 follow();

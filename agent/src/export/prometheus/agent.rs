@@ -123,6 +123,16 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         m.identities.clone(),
     );
     r.register(
+        "named_pods",
+        "Pods whose names are known, those that are gone too",
+        m.named_pods.clone(),
+    );
+    r.register(
+        "named_pods_refused",
+        "Pods whose names were not taken because too many are known",
+        m.named_pods_refused.clone(),
+    );
+    r.register(
         "stream_clients",
         "Clients of the event stream",
         m.stream_clients.clone(),

@@ -192,6 +192,8 @@ impl Identifier {
         if names.pod_uid.is_empty() {
             return LogNames::default();
         }
-        self.logs.names(&names.container_id, &names.pod_uid)
+        self.naming
+            .logs()
+            .names(&names.container_id, &names.pod_uid)
     }
 }
