@@ -1,9 +1,17 @@
-//! Refuses to build the agent around an eBPF object that is not of the present source.
+//! Refuses to build the agent around an eBPF object that is not of the present source, or
+//! with log rules that are wrong; turns the rules into a table.
 
 use std::{env, error::Error, fs, path::Path};
 
+#[path = "build/log_rules.rs"]
+mod log_rules;
+#[path = "src/classify/pattern.rs"]
+mod pattern;
 #[path = "../agent-ebpf/source_hash.rs"]
 mod source_hash;
+#[path = "src/vocabulary.rs"]
+#[expect(dead_code, reason = "the rules use only some of the words")]
+mod vocabulary;
 
 use source_hash::source_hash;
 
@@ -18,6 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "agent-common/Cargo.toml",
         "rust-toolchain.toml",
         "Cargo.lock",
+        "agent/build",
+        "agent/src/knowledge/log_rules.toml",
+        "agent/src/classify/pattern.rs",
+        "agent/src/vocabulary.rs",
     ] {
         println!(
             "cargo::rerun-if-changed={}",
@@ -31,6 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             "cargo::error=the eBPF source changed but its object was not rebuilt: \
              run `cargo xtask ebpf`"
         );
+    }
+    let rules = workspace.join("agent/src/knowledge/log_rules.toml");
+    let table = Path::new(&env::var("OUT_DIR")?).join("log_rules.rs");
+    for complaint in log_rules::generate(&rules, &table)? {
+        println!("cargo::error={complaint}");
     }
     Ok(())
 }

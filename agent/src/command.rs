@@ -1,5 +1,9 @@
-//! The commands that look and leave: `doctor` and `stack`. One document on stdout, what went
+//! The commands that look and leave: `doctor`, `stack` and `classify`. One document on stdout, what went
 //! wrong on stderr.
+
+mod classify;
+
+pub use classify::classify;
 
 use std::{
     fmt,

@@ -94,12 +94,16 @@ settings! {
     /// Socket of the container runtime (CRI) that is asked for names, or off [default: that of
     /// containerd or CRI-O, where there is one]
     cri_endpoint: String, "ISOSTACK_CRI_ENDPOINT", "unix:PATH|off";
-    /// Where names are kept over a restart [default: /var/lib/isostack, where it exists]
+    /// Where names and the positions in log files are kept over a restart [default:
+    /// /var/lib/isostack, where it exists]
     state_dir: PathBuf, "ISOSTACK_STATE_DIR", "DIR";
     /// Address of Jaeger's page, for links from the agent's own [default: none]
     jaeger_url: String, "ISOSTACK_JAEGER_URL", "URL";
     /// Where the agent's own traces and metrics go [default: nowhere]
     self_telemetry_endpoint: String, "ISOSTACK_SELF_TELEMETRY_ENDPOINT", "URL";
+    /// Log files to read beside the kernel's log, e.g. '/var/log/pods/*/*/*.log'; may be given
+    /// several times [default: none]
+    log_file: Vec<String>, "ISOSTACK_LOG_FILE", "GLOB";
     /// error, warn, info, debug, trace, or a filter such as info,isostack_agent::join=debug
     /// [default: info]
     log_level: String, "ISOSTACK_LOG_LEVEL", "LEVEL";
@@ -155,6 +159,8 @@ pub struct Config {
     pub jaeger_url: Option<String>,
     /// The agent's own telemetry.
     pub self_telemetry_endpoint: Option<String>,
+    /// Names of log files to read, with wildcards.
+    pub log_globs: Vec<String>,
     /// Level or filter.
     pub log_level: String,
     /// Form of the log.
@@ -253,6 +259,7 @@ impl Config {
             }),
             jaeger_url: given(settings.jaeger_url),
             self_telemetry_endpoint: given(settings.self_telemetry_endpoint),
+            log_globs: settings.log_file.unwrap_or_default(),
             log_level: given(settings.log_level).unwrap_or_else(|| "info".to_owned()),
             log_format: settings.log_format.unwrap_or_default(),
             roots: Roots {
@@ -290,6 +297,15 @@ impl Config {
                 value: self.export_queue_bytes.to_string(),
                 reason: "less than 4 GiB".to_owned(),
             });
+        }
+        for pattern in &self.log_globs {
+            if let Err(error) = glob::Pattern::new(pattern) {
+                return Err(ConfigError::Value {
+                    key: "log_file",
+                    value: pattern.clone(),
+                    reason: format!("it is no pattern of file names: {error}"),
+                });
+            }
         }
         let listeners = [
             ("http_listen", Listen::Tcp(self.http_listen)),

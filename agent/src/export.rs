@@ -22,6 +22,7 @@ pub use self::{
     view::{Downstream, Health, HostView, Listeners, NamesView, Readiness},
 };
 use crate::{
+    logs::LogMatch,
     metrics::AgentMetrics,
     sensor::{Counted, SensorStatus},
     stack::Stack,
@@ -34,6 +35,9 @@ pub type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
 
 /// Who lives in a cgroup, by the inode of its directory; `None` while that is not known.
 pub type LabelSource = Arc<dyn Fn(u64) -> Option<(Layer, Workload)> + Send + Sync>;
+
+/// The latest log lines that speak of a layer, newest first, at most so many.
+pub type LogSource = Arc<dyn Fn(usize) -> Vec<LogMatch> + Send + Sync>;
 
 /// The isolation layers around who lives in a cgroup; empty while that is not known.
 pub type StackSource = Arc<dyn Fn(u64) -> Stack + Send + Sync>;
@@ -49,6 +53,8 @@ pub struct ExportSources {
     pub sensors: Source<Vec<SensorStatus>>,
     /// What the kernel side counted, by cgroup; asked for at every scrape.
     pub counted: Source<Counted>,
+    /// Log lines that speak of a layer, newest first, at most so many.
+    pub log_matches: LogSource,
     /// Names for cgroup ids.
     pub label: LabelSource,
     /// Isolation layers for cgroup ids.

@@ -7,6 +7,7 @@ pub mod conntrack;
 pub mod devices;
 pub mod engine_files;
 pub mod identify;
+pub mod kmsg;
 pub mod kubelet_logs;
 pub mod listening;
 pub mod naming;

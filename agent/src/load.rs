@@ -375,17 +375,22 @@ mod tests {
 
     #[test]
     fn a_sensor_that_is_named_and_cannot_run_fails_the_start() {
+        let empty = tempfile::tempdir().unwrap();
         let settings = Settings {
-            selection: Selection::parse("cpu,logs").unwrap(),
+            selection: Selection::parse("cpu").unwrap(),
+            roots: Roots {
+                sysfs: empty.path().to_owned(),
+                ..Roots::default()
+            },
             ..Settings::default()
         };
         let result = Sensors::start(&settings, AgentMetrics::default(), drop);
         let error = result
             .err()
-            .expect("logs is not in this version")
+            .expect("there is no type information")
             .to_string();
-        assert!(error.contains("sensor logs"), "{error}");
-        assert!(error.contains("not in this version"), "{error}");
+        assert!(error.contains("sensor cpu"), "{error}");
+        assert!(error.contains("kernel/btf/vmlinux"), "{error}");
     }
 
     #[test]

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         None => daemon(cli.run),
         Some(Command::Run(args)) => daemon(*args),
         Some(Command::Doctor(args)) => command::doctor(&args.roots.into(), args.output),
+        Some(Command::Classify(args)) => command::classify(&args),
         Some(Command::Stack(args)) => command::stack(args),
     }
 }

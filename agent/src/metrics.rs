@@ -77,6 +77,25 @@ pub struct Map {
     pub map: &'static str,
 }
 
+/// Labels of `isostack_log_matches_total`: the layer is that of the rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LogMatchLabels {
+    /// The layer that the line speaks of.
+    pub layer: &'static str,
+    /// This node.
+    pub node: String,
+    /// Kubernetes namespace of the workload.
+    pub namespace: String,
+    /// Its pod.
+    pub pod: String,
+    /// Its container, unit or process.
+    pub container: String,
+    /// Its runtime.
+    pub runtime: String,
+    /// The rule.
+    pub rule: &'static str,
+}
+
 /// Gauge of unsigned integers.
 pub type Level = Gauge<i64>;
 
@@ -140,6 +159,12 @@ pub struct AgentMetrics {
     pub http_timeouts: Counter,
     /// Connections to the HTTP port refused because too many were open.
     pub http_refused: Counter,
+    /// Log lines that speak of a layer.
+    pub log_matches: Family<LogMatchLabels, Counter>,
+    /// Times that log lines went unread, by reason.
+    pub log_lines_lost: Family<Reason, Counter>,
+    /// Requests of logs passed on without being classified, as another one was.
+    pub log_requests_unclassified: Counter,
     /// Series left out because the cap was reached: refused when they were to be made, or
     /// left out of an answer to a scrape.
     pub series_overflow: Counter,

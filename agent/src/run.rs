@@ -9,6 +9,7 @@ mod error;
 mod intake;
 mod judging;
 mod status;
+mod supporting;
 mod tracking;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -22,7 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::RunError;
 use self::{
-    attribute::Attributor, intake::SpanIntake, judging::Judging, status::Status, tracking::Tracking,
+    attribute::Attributor,
+    intake::{LogLines, SpanIntake},
+    judging::Judging,
+    status::Status,
+    tracking::Tracking,
 };
 use crate::{
     config::{self, Config, suspicious_variables},
@@ -31,9 +36,10 @@ use crate::{
         prometheus::SpanMetrics,
     },
     forward::{ForwardConfig, Forwarder},
-    host::{capabilities, identify::Identifier},
+    host::{capabilities, identify::Identifier, kmsg},
     join::{JoinConfig, Joiner},
     load::{self, Sensors},
+    logs::{Board, LogSettings, Logs},
     metrics::AgentMetrics,
     names::{Names, NamesConfig},
     otlp::{
@@ -118,6 +124,8 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     let names = Names::start(names_config(&config), identifier.naming().directory())?;
     let names = Arc::new(names);
     let tracking = Arc::new(Tracking::new(Arc::clone(&sensors), config.roots.clone()));
+    let board = Arc::new(Board::new(&config.node, metrics.clone()));
+    let logs = start_logs(&config, &sensors, &identifier, &board, &metrics);
     let joiner = Joiner::new(
         Arc::clone(&identifier),
         JoinConfig::new(config.node.clone()),
@@ -151,11 +159,18 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     ));
 
     let (batches, batches_in) = mpsc::unbounded_channel();
-    let judging = Judging::new(&config, Arc::clone(&store), handle.clone(), metrics.clone());
+    let judging = Judging::new(
+        &config,
+        Arc::clone(&store),
+        handle.clone(),
+        Arc::clone(&board),
+        metrics.clone(),
+    );
     let mut judging = tokio::spawn(judging.run(events_in, batches_in));
 
     let budget = Arc::new(Semaphore::new(config.export_queue_bytes));
-    let intake = SpanIntake::new(joiner, Arc::clone(&budget), batches, handle);
+    let log_lines = logs.is_some().then(|| LogLines::new(&board, &metrics));
+    let intake = SpanIntake::new(joiner, Arc::clone(&budget), batches, handle, log_lines);
     let stop_receiving = CancellationToken::new();
     let mut receiving =
         tokio::spawn(receiver.run(intake.clone(), metrics.clone(), stop_receiving.clone()));
@@ -165,6 +180,10 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         host: status.host_source(),
         sensors: status::sensors_source(&sensors),
         counted: status::counted_source(&sensors),
+        log_matches: {
+            let board = Arc::clone(&board);
+            Arc::new(move |limit| board.recent(limit))
+        },
         label: status::label_source(&identifier),
         stack: status::stack_source(&identifier),
         exposition: Arc::new(Exposition::new(
@@ -213,6 +232,8 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     stop_receiving.cancel();
     finished("receiver", receiving).await;
     housekeeping.abort();
+    // It writes where it was in each file.
+    drop(logs);
     // The last senders of the pipeline's channels go: it judges what it has, and returns.
     drop(intake);
     finished("pipeline", judging).await;
@@ -309,6 +330,33 @@ async fn start_sensing(
     started
         .await
         .map_err(|_| RunError::TaskEnded("start of the sensors"))?
+}
+
+/// The reader of logs, unless the sensor is off; without it there are merely no lines.
+fn start_logs(
+    config: &Config,
+    sensors: &Sensors,
+    identifier: &Arc<Identifier>,
+    board: &Arc<Board>,
+    metrics: &AgentMetrics,
+) -> Option<Logs> {
+    let status = sensors.statuses().into_iter().find(|s| s.name == "logs")?;
+    if status.state == SensorState::Off {
+        return None;
+    }
+    let settings = LogSettings {
+        kmsg: kmsg::PATH.into(),
+        globs: config.log_globs.clone(),
+        state_dir: config.state_dir.clone(),
+    };
+    Logs::start(
+        settings,
+        Arc::clone(identifier),
+        Arc::clone(board),
+        metrics.clone(),
+    )
+    .inspect_err(|error| tracing::error!(%error, "Log lines are not read"))
+    .ok()
 }
 
 /// As [`load`] does for a sensor that `--sensors` names.

@@ -5,6 +5,7 @@
 pub mod cpu;
 pub mod decode;
 pub mod hook;
+pub mod logs;
 pub mod memory;
 pub mod net;
 pub mod seccomp;
@@ -90,7 +91,12 @@ pub const SENSORS: &[Entry] = &[
         sensor: Some(&wait::Wait),
     },
     absent("kvm", false, "time of virtual CPUs out of guest mode"),
-    absent("logs", false, "meaning and layer of log lines"),
+    Entry {
+        name: "logs",
+        core: false,
+        loses: "meaning and layer of log lines",
+        sensor: Some(&logs::LogLines),
+    },
 ];
 
 const fn absent(name: &'static str, core: bool, loses: &'static str) -> Entry {
@@ -165,6 +171,11 @@ pub trait Sensor: Sync {
     /// of what happened for the whole.
     fn epoch(&self) -> Option<&'static str> {
         None
+    }
+
+    /// What it reads instead of having programs in the kernel, for `doctor`.
+    fn reads(&self) -> &'static str {
+        ""
     }
 
     /// What it reads by itself, now and then, without a program in the kernel.

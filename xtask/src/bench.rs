@@ -3,6 +3,7 @@
 
 mod host;
 mod idle;
+mod logs;
 mod pingpong;
 mod spans;
 mod usage;
@@ -21,7 +22,7 @@ use crate::{
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only the parts whose name contains this: spans, host, idle.
+    /// Run only the parts whose name contains this: spans, host, idle, logs.
     #[arg(long)]
     only: Option<String>,
     /// Repetitions of each side of a comparison; the median counts.
@@ -63,6 +64,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if wants("spans") {
         rows.extend(spans::measure(&programs, args.repeat)?);
+    }
+    if wants("logs") {
+        rows.extend(logs::measure(&programs, args.repeat)?);
     }
     if wants("host") {
         rows.extend(host::measure(&programs, args.repeat)?);

@@ -163,6 +163,8 @@ fn status(entry: &'static Entry, all: &[Attached], activation: Activation) -> Se
     let hooks = all
         .iter()
         .filter_map(|a| a.hook.as_ref().map(|(hook, _)| hook.to_string()));
+    let reads = entry.sensor.map_or("", |sensor| sensor.reads());
+    let hooks = hooks.chain([reads.to_owned()]);
     let mut hook = list(hooks.collect()).join(", ");
     hook.push_str(match activation {
         Activation::Always => "",

@@ -288,6 +288,7 @@ pub fn sources(config: &PrometheusConfig, cgroups: Vec<CgroupCpu>) -> ExportSour
             cpu: cgroups.clone(),
             measured: Vec::new(),
         }),
+        log_matches: Arc::new(|_| Vec::new()),
         label: Arc::new(|id| match id {
             71 => Some((
                 Layer::Container,

@@ -91,6 +91,7 @@ pub(super) fn router(
         .route("/api/v1/verdicts", get(verdicts))
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/events", get(events))
+        .route("/api/v1/log-matches", get(log_matches))
         .route("/api/v1/stream", get(stream))
         .fallback(|| async {
             error(
@@ -226,6 +227,12 @@ async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, Q
 async fn incidents(pairs: Pairs) -> Result<Json<Value>, QueryError> {
     parse(pairs, "limit")?;
     Ok(Json(json!({ "incidents": [] })))
+}
+
+async fn log_matches(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+    let filter = parse(pairs, "limit")?;
+    let matches = (app.sources.log_matches)(filter.limit);
+    Ok(Json(json!({ "log_matches": matches })))
 }
 
 async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {

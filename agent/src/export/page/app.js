@@ -369,6 +369,32 @@ function showSensors(sensors) {
   }
 }
 
+// What the log says, the latest first.
+function showLogs(matches) {
+  const list = $("logs");
+  const open = new Set([...list.querySelectorAll("details[open]")].map((d) => d.dataset.name));
+  list.replaceChildren();
+  if (!matches.length) list.append(el("li", "none", "None that speaks of a layer"));
+  for (const m of matches) {
+    const d = el("details");
+    d.dataset.name = m.start_unix_nano + m.rule;
+    d.open = open.has(d.dataset.name);
+    const line = el("summary");
+    line.append(el("b", "", m.layer), el("span", "name", m.rule), el("span", "count", m.lines > 1 ? "×" + m.lines : ""));
+    const facts = el("dl", "grid");
+    fact(facts, "When", clock(m.start_unix_nano));
+    fact(facts, "Workload", m.workload);
+    fact(facts, "Source", m.source);
+    fact(facts, "Means", m.meaning);
+    fact(facts, "Line", m.line);
+    fact(facts, "Do", m.remedy);
+    d.append(line, facts);
+    const li = el("li");
+    li.append(d);
+    list.append(li);
+  }
+}
+
 // Workloads that sent spans come first; then those that were only measured.
 function showWorkloads(workloads) {
   const list = $("workloads");
@@ -426,12 +452,13 @@ async function load() {
   showHost(h);
 }
 
-// Neither is in the stream; a page that nobody looks at does not ask.
+// None of it is in the stream; a page that nobody looks at does not ask.
 async function look() {
   if (!document.hidden && !paused) {
     try {
-      const [w, h] = await Promise.all([get("api/v1/workloads?limit=500"), get("api/v1/host")]);
+      const [w, h, l] = await Promise.all([get("api/v1/workloads?limit=500"), get("api/v1/host"), get("api/v1/log-matches?limit=8")]);
       showWorkloads(w.workloads);
+      showLogs(l.log_matches);
       showNames(h.names);
     } catch { /* The stream says that the agent is away. */ }
   }

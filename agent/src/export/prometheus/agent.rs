@@ -19,6 +19,11 @@ use crate::{
 /// Registers every counter of `metrics`, the sensors' states and the process's own use.
 pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<SensorStatus>>) {
     start_at_zero(m, &sensors());
+    r.register(
+        "isostack_log_matches",
+        "Log lines that speak of an isolation layer",
+        m.log_matches.clone(),
+    );
     let r = r.sub_registry_with_prefix("isostack_agent");
     r.register("events", "Kernel events decoded", m.events.clone());
     r.register(
@@ -72,6 +77,16 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         "passed_through_lost",
         "Requests of metrics and logs given up, by reason",
         m.passed_through_lost.clone(),
+    );
+    r.register(
+        "log_lines_lost",
+        "Times that log lines went unread, by reason",
+        m.log_lines_lost.clone(),
+    );
+    r.register(
+        "log_requests_unclassified",
+        "Requests of logs passed on without being classified",
+        m.log_requests_unclassified.clone(),
     );
     r.register(
         "export_retries",

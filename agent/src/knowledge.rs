@@ -1,0 +1,3 @@
+//! What the product knows, as data.
+
+pub mod log_rules;
