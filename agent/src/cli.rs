@@ -1,5 +1,7 @@
 //! The command line: what can be asked of the program, nothing of how it is answered.
 
+pub mod layers;
+
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
@@ -9,6 +11,7 @@ use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
 };
 
+use self::layers::LayersArgs;
 use crate::{config::Settings, host::roots::Roots, vocabulary::Layer};
 
 /// Exit code for a bad flag, key or value (`EX_USAGE` of sysexits.h).
@@ -76,6 +79,19 @@ pub enum Command {
                       be read."
     )]
     Classify(ClassifyArgs),
+    /// What is known of the isolation layers: show, compare, select.
+    Layers(LayersArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages of every command.
+    Man {
+        /// Where to; it is made if it is not there.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 /// Flags of `run`.

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod artifact;
 pub mod cgroup;
 pub mod cluster;
+pub mod debian;
 pub mod guardian;
 pub mod http;
 pub mod jaeger;

@@ -2,6 +2,7 @@
 //! without it, and its span path against a real Collector's.
 
 mod host;
+mod identify;
 mod idle;
 mod logs;
 mod pingpong;
@@ -22,7 +23,7 @@ use crate::{
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only the parts whose name contains this: spans, host, idle, logs.
+    /// Run only the parts whose name contains this: spans, host, idle, identify, logs.
     #[arg(long)]
     only: Option<String>,
     /// Repetitions of each side of a comparison; the median counts.
@@ -64,6 +65,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if wants("spans") {
         rows.extend(spans::measure(&programs, args.repeat)?);
+    }
+    if wants("identify") {
+        rows.extend(identify::measure(&programs, args.repeat)?);
     }
     if wants("logs") {
         rows.extend(logs::measure(&programs, args.repeat)?);

@@ -2,6 +2,7 @@
 
 pub(crate) mod cache;
 mod read;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,7 @@ use crate::{
         cgroup::Cgroups,
         naming::Naming,
         platform::{HostFacts, host_root},
-        proc::{self, ProcDir, ProcError, Stat},
+        proc::{ProcDir, ProcError, Stat},
         roots::Roots,
     },
     metrics::AgentMetrics,
@@ -28,9 +29,10 @@ use crate::{
         Stack,
         host::host_stack,
         overrides::Overrides,
-        process::{Ancestor, ProcessFacts, process_stack, process_workload},
+        process::{
+            Ancestor, ProcessFacts, base_name, is_runtime, process_stack, process_workload, wrapper,
+        },
         record::Record,
-        report::{HostReport, ProcessReport},
     },
     vocabulary::Layer,
     workload::{Workload, path::PathNames},
@@ -42,6 +44,8 @@ const MAX_PROCESSES: usize = 16_384;
 const MAX_CGROUPS: usize = 16_384;
 /// Parents kept: shims and monitors, each of which stands behind many processes.
 const MAX_ANCESTORS: usize = 4096;
+/// Processes of one group looked at for one that stands for it.
+const MAX_INHABITANTS: usize = 16;
 /// Groups of users kept.
 const MAX_IMITATIONS: usize = 1024;
 /// An identity is looked up again after this long: a process may exec, move to another
@@ -370,46 +374,6 @@ impl Identifier {
         self.cgroups.limiter(cgroup_id, hint_cgroup_id)
     }
 
-    /// The document of `stack` without arguments.
-    #[must_use]
-    pub fn host_report(&self) -> HostReport {
-        HostReport {
-            host: self.host_stack.0.clone(),
-            workloads: None,
-        }
-    }
-
-    /// The document of `stack --all`: one entry for each cgroup that holds processes, its
-    /// lowest pid standing for it; in the root cgroup one for each process name.
-    #[must_use]
-    pub fn all_report(&self) -> HostReport {
-        let mut pids = proc::pids(&self.roots);
-        pids.sort_unstable();
-        let mut seen = std::collections::HashSet::new();
-        let workloads = pids
-            .into_iter()
-            .filter_map(|pid| self.look_up_pid(pid).ok())
-            // Kernel threads are the host itself.
-            .filter(|identity| {
-                ProcDir::new(&self.roots, identity.process.pid)
-                    .exe()
-                    .is_some()
-            })
-            .filter(|identity| {
-                let name = match &*identity.cgroup_path {
-                    "/" => identity.comm.clone(),
-                    _ => String::new(),
-                };
-                seen.insert((identity.cgroup_path.clone(), name))
-            })
-            .map(|identity| ProcessReport::from(&*identity))
-            .collect();
-        HostReport {
-            host: self.host_stack.0.clone(),
-            workloads: Some(workloads),
-        }
-    }
-
     /// The facts are this process's only if the pid was its own before (`stat`) and after.
     fn look_up(&self, key: ProcessKey, stat: Stat) -> Result<Identity, ProcError> {
         let dir = ProcDir::new(&self.roots, key.pid);
@@ -462,7 +426,7 @@ impl Identifier {
     fn cgroup_facts(&self, cgroup_id: u64, path: &str) -> ProcessFacts {
         let names = PathNames::parse(path);
         let process = (path != "/")
-            .then(|| self.cgroups.processes(path).into_iter().next())
+            .then(|| self.representative(path))
             .flatten()
             .and_then(|pid| {
                 let stat = ProcDir::new(&self.roots, pid).stat().ok()?;
@@ -471,14 +435,31 @@ impl Identifier {
             .filter(|facts| facts.cgroup_path == path);
         match process {
             Some(facts) => facts,
-            None => ProcessFacts {
-                cgroup_id,
-                cgroup_path: path.to_owned(),
-                runtime_state: self.runtime_state(&names, path),
-                log_names: self.log_names(&names),
-                ..ProcessFacts::default()
-            },
+            None => {
+                let mut facts = ProcessFacts {
+                    cgroup_id,
+                    cgroup_path: path.to_owned(),
+                    runtime_state: self.runtime_state(&names, path),
+                    log_names: self.log_names(&names),
+                    ..ProcessFacts::default()
+                };
+                self.maker_of_group(&mut facts);
+                facts
+            }
         }
+    }
+
+    /// The process that stands for a group: the first that does the group's work, not one
+    /// that only started it and waits.
+    fn representative(&self, path: &str) -> Option<u32> {
+        let pids = self.cgroups.processes(path);
+        let works = |pid: &&u32| {
+            let exe = ProcDir::new(&self.roots, **pid).exe().unwrap_or_default();
+            let name = base_name(&exe);
+            !exe.is_empty() && wrapper(name).is_none() && !is_runtime(name)
+        };
+        let looked_at = pids.iter().take(MAX_INHABITANTS);
+        looked_at.clone().find(works).or(pids.first()).copied()
     }
 
     fn remember(&self, identity: &SharedIdentity) {

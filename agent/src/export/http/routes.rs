@@ -1,9 +1,14 @@
 //! The endpoints. Each handler asks the sources and answers; none keeps a state.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Query, State, rejection::QueryRejection},
     middleware::from_fn_with_state,
     response::{
@@ -17,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpConfig, guard};
+use super::{HttpConfig, guard, json::Json};
 use crate::{
     event::Event,
     export::{
@@ -28,6 +33,7 @@ use crate::{
         stream::Client,
         view::{self, EventRow},
     },
+    knowledge::show::Overview,
     time::MonoNs,
 };
 
@@ -91,6 +97,7 @@ pub(super) fn router(
         .route("/api/v1/verdicts", get(verdicts))
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/events", get(events))
+        .route("/api/v1/layers", get(layers))
         .route("/api/v1/log-matches", get(log_matches))
         .route("/api/v1/stream", get(stream))
         .fallback(|| async {
@@ -155,15 +162,15 @@ fn verdict_of(good: bool, body: Value) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn host(State(app): State<App>) -> Json<Value> {
+async fn host(State(app): State<App>) -> Json {
     Json(view::to_json(&(app.sources.host)()))
 }
 
-async fn sensors(State(app): State<App>) -> Json<Value> {
+async fn sensors(State(app): State<App>) -> Json {
     Json(json!({ "sensors": (app.sources.sensors)() }))
 }
 
-async fn workloads(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn workloads(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit")?;
     // Names of cgroups may have to be looked for.
     let rows = tokio::task::spawn_blocking(move || workload_rows(&app.sources, filter.limit));
@@ -206,7 +213,7 @@ fn workload_rows(sources: &ExportSources, limit: usize) -> Vec<view::WorkloadRow
     rows
 }
 
-async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.spans(&filter);
     let names = Some(&app.sources.label);
@@ -214,7 +221,7 @@ async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, Quer
     Ok(Json(json!({ "spans": rows })))
 }
 
-async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.verdicts(&filter);
     let names = Some(&app.sources.label);
@@ -224,18 +231,18 @@ async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, Q
 }
 
 /// Verdicts are not yet gathered into incidents, so there are none to show.
-async fn incidents(pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn incidents(pairs: Pairs) -> Result<Json, QueryError> {
     parse(pairs, "limit")?;
     Ok(Json(json!({ "incidents": [] })))
 }
 
-async fn log_matches(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn log_matches(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit")?;
     let matches = (app.sources.log_matches)(filter.limit);
     Ok(Json(json!({ "log_matches": matches })))
 }
 
-async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, cause")?;
     let events = app.sources.store.events(filter.limit, filter.cause);
     let label = &app.sources.label;
@@ -273,6 +280,12 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
             limiter: String::new(),
         },
     }
+}
+
+/// What is known of layers and causes: the help of the page.
+async fn layers() -> Json {
+    static OVERVIEW: LazyLock<Value> = LazyLock::new(|| view::to_json(&Overview::new()));
+    Json(OVERVIEW.clone())
 }
 
 async fn stream(State(app): State<App>) -> Response {

@@ -90,7 +90,7 @@ impl Identifier {
     }
 
     /// Who made the outermost container's or pod's group, and whether its id is another's.
-    fn maker_of_group(&self, facts: &mut ProcessFacts) {
+    pub(super) fn maker_of_group(&self, facts: &mut ProcessFacts) {
         let Some(outermost) = levels(&facts.cgroup_path).into_iter().next() else {
             return;
         };

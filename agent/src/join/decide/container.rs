@@ -113,8 +113,18 @@ impl<'a> Containers<'a> {
             .collect();
         found.sort_unstable();
         found.dedup_by(|path, top| is_below(path, top));
-        // A group that is remembered but gone has no processes.
-        found.retain(|path| !self.processes(std::slice::from_ref(path)).is_empty());
+        // A group that is remembered but gone has no processes; one whose path claims what is
+        // not its own has none that are identified so.
+        found.retain(|path| {
+            let processes = self.processes(std::slice::from_ref(path));
+            processes.iter().any(|process| {
+                matches(&PathNames {
+                    container_id: process.workload.container_id.clone(),
+                    pod_uid: process.workload.pod_uid.clone(),
+                    ..PathNames::default()
+                })
+            })
+        });
         found
     }
 
