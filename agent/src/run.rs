@@ -406,7 +406,7 @@ async fn housekeeping(
             // System calls that do not wait for anything.
             let (sensors, metrics) = (Arc::clone(&sensors), metrics.clone());
             let kept = tokio::task::spawn_blocking(move || {
-                sensors.keep_within_budget(MonoNs::now(), &metrics);
+                sensors.keep_up(MonoNs::now(), &metrics);
             });
             if let Err(error) = kept.await {
                 tracing::error!(%error, "Housekeeping failed");

@@ -5,6 +5,7 @@
 pub mod cpu;
 pub mod decode;
 pub mod hook;
+pub mod kvm;
 pub mod logs;
 pub mod memory;
 pub mod net;
@@ -90,7 +91,12 @@ pub const SENSORS: &[Entry] = &[
         loses: "time blocked on locks, sockets, sleeps and disk",
         sensor: Some(&wait::Wait),
     },
-    absent("kvm", false, "time of virtual CPUs out of guest mode"),
+    Entry {
+        name: "kvm",
+        core: false,
+        loses: "time of virtual CPUs out of guest mode",
+        sensor: Some(&kvm::Kvm),
+    },
     Entry {
         name: "logs",
         core: false,
@@ -162,8 +168,15 @@ pub trait Sensor: Sync {
     }
 
     /// Contents of the arrays of the object that only user space can know, by map's name.
-    fn arrays(&self) -> Vec<(&'static str, Vec<u32>)> {
+    fn arrays(&self, _kernel: &Kernel<'_>) -> Vec<(&'static str, Vec<u32>)> {
         Vec::new()
+    }
+
+    /// Whether what [`Sensor::check`] may have missed at the start has appeared since: then it
+    /// is tried again. Only for sensors whose hooks are raw tracepoints. Asked every few
+    /// seconds.
+    fn has_appeared(&self, _roots: &Roots) -> bool {
+        false
     }
 
     /// Array of the object, of one number, that is 0 while not all of its programs are

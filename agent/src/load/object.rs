@@ -15,7 +15,7 @@ use crate::{
         devices::Devices,
         roots::Roots,
     },
-    sensor::{Decoder, Kernel, SENSORS, Sensor, WhyNot, seccomp::SeccompMode},
+    sensor::{Decoder, Kernel, SENSORS, WhyNot, seccomp::SeccompMode},
 };
 
 /// Built by `cargo xtask ebpf` from `agent-ebpf`; `build.rs` checks that it is up to date.
@@ -100,7 +100,7 @@ impl Object {
             loader.override_global(symbol, offset, true);
         }
         // No device was met yet.
-        let nothing = Arc::new(Devices::new(&roots.sysfs, Box::new(|_| None)));
+        let nothing = Arc::new(Devices::none(&roots.sysfs));
         let kernel = Kernel {
             fields: &fields,
             types: &types,
@@ -130,7 +130,15 @@ impl Object {
             fix: "rebuild the agent".to_owned(),
         })?;
         let devices = Arc::new(Devices::new(&roots.sysfs, describe));
-        fill_arrays(&mut ebpf).map_err(|error| WhyNot {
+        let kernel = Kernel {
+            fields: &fields,
+            types: &types,
+            roots,
+            devices: &devices,
+        };
+        let sensors = SENSORS.iter().filter_map(|entry| entry.sensor);
+        let arrays = sensors.flat_map(|sensor| sensor.arrays(&kernel));
+        fill_arrays(&mut ebpf, arrays).map_err(|error| WhyNot {
             reason: format!("the kernel refused to fill the agent's maps: {error}"),
             fix: "report the kernel's version".to_owned(),
         })?;
@@ -197,9 +205,11 @@ pub fn wrong(error: MapError) -> io::Error {
 }
 
 /// What only user space can know.
-fn fill_arrays(ebpf: &mut Ebpf) -> io::Result<()> {
-    let sensors = SENSORS.iter().filter_map(|entry| entry.sensor);
-    for (name, values) in sensors.flat_map(Sensor::arrays) {
+pub fn fill_arrays(
+    ebpf: &mut Ebpf,
+    arrays: impl IntoIterator<Item = (&'static str, Vec<u32>)>,
+) -> io::Result<()> {
+    for (name, values) in arrays {
         let map = ebpf.map_mut(name).ok_or_else(|| no_map(name))?;
         let mut array: Array<_, u32> = Array::try_from(map).map_err(wrong)?;
         for (index, value) in (0..).zip(values) {
