@@ -1,6 +1,7 @@
 //! Kernel structures by the offsets that the loader found in BTF. Nothing else in this crate
 //! knows a layout.
 
+pub mod net;
 pub mod sched;
 pub mod syscall;
 

@@ -3,7 +3,9 @@
 mod cpu;
 mod kvm;
 mod memory;
+mod net;
 mod seccomp;
+mod tcp;
 mod wait;
 
 /// Does nothing: what a program on this hook costs at least, for the benchmark.

@@ -86,6 +86,7 @@ impl Object {
             fields: &self.fields,
             types: &self.types,
             roots: &self.roots,
+            devices: &self.devices,
         }
     }
 
