@@ -8,7 +8,9 @@ pub mod block;
 pub mod cpu;
 pub mod kvm;
 pub mod memory;
+pub mod net;
 pub mod seccomp;
+pub mod tcp;
 pub mod wait;
 
 /// Which sensor wrote an event; the first four bytes of every record. Pinned by hand, never
@@ -16,9 +18,9 @@ pub mod wait;
 pub mod sensor {
     /// CPU throttling and run-queue delay, [`super::cpu`].
     pub const CPU: u32 = 1;
-    /// TCP connections.
+    /// TCP connections, [`super::tcp`].
     pub const TCP: u32 = 2;
-    /// Packet drops and stuck devices.
+    /// Packet drops and stuck devices, [`super::net`].
     pub const NET: u32 = 3;
     /// Block I/O, [`super::block`].
     pub const BLOCK: u32 = 4;

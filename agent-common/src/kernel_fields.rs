@@ -68,8 +68,36 @@ macro_rules! for_each_kernel_field {
             CGROUP_KN: "cgroup" "kn" 8 every, "its directory";
             KERNFS_NODE_ID: "kernfs_node" "id" 8 every, "inode; 5.5";
             // tcp
+            SOCK_STATE: "sock_common" "skc_state" 1 tcp, "TCP_ESTABLISHED ..";
+            SOCK_NET: "sock_common" "skc_net.net" 8 tcp, "its network namespace";
+            SOCK_OWNED: "sock" "sk_lock.owned" 4 tcp, "1 while a process holds its lock, 0 in interrupts";
+            SOCK_PROTOCOL: "sock" "sk_protocol" 2 tcp, "IPPROTO_; a bit-field before 5.6";
+            SOCK_DST: "sock" "sk_dst_cache" 8 tcp, "the route that it sends by";
+            SOCK_RX_IFINDEX: "sock" "sk_rx_dst_ifindex" 4 optional, "device that it received from; 5.17";
+            CSK_BACKOFF: "inet_connection_sock" "icsk_backoff" 1 tcp, "times that the timer was doubled";
+            CSK_RETRANSMITS: "inet_connection_sock" "icsk_retransmits" 1 tcp, "times that the timer expired";
+            TCP_SRTT: "tcp_sock" "srtt_us" 4 tcp, "smoothed round trip, us times 8";
+            TCP_RTTVAR: "tcp_sock" "rttvar_us" 4 tcp, "variance times 4, at least the minimal timer, us";
+            TCP_RTT_MIN: "tcp_sock" "rtt_min" 24 tcp, "shortest round trips of late, the first is the shortest";
+            TCP_DELIVERED: "tcp_sock" "delivered" 4 tcp, "segments that arrived";
+            TCP_TOTAL_RETRANS: "tcp_sock" "total_retrans" 4 tcp, "segments sent again";
+            TCP_CB_SEGMENTS: "tcp_skb_cb" "tcp_gso_segs" 2 tcp, "segments in one buffer";
+            SKB_CB: "sk_buff" "cb" 48 tcp, "where that is";
+            NET_INUM: "net" "ns.inum" 4 tcp, "inode of the namespace";
+            DST_DEV: "dst_entry" "dev" 8 tcp, "device of a route";
+            DEV_IFINDEX: "net_device" "ifindex" 4 tcp, "its index";
+            DEV_NET: "net_device" "nd_net.net" 8 tcp, "its namespace";
+            DEV_NAME: "net_device" "name" 16 tcp, "its name";
+            DEV_TYPE: "net_device" "type" 2 tcp, "ARPHRD_";
+            DEV_LINK_OPS: "net_device" "rtnl_link_ops" 8 tcp, "of software devices";
+            DEV_PARENT: "net_device" "dev.parent" 8 tcp, "bus device";
+            LINK_OPS_KIND: "rtnl_link_ops" "kind" 8 tcp, "veth, bridge, ..";
+            DEVICE_NAME: "device" "kobj.name" 8 tcp, "name of a bus device";
 
             // net
+            SKB_DEV: "sk_buff" "dev" 8 net, "device that it is on; shared with other uses";
+            SKB_IIF: "sk_buff" "skb_iif" 4 net, "device that it came in by";
+            SKB_SK: "sk_buff" "sk" 8 net, "socket that it belongs to";
 
             // block
             RQ_QUEUE: "request" "q" 8 block, "its queue";
@@ -174,6 +202,7 @@ macro_rules! for_each_kernel_argument {
             // tcp
 
             // net
+            KFREE_SKB_SOCKET: "kfree_skb" 3 "sock", "socket that did not take it; 6.11";
 
             // block
             BIO_QUEUE_BIO: "block_bio_queue" 1 "bio", "before it came the queue; until 5.10";

@@ -4,6 +4,7 @@
 #![no_std]
 
 pub mod cpu;
+pub mod device;
 pub mod event;
 pub mod histogram;
 pub mod kernel_fields;

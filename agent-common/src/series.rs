@@ -23,8 +23,24 @@ const _: () = assert!(size_of::<SeriesKey>() == 24 && align_of::<SeriesKey>() ==
 /// The metrics. Pinned by hand: the sensor's id times 16, and a number.
 pub mod family {
     // tcp
+    /// Histogram of smoothed round trips; `b`: device id of the flow.
+    pub const TCP_RTT: u32 = 2 * 16;
+    /// Histogram of connection set-ups; `b` likewise.
+    pub const TCP_CONNECT: u32 = 2 * 16 + 1;
+    /// Counter of segments sent again; `b` likewise.
+    pub const TCP_RETRANSMITS: u32 = 2 * 16 + 2;
+    /// Counter of resets sent and received; `b` likewise.
+    pub const TCP_RESETS: u32 = 2 * 16 + 3;
+    /// Counter of connections that could not be set up; `b` likewise.
+    pub const TCP_CONNECT_FAILURES: u32 = 2 * 16 + 4;
 
     // net
+    /// Counter of packets dropped; `a`: `enum skb_drop_reason`, `b`: device id.
+    pub const NET_DROPS: u32 = 3 * 16;
+    /// Counter of transmit queues found stuck; `b` likewise.
+    pub const NET_TX_TIMEOUTS: u32 = 3 * 16 + 1;
+    /// Counter of UDP datagrams sent; `b` likewise.
+    pub const NET_UDP_SENDS: u32 = 3 * 16 + 2;
 
     // block
     /// Histogram of time in the block layer; `a`: the disk, major number * 2^20 + minor; `b`:

@@ -2,6 +2,7 @@
 //! knows a layout.
 
 pub mod block;
+pub mod net;
 pub mod sched;
 pub mod syscall;
 pub mod worker;

@@ -4,7 +4,9 @@ mod block;
 mod cpu;
 mod kvm;
 mod memory;
+mod net;
 mod seccomp;
+mod tcp;
 mod wait;
 
 /// Does nothing: what a program on this hook costs at least, for the benchmark.

@@ -3,6 +3,8 @@
 pub mod btf;
 pub mod capabilities;
 pub mod cgroup;
+pub mod conntrack;
+pub mod devices;
 pub mod engine_files;
 pub mod identify;
 pub mod kmsg;

@@ -9,6 +9,7 @@ mod budget;
 mod cgroups;
 mod cost;
 mod demand;
+mod devices;
 mod late;
 mod missed;
 mod object;

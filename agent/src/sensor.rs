@@ -9,12 +9,14 @@ pub mod hook;
 pub mod kvm;
 pub mod logs;
 pub mod memory;
+pub mod net;
 pub mod seccomp;
 pub mod selection;
 pub mod series;
 pub mod status;
 pub mod steal;
 pub mod system_calls;
+pub mod tcp;
 pub mod wait;
 
 pub use self::{
@@ -27,10 +29,13 @@ pub use self::{
     },
     status::{SensorState, SensorStatus, WhyNot},
 };
+use std::sync::Arc;
+
 use crate::{
     event::Event,
     host::{
         btf::{FieldOffsets, KernelTypes},
+        devices::Devices,
         roots::Roots,
     },
     time::MonoNs,
@@ -56,16 +61,18 @@ pub const SENSORS: &[Entry] = &[
         loses: "CPU throttling, run-queue delay and steal",
         sensor: Some(&cpu::Cpu),
     },
-    absent(
-        "tcp",
-        true,
-        "connection set-up, round-trip and retransmission delays",
-    ),
-    absent(
-        "net",
-        false,
-        "dropped packets, stuck virtqueues, conntrack failures",
-    ),
+    Entry {
+        name: "tcp",
+        core: true,
+        loses: "connection set-up, round-trip and retransmission delays",
+        sensor: Some(&tcp::Tcp),
+    },
+    Entry {
+        name: "net",
+        core: false,
+        loses: "dropped packets, stuck virtqueues, conntrack failures",
+        sensor: Some(&net::Net),
+    },
     Entry {
         name: "block",
         core: true,
@@ -104,15 +111,6 @@ pub const SENSORS: &[Entry] = &[
     },
 ];
 
-const fn absent(name: &'static str, core: bool, loses: &'static str) -> Entry {
-    Entry {
-        name,
-        core,
-        loses,
-        sensor: None,
-    }
-}
-
 /// What a sensor may look at before it starts.
 #[derive(Clone, Copy)]
 pub struct Kernel<'a> {
@@ -122,6 +120,8 @@ pub struct Kernel<'a> {
     pub types: &'a KernelTypes,
     /// Where `/proc` and `/sys` are.
     pub roots: &'a Roots,
+    /// The network devices that the kernel side met.
+    pub devices: &'a Arc<Devices>,
 }
 
 /// The sensor side that differs: what it needs, where it hooks, what its records mean.
@@ -148,6 +148,12 @@ pub trait Sensor: Sync {
     /// What this kernel lacks that the sensor can do without, and what that loses.
     fn reduced(&self, _kernel: &Kernel<'_>) -> Option<(String, &'static str)> {
         None
+    }
+
+    /// Values of constants of its programs that depend on the kernel, by name, beside the
+    /// offsets and prototypes of `agent_common::kernel_fields`.
+    fn constants(&self, _kernel: &Kernel<'_>) -> Vec<(&'static str, u64)> {
+        Vec::new()
     }
 
     /// Gives its records and series their meaning; one for each thread that needs it.

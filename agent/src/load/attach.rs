@@ -93,6 +93,7 @@ impl Object {
             fields: &self.fields,
             types: &self.types,
             roots: &self.roots,
+            devices: &self.devices,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Sensors whose kernel module appears while the agent runs.
 
+use std::sync::Arc;
+
 use aya::Ebpf;
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
     object::fill_arrays,
 };
 use crate::{
-    host::{btf::KernelTypes, roots::Roots},
+    host::{btf::KernelTypes, devices::Devices, roots::Roots},
     sensor::{Activation, Entry, Hook, Kernel, SENSORS, SensorState, SensorStatus},
     time::MonoNs,
 };
@@ -92,6 +94,8 @@ fn start(
         fields: &types.fields(),
         types: &types,
         roots,
+        // Neither check nor constants look at devices.
+        devices: &Arc::new(Devices::none(&roots.sysfs)),
     };
     sensor.check(&kernel).map_err(|why| why.reason)?;
     fill_arrays(ebpf, sensor.arrays(&kernel)).map_err(|error| error.to_string())?;

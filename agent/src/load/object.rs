@@ -1,6 +1,6 @@
 //! The compiled object: its constants filled in, its maps created.
 
-use std::{fs, io};
+use std::{fs, io, sync::Arc};
 
 use agent_common::cpu::CpuSlot;
 use aya::{
@@ -12,6 +12,7 @@ use super::{CgroupTables, SeriesTables, Settings, Tracked, demand::OnDemand};
 use crate::{
     host::{
         btf::{FieldOffsets, KernelTypes},
+        devices::Devices,
         roots::Roots,
     },
     sensor::{Decoder, Kernel, SENSORS, WhyNot, seccomp::SeccompMode},
@@ -40,6 +41,8 @@ pub struct Object {
     pub types: KernelTypes,
     /// Where `/proc` and `/sys` are.
     pub roots: Roots,
+    /// The network devices that the programs met.
+    pub devices: Arc<Devices>,
     /// When the seccomp sensor runs.
     pub seccomp: SeccompMode,
     /// The sensors that were started.
@@ -96,6 +99,22 @@ impl Object {
         for (symbol, offset) in fields.iter() {
             loader.override_global(symbol, offset, true);
         }
+        // No device was met yet.
+        let nothing = Arc::new(Devices::none(&roots.sysfs));
+        let kernel = Kernel {
+            fields: &fields,
+            types: &types,
+            roots,
+            devices: &nothing,
+        };
+        let constants: Vec<(&str, u64)> = SENSORS
+            .iter()
+            .filter_map(|entry| entry.sensor)
+            .flat_map(|sensor| sensor.constants(&kernel))
+            .collect();
+        for (symbol, value) in &constants {
+            loader.override_global(symbol, value, true);
+        }
         for (symbol, present) in &arguments {
             loader.override_global(symbol, present, true);
         }
@@ -106,10 +125,16 @@ impl Object {
                 .to_owned(),
         })?;
         drop(loader);
+        let describe = super::devices::describe(&mut ebpf).map_err(|error| WhyNot {
+            reason: error.to_string(),
+            fix: "rebuild the agent".to_owned(),
+        })?;
+        let devices = Arc::new(Devices::new(&roots.sysfs, describe));
         let kernel = Kernel {
             fields: &fields,
             types: &types,
             roots,
+            devices: &devices,
         };
         let sensors = SENSORS.iter().filter_map(|entry| entry.sensor);
         let arrays = sensors.flat_map(|sensor| sensor.arrays(&kernel));
@@ -123,6 +148,7 @@ impl Object {
             fields,
             types,
             roots: roots.clone(),
+            devices,
             seccomp: settings.seccomp,
             on_demand: OnDemand::default(),
             pid_max,

@@ -155,8 +155,10 @@ fn process_of(record: &Record) -> ProcessKey {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::host::{btf::KernelTypes, roots::Roots};
+    use crate::host::{btf::KernelTypes, devices::Devices, roots::Roots};
 
     /// As on this machine, one record.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
@@ -169,6 +171,7 @@ pub(crate) mod tests {
                 fields: &types.fields(),
                 types: &types,
                 roots: &roots,
+                devices: &Arc::new(Devices::new(&roots.sysfs, Box::new(|_| None))),
             })
         });
         decoder.decode(bytes).map(|(_, event)| event)

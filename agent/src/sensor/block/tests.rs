@@ -1,5 +1,7 @@
+use std::sync::Arc;
+
 use super::*;
-use crate::host::{btf::KernelTypes, roots::Roots};
+use crate::host::{btf::KernelTypes, devices::Devices, roots::Roots};
 
 fn interpreter() -> Box<dyn Interpreter> {
     let roots = Roots::default();
@@ -9,6 +11,7 @@ fn interpreter() -> Box<dyn Interpreter> {
         fields: &fields,
         types: &types,
         roots: &roots,
+        devices: &Arc::new(Devices::new(&roots.sysfs, Box::new(|_| None))),
     })
 }
 

@@ -1,0 +1,263 @@
+//! Sockets, packets and network devices. All reads go through the helper: the hooks that come
+//! here are rare or thin themselves out.
+
+use aya_ebpf::{Global, helpers::bpf_probe_read_kernel_str_bytes};
+
+use agent_common::device::{DeviceFacts, NAME_BYTES, device_id};
+
+use super::{Memory as _, Probed, field, has};
+
+/// `IPPROTO_TCP`.
+pub const TCP: u16 = 6;
+/// `IPPROTO_UDP`.
+pub const UDP: u16 = 17;
+
+/// `TCP_ESTABLISHED`.
+pub const ESTABLISHED: u32 = 1;
+/// `TCP_SYN_SENT`.
+pub const SYN_SENT: u32 = 2;
+/// `TCP_SYN_RECV`: of a socket, the moment at which it is made for a new connection.
+pub const SYN_RECV: u32 = 3;
+/// `TCP_TIME_WAIT`: no socket any more.
+pub const TIME_WAIT: u32 = 6;
+/// `TCP_CLOSE`.
+pub const CLOSE: u32 = 7;
+/// `TCP_LISTEN`.
+pub const LISTEN: u32 = 10;
+/// `TCP_NEW_SYN_RECV`: no socket yet.
+pub const NEW_SYN_RECV: u32 = 12;
+
+/// Inodes of namespaces begin here (`PROC_DYNAMIC_FIRST`): what has none was no device.
+const FIRST_NAMESPACE: u32 = 0xf000_0000;
+
+/// `struct sock`, of TCP where the member asked for is.
+#[derive(Clone, Copy)]
+pub struct Sock(*const u8);
+
+/// `struct net_device`.
+#[derive(Clone, Copy)]
+pub struct Device(*const u8);
+
+/// `struct sk_buff`.
+#[derive(Clone, Copy)]
+pub struct Packet(*const u8);
+
+impl Sock {
+    /// Any address: what is not there reads as 0.
+    #[inline(always)]
+    pub fn at(address: u64) -> Self {
+        Self(address as *const u8)
+    }
+
+    #[inline(always)]
+    fn get<T: Copy + Default>(self, field: &Global<u32>) -> T {
+        // SAFETY: `Probed` copes with any address.
+        unsafe { Probed::read(self.0, field) }
+    }
+
+    /// The address.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// One of the constants above.
+    #[inline(always)]
+    pub fn state(self) -> u32 {
+        self.get::<u8>(&field::SOCK_STATE).into()
+    }
+
+    /// It is a socket of a process, not a remainder or a request of one.
+    #[inline(always)]
+    pub fn is_full(self) -> bool {
+        let state = self.state();
+        state != 0 && state != TIME_WAIT && state != NEW_SYN_RECV
+    }
+
+    /// `IPPROTO_`; only of a full socket.
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        self.get(&field::SOCK_PROTOCOL)
+    }
+
+    /// A process works on it now, so that `current` is that process. In an interrupt it is
+    /// not: there the socket is only taken when no process has it.
+    #[inline(always)]
+    pub fn is_in_process(self) -> bool {
+        self.get::<u32>(&field::SOCK_OWNED) != 0
+    }
+
+    /// Inode of its network namespace.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        // SAFETY: `Probed` copes with any address.
+        unsafe { Probed::read(Probed::pointer(self.0, &field::SOCK_NET), &field::NET_INUM) }
+    }
+
+    /// The device that it sends through; null while it has no route.
+    #[inline(always)]
+    pub fn device(self) -> Device {
+        // SAFETY: `Probed` copes with any address. The lowest bit of the route is a mark.
+        unsafe {
+            let route = Probed::read::<usize>(self.0, &field::SOCK_DST) & !1;
+            if route == 0 {
+                return Device(core::ptr::null());
+            }
+            Device(Probed::pointer(route as *const u8, &field::DST_DEV))
+        }
+    }
+
+    /// Index of the device that it received from last; 0 where not known.
+    #[inline(always)]
+    pub fn rx_ifindex(self) -> u32 {
+        if has(&field::SOCK_RX_IFINDEX) {
+            self.get(&field::SOCK_RX_IFINDEX)
+        } else {
+            0
+        }
+    }
+
+    /// Smoothed round trip in microseconds; 0 before the first one.
+    #[inline(always)]
+    pub fn srtt_us(self) -> u32 {
+        self.get::<u32>(&field::TCP_SRTT) >> 3
+    }
+
+    /// The shortest round trip of the last minutes, microseconds.
+    #[inline(always)]
+    pub fn min_rtt_us(self) -> u32 {
+        // When, and how long.
+        self.get::<[u32; 2]>(&field::TCP_RTT_MIN)[1]
+    }
+
+    /// The retransmission timer that runs or has just expired, microseconds.
+    #[inline(always)]
+    pub fn rto_us(self) -> u64 {
+        let srtt = self.srtt_us();
+        // The kernel's own sum (`__tcp_set_rto`); before the first round trip, a second.
+        let rto = if srtt == 0 {
+            1_000_000
+        } else {
+            u64::from(srtt) + u64::from(self.get::<u32>(&field::TCP_RTTVAR))
+        };
+        (rto << (self.get::<u8>(&field::CSK_BACKOFF) & 15)).min(120_000_000)
+    }
+
+    /// The retransmission timer has expired since the last progress.
+    #[inline(always)]
+    pub fn timer_expired(self) -> bool {
+        self.get::<u8>(&field::CSK_RETRANSMITS) != 0
+    }
+
+    /// Segments that arrived at the other end.
+    #[inline(always)]
+    pub fn delivered(self) -> u32 {
+        self.get(&field::TCP_DELIVERED)
+    }
+
+    /// Segments sent again so far.
+    #[inline(always)]
+    pub fn total_retransmits(self) -> u32 {
+        self.get(&field::TCP_TOTAL_RETRANS)
+    }
+}
+
+impl Device {
+    #[inline(always)]
+    fn get<T: Copy + Default>(self, field: &Global<u32>) -> T {
+        // SAFETY: `Probed` copes with any address.
+        unsafe { Probed::read(self.0, field) }
+    }
+
+    #[inline(always)]
+    fn pointer(self, field: &Global<u32>) -> *const u8 {
+        // SAFETY: as above.
+        unsafe { Probed::pointer(self.0, field) }
+    }
+
+    /// Any address: what is not there reads as 0.
+    #[inline(always)]
+    pub fn at(address: u64) -> Self {
+        Self(address as *const u8)
+    }
+
+    /// None.
+    #[inline(always)]
+    pub fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// See [`device_id`]; 0 where there is no device at the address.
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        let ifindex = self.get::<u32>(&field::DEV_IFINDEX);
+        // SAFETY: `Probed` copes with any address.
+        let netns = unsafe { Probed::read(self.pointer(&field::DEV_NET), &field::NET_INUM) };
+        if ifindex == 0 || netns < FIRST_NAMESPACE {
+            return 0;
+        }
+        device_id(netns, ifindex)
+    }
+
+    /// What it is.
+    #[inline(always)]
+    pub fn describe(self, facts: &mut DeviceFacts) {
+        facts.name = self.get::<[u8; NAME_BYTES]>(&field::DEV_NAME);
+        facts.hardware = self.get::<u16>(&field::DEV_TYPE).into();
+        let ops = self.pointer(&field::DEV_LINK_OPS);
+        if !ops.is_null() {
+            text(ops, &field::LINK_OPS_KIND, &mut facts.kind);
+        }
+        let parent = self.pointer(&field::DEV_PARENT);
+        if !parent.is_null() {
+            text(parent, &field::DEVICE_NAME, &mut facts.parent);
+        }
+    }
+}
+
+impl Packet {
+    /// Any address: what is not there reads as 0.
+    #[inline(always)]
+    pub fn at(address: u64) -> Self {
+        Self(address as *const u8)
+    }
+
+    /// The device that it is on. Some layers keep other things there, which then have no
+    /// [`Device::id`].
+    #[inline(always)]
+    pub fn device(self) -> Device {
+        // SAFETY: `Probed` copes with any address.
+        Device(unsafe { Probed::pointer(self.0, &field::SKB_DEV) })
+    }
+
+    /// The socket that sent it, while it is on its way out.
+    #[inline(always)]
+    pub fn socket(self) -> Sock {
+        // SAFETY: as above.
+        Sock(unsafe { Probed::pointer(self.0, &field::SKB_SK) })
+    }
+
+    /// Index of the device that it came in by.
+    #[inline(always)]
+    pub fn in_ifindex(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { Probed::read(self.0, &field::SKB_IIF) }
+    }
+
+    /// Segments that it stands for, while TCP has it.
+    #[inline(always)]
+    pub fn tcp_segments(self) -> u32 {
+        let cb = self.0.wrapping_add(field::SKB_CB.load() as usize);
+        // SAFETY: as above.
+        unsafe { Probed::read::<u16>(cb, &field::TCP_CB_SEGMENTS) }.into()
+    }
+}
+
+#[inline(always)]
+fn text<const N: usize>(base: *const u8, field: &Global<u32>, out: &mut [u8; N]) {
+    // SAFETY: `Probed` copes with any address, and so does the helper.
+    unsafe {
+        let from = Probed::pointer(base, field);
+        let _ = bpf_probe_read_kernel_str_bytes(from, out);
+    }
+}

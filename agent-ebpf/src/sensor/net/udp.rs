@@ -1,0 +1,104 @@
+//! Who sends UDP, and through which device: whose flood it is.
+//!
+//! Most sends only add one to a number in an array: the same thread sent on the same socket
+//! within this tick of the clock.
+
+use agent_common::{
+    event::sensor,
+    series::{SeriesKey, family},
+};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_jiffies64},
+    macros::{map, raw_tracepoint},
+    maps::Array,
+    programs::RawTracePointContext,
+};
+
+use crate::{
+    atomic, device,
+    kernel::{
+        net::{Sock, UDP},
+        sched::Task,
+    },
+    series,
+};
+
+/// Entries of [`SENDERS`]; a power of two.
+const ENTRIES: u32 = 1024;
+
+/// A thread that sends on a socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Sender {
+    socket: u64,
+    /// Thread group id and thread id.
+    thread: u64,
+    /// Tick of the clock.
+    tick: u64,
+    /// Sends that are not counted yet.
+    sends: u64,
+    /// Inode of its cgroup; 0: the socket is not one of UDP.
+    cgroup_id: u64,
+    /// Id of the device that it sends through; 0 where the socket is not connected.
+    device: u64,
+}
+
+/// By some bits of the socket's address.
+#[map]
+static SENDERS: Array<Sender> = Array::with_max_entries(ENTRIES, 0);
+
+/// kernel: v6.3.. include/trace/events/sock.h: sock_send_length(struct sock *sk, int ret, ..)
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+pub fn net_sent(ctx: RawTracePointContext) -> u32 {
+    let socket: u64 = ctx.arg(0);
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: returns a number.
+    let tick = unsafe { bpf_jiffies64() };
+    let index = ((socket >> 6) ^ (socket >> 16)) as u32 & (ENTRIES - 1);
+    let Some(sender) = SENDERS.get_ptr_mut(index) else {
+        return 0; // cannot be: the index is masked to the table's length
+    };
+    // SAFETY: a map's value. What others write at the same time may be counted as this
+    // thread's: of two floods on sockets that share an entry, some are the other's.
+    unsafe {
+        if (*sender).socket == socket && (*sender).thread == thread && (*sender).tick == tick {
+            atomic::add(&raw mut (*sender).sends, 1);
+            return 0;
+        }
+        settle(sender);
+        (*sender).socket = socket;
+        (*sender).thread = thread;
+        (*sender).tick = tick;
+        let sock = Sock::at(socket);
+        if sock.protocol() == UDP {
+            (*sender).cgroup_id = Task::current().cgroup_id();
+            (*sender).device = device::meet(sock.device());
+            (*sender).sends = 1;
+        } else {
+            (*sender).cgroup_id = 0;
+            (*sender).sends = 0;
+        }
+    }
+    0
+}
+
+/// Counts what was sent until now.
+///
+/// # Safety
+///
+/// `sender` is an entry of the table.
+#[inline(always)]
+unsafe fn settle(sender: *mut Sender) {
+    // SAFETY: by the caller's promise.
+    let sender = unsafe { &mut *sender };
+    if sender.cgroup_id == 0 || sender.sends == 0 {
+        return;
+    }
+    let key = SeriesKey {
+        cgroup_id: sender.cgroup_id,
+        family: family::NET_UDP_SENDS,
+        a: 0,
+        b: sender.device,
+    };
+    series::count(sensor::NET, &key, sender.sends);
+}

@@ -1,0 +1,175 @@
+//! What is known of each connection while it lives, and what is counted of it.
+
+use agent_common::{
+    event::sensor,
+    series::{SeriesKey, family},
+};
+use aya_ebpf::{
+    bindings::BPF_ANY, helpers::bpf_get_current_pid_tgid, macros::map, maps::LruHashMap,
+};
+
+use crate::{
+    device, emit,
+    kernel::{net::Sock, sched::Task},
+    series,
+};
+
+/// The thread that last worked on a connection; all 0 where none has yet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// Inode of its cgroup.
+    pub cgroup_id: u64,
+    /// Start of its thread group's leader, ns since boot.
+    pub leader_start_boottime_ns: u64,
+    /// Thread group id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+}
+
+impl Owner {
+    /// Not known.
+    pub const NOBODY: Self = Self {
+        cgroup_id: 0,
+        leader_start_boottime_ns: 0,
+        pid: 0,
+        tid: 0,
+    };
+
+    /// The thread that runs now. Only where it works on the socket.
+    #[inline(always)]
+    pub fn current() -> Self {
+        let task = Task::current();
+        let id = bpf_get_current_pid_tgid();
+        Self {
+            cgroup_id: task.cgroup_id(),
+            leader_start_boottime_ns: task.leader_start_boottime_ns(),
+            pid: (id >> 32) as u32,
+            tid: id as u32,
+        }
+    }
+}
+
+/// One connection, or one listening socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Flow {
+    pub owner: Owner,
+    /// Id of the device that it leaves through; 0 where not known.
+    pub device: u64,
+    /// When the SYN was sent; 0 once that has ended.
+    pub connecting_ns: u64,
+    /// End of the last interval that was told of it.
+    pub told_ns: u64,
+    /// The socket's count of segments sent again, as far as it is counted.
+    pub retransmits_seen: u32,
+    /// Of those, the ones that wait for an owner.
+    pub retransmits_unowned: u32,
+    /// The socket's count of segments that arrived, when its round trip was last read.
+    pub delivered: u32,
+    /// No meaning.
+    _pad: u32,
+}
+
+/// By the socket's address, which is its own until it is closed.
+///
+/// Least recently used ones go first. A connection that was evicted is like one that was
+/// opened before the agent.
+#[map]
+static FLOWS: LruHashMap<u64, Flow> = LruHashMap::with_max_entries(32_768, 0);
+
+impl Flow {
+    /// Just made, by nobody that is known.
+    pub const NEW: Self = Self {
+        owner: Owner::NOBODY,
+        device: 0,
+        connecting_ns: 0,
+        told_ns: 0,
+        retransmits_seen: 0,
+        retransmits_unowned: 0,
+        delivered: 0,
+        _pad: 0,
+    };
+
+    /// Brings the device up to date, if the socket has a route now.
+    #[inline(always)]
+    pub fn look_for_device(&mut self, sock: Sock) {
+        let device = device::meet(sock.device());
+        if device != 0 {
+            self.device = device;
+        } else if self.device == 0 {
+            let ifindex = sock.rx_ifindex();
+            if ifindex != 0 {
+                self.device = agent_common::device::device_id(sock.netns(), ifindex);
+            }
+        }
+    }
+}
+
+/// What is known of it.
+#[inline(always)]
+pub fn get(sock: Sock) -> Option<*mut Flow> {
+    FLOWS.get_ptr_mut(sock.address())
+}
+
+/// From now on it is this.
+#[inline(always)]
+pub fn begin(sock: Sock, flow: &Flow) {
+    if FLOWS
+        .insert(sock.address(), flow, u64::from(BPF_ANY))
+        .is_err()
+    {
+        emit::lost(sensor::TCP);
+    }
+}
+
+/// Its address is anybody's again.
+#[inline(always)]
+pub fn end(sock: Sock) {
+    let _ = FLOWS.remove(sock.address());
+}
+
+/// Who owns the socket, where that is known.
+#[inline(always)]
+pub fn owner_of(sock: Sock) -> Option<Owner> {
+    // SAFETY: the value is copied out at once.
+    let flow = unsafe { FLOWS.get(sock.address()) }?;
+    Some(flow.owner)
+}
+
+/// Counts what has happened to the connection since the last time. Call it under the
+/// socket's lock. At the end, what never had an owner is counted as nobody's.
+#[inline(always)]
+pub fn account(sock: Sock, flow: *mut Flow, at_end: bool) {
+    // SAFETY: a map's value; the socket's lock is held, so that nobody else writes these.
+    let flow = unsafe { &mut *flow };
+    flow.look_for_device(sock);
+    let total = sock.total_retransmits();
+    let new = total.wrapping_sub(flow.retransmits_seen);
+    flow.retransmits_seen = total;
+    let segments = flow.retransmits_unowned.wrapping_add(new);
+    let cgroup_id = flow.owner.cgroup_id;
+    if cgroup_id == 0 && !at_end {
+        flow.retransmits_unowned = segments;
+        return;
+    }
+    flow.retransmits_unowned = 0;
+    let mut key = SeriesKey {
+        cgroup_id,
+        family: family::TCP_RETRANSMITS,
+        a: 0,
+        b: flow.device,
+    };
+    if segments != 0 {
+        series::count(sensor::TCP, &key, segments.into());
+    }
+    // The smoothed round trip moves only when something arrived.
+    let delivered = sock.delivered();
+    let srtt_us = sock.srtt_us();
+    if delivered != flow.delivered && srtt_us != 0 {
+        flow.delivered = delivered;
+        key.family = family::TCP_RTT;
+        series::observe(sensor::TCP, &key, u64::from(srtt_us) * 1000);
+    }
+}

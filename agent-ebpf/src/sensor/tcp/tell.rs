@@ -1,0 +1,96 @@
+//! Single intervals: which are worth telling, and when they began.
+
+use agent_common::event::{
+    Record, sensor,
+    tcp::{KIND_CONNECT, KIND_RETRANSMIT, KIND_RTT},
+};
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+};
+
+use super::flow::Flow;
+use crate::{emit, kernel::net::Sock, tracked::is_tracked};
+
+/// Intervals from this length on are told of every process.
+#[unsafe(no_mangle)]
+static TCP_MIN_NS: Global<u64> = Global::new(1_000_000);
+/// Intervals from this length on are told of tracked thread groups.
+#[unsafe(no_mangle)]
+static TRACKED_TCP_MIN_NS: Global<u64> = Global::new(50_000);
+/// The smoothed round trip is unusual from this many times the shortest on.
+const UNUSUAL_FACTOR: u32 = 2;
+/// Segments that must have arrived since the last look: a receiver acknowledges every second
+/// one at once, but may put off the answer to a single one for 40 ms or until the
+/// application has an answer, which is no matter of the network.
+const MIN_ARRIVED: u32 = 4;
+
+/// Tells what happened to the connection's owner, if it has one.
+#[inline(always)]
+pub fn interval(flow: &mut Flow, kind: u32, start_ns: u64, end_ns: u64, extra: u32) {
+    let owner = flow.owner;
+    // What was told already is not told twice; but a connect is told whole.
+    let start_ns = if kind == KIND_CONNECT {
+        start_ns
+    } else {
+        start_ns.max(flow.told_ns)
+    };
+    let ns = end_ns.saturating_sub(start_ns);
+    if owner.pid == 0
+        || !emit::is_told(sensor::TCP, ns, TRACKED_TCP_MIN_NS.load())
+        || (!emit::is_told(sensor::TCP, ns, TCP_MIN_NS.load()) && !is_tracked(owner.pid))
+    {
+        return;
+    }
+    flow.told_ns = end_ns;
+    emit::record(&Record {
+        sensor: sensor::TCP,
+        kind,
+        start_ns,
+        end_ns,
+        cgroup_id: owner.cgroup_id,
+        detail: flow.device,
+        leader_start_boottime_ns: owner.leader_start_boottime_ns,
+        pid: owner.pid,
+        tid: owner.tid,
+        // SAFETY: returns a number.
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        extra,
+    });
+}
+
+/// A segment was just sent again: after its timer, or a round trip after it was lost.
+#[inline(always)]
+pub fn retransmission(sock: Sock, flow: *mut Flow) {
+    // SAFETY: a map's value; the socket's lock is held, so that nobody else writes it.
+    let flow = unsafe { &mut *flow };
+    let expired = sock.timer_expired();
+    let waited_us = if expired {
+        sock.rto_us()
+    } else {
+        sock.srtt_us().into()
+    };
+    // SAFETY: returns a number.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let start_ns = now_ns.saturating_sub(waited_us * 1000);
+    interval(flow, KIND_RETRANSMIT, start_ns, now_ns, expired.into());
+}
+
+/// The process uses the connection, of which `delivered_before` segments had arrived at the
+/// last look: what took the round trip longer than usual held it up until now.
+#[inline(always)]
+pub fn round_trip(sock: Sock, flow: *mut Flow, delivered_before: u32) {
+    // SAFETY: as above.
+    let flow = unsafe { &mut *flow };
+    if flow.delivered.wrapping_sub(delivered_before) < MIN_ARRIVED {
+        return;
+    }
+    let (srtt_us, min_us) = (sock.srtt_us(), sock.min_rtt_us());
+    if min_us == 0 || srtt_us < UNUSUAL_FACTOR.saturating_mul(min_us) {
+        return;
+    }
+    // SAFETY: returns a number.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let start_ns = now_ns.saturating_sub(u64::from(srtt_us - min_us) * 1000);
+    interval(flow, KIND_RTT, start_ns, now_ns, 0);
+}

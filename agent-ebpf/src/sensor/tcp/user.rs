@@ -1,0 +1,119 @@
+//! A process works on a connection: it owns it, and now is the time to look at it.
+//!
+//! This runs at every read and every write, and nearly always ends after one look at an
+//! array: the same thread was seen at the same socket within this tick of the clock.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_jiffies64},
+    macros::map,
+    maps::Array,
+};
+
+use super::{
+    flow::{self, Flow, Owner},
+    tell,
+};
+use crate::kernel::net::{CLOSE, LISTEN, Sock, TCP};
+
+/// Entries of [`LAST_USES`]; a power of two.
+const USES: u32 = 4096;
+
+/// Who was last seen at a socket, and when.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Use {
+    socket: u64,
+    /// Thread group id and thread id.
+    thread: u64,
+    /// Tick of the clock.
+    tick: u64,
+}
+
+/// By some bits of the socket's address: sockets that share them cost each other time only.
+#[map]
+static LAST_USES: Array<Use> = Array::with_max_entries(USES, 0);
+
+/// The running thread has just used `socket`; `locked`: it still holds its lock.
+#[inline(always)]
+pub fn uses(socket: u64, locked: bool) {
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: returns a number.
+    let tick = unsafe { bpf_jiffies64() };
+    let index = ((socket >> 6) ^ (socket >> 18)) as u32 & (USES - 1);
+    let Some(last) = LAST_USES.get_ptr_mut(index) else {
+        return; // cannot be: the index is masked to the table's length
+    };
+    // SAFETY: a map's value. Others may write it at the same time; then this socket is
+    // looked at once too often or, within one tick, once too little.
+    unsafe {
+        let same = (*last).socket == socket && (*last).tick == tick;
+        if same && (*last).thread == thread {
+            return;
+        }
+        (*last).socket = socket;
+        (*last).thread = thread;
+        (*last).tick = tick;
+        if same {
+            handed_over(Sock::at(socket), thread, locked);
+            return;
+        }
+    }
+    look(Sock::at(socket), locked);
+}
+
+/// Another thread in the same tick: only the owner is new.
+#[inline(never)]
+fn handed_over(sock: Sock, thread: u64, locked: bool) -> u32 {
+    if locked && !sock.is_in_process() {
+        return 0;
+    }
+    let Some(flow) = flow::get(sock) else {
+        return 0;
+    };
+    // SAFETY: a map's value, which lives as long as the program runs.
+    let flow = unsafe { &mut *flow };
+    if flow.owner.pid == (thread >> 32) as u32 {
+        flow.owner.tid = thread as u32;
+    } else {
+        flow.owner = Owner::current();
+    }
+    0
+}
+
+#[inline(never)]
+fn look(sock: Sock, locked: bool) -> u32 {
+    if locked && !sock.is_in_process() {
+        return 0; // a kernel service reads in an interrupt
+    }
+    if !locked {
+        let state = sock.state();
+        if sock.protocol() != TCP || !sock.is_full() || state == CLOSE || state == LISTEN {
+            return 0;
+        }
+    }
+    let owner = Owner::current();
+    let Some(flow) = flow::get(sock) else {
+        // Opened before the agent: counted from now on.
+        let mut flow = Flow::NEW;
+        flow.owner = owner;
+        flow.retransmits_seen = sock.total_retransmits();
+        flow.delivered = sock.delivered();
+        flow.look_for_device(sock);
+        flow::begin(sock, &flow);
+        return 0;
+    };
+    // SAFETY: a map's value, which lives as long as the program runs; where `locked`, nobody
+    // else writes it.
+    unsafe {
+        if locked {
+            // What happened until now happened to the one before.
+            let delivered_before = (*flow).delivered;
+            flow::account(sock, flow, false);
+            (*flow).owner = owner;
+            tell::round_trip(sock, flow, delivered_before);
+        } else {
+            (*flow).owner = owner;
+        }
+    }
+    0
+}

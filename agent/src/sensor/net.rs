@@ -1,0 +1,152 @@
+//! `net`: packets dropped, stuck transmit queues, full connection tracking, senders of UDP.
+
+mod reason;
+
+use std::sync::Arc;
+
+use agent_common::{
+    event::{
+        Record,
+        net::{KIND_DROP, KIND_TX_TIMEOUT},
+        sensor,
+    },
+    series::{SeriesKey, family},
+};
+
+use self::reason::Reasons;
+use super::{DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor};
+use crate::{
+    event::{Flow, Particulars},
+    host::{
+        conntrack::Conntrack,
+        devices::{DeviceKind, Devices},
+    },
+    vocabulary::Cause,
+};
+
+/// The sensor.
+pub struct Net;
+
+const PROBES: &[Probe] = &[
+    Probe::optional(
+        &[Hook::raw_tp("net_drop", "kfree_skb")],
+        "packet drops and their reasons",
+    ),
+    Probe::essential(&[Hook::raw_tp("net_tx_timeout", "net_dev_xmit_timeout")]),
+    Probe::optional(
+        &[Hook::raw_tp("net_sent", "sock_send_length")],
+        "who sends how much UDP",
+    ),
+];
+
+const FAMILIES: &[Family] = &[
+    Family {
+        id: family::NET_DROPS,
+        name: "isostack_net_drops",
+        help: "Packets dropped, by the kernel's reason.",
+        kind: FamilyKind::Counter,
+        labels: &["device_kind", "reason"],
+    },
+    Family {
+        id: family::NET_TX_TIMEOUTS,
+        name: "isostack_net_tx_timeouts",
+        help: "Times that a transmit queue was found stuck.",
+        kind: FamilyKind::Counter,
+        labels: &["device_kind"],
+    },
+    Family {
+        id: family::NET_UDP_SENDS,
+        name: "isostack_net_udp_sends",
+        help: "Calls that sent UDP datagrams.",
+        kind: FamilyKind::Counter,
+        labels: &["device_kind"],
+    },
+];
+
+/// Reason that is shown for a stuck queue of a device that is not paravirtual.
+const TX_TIMEOUT: &str = "TX_TIMEOUT";
+
+impl Sensor for Net {
+    fn id(&self) -> u32 {
+        sensor::NET
+    }
+
+    fn name(&self) -> &'static str {
+        "net"
+    }
+
+    fn probes(&self) -> &'static [Probe] {
+        PROBES
+    }
+
+    fn constants(&self, kernel: &Kernel<'_>) -> Vec<(&'static str, u64)> {
+        let normal = Reasons::read(kernel.types).normal();
+        vec![
+            ("DROPS_NORMAL_LOW", normal as u64),
+            ("DROPS_NORMAL_HIGH", (normal >> 64) as u64),
+        ]
+    }
+
+    fn interpreter(&self, kernel: &Kernel<'_>) -> Box<dyn Interpreter> {
+        Box::new(NetInterpreter {
+            devices: kernel.devices.clone(),
+            reasons: Reasons::read(kernel.types),
+            conntrack: Conntrack::new(&kernel.roots.procfs),
+        })
+    }
+
+    fn families(&self) -> &'static [Family] {
+        FAMILIES
+    }
+}
+
+struct NetInterpreter {
+    devices: Arc<Devices>,
+    reasons: Reasons,
+    conntrack: Conntrack,
+}
+
+impl Interpreter for NetInterpreter {
+    fn record(&mut self, record: &Record) -> Result<Meaning, DecodeError> {
+        let device = self.devices.get(record.detail);
+        let (cause, reason) = match record.kind {
+            KIND_DROP => {
+                let reason = self.reasons.name(record.extra);
+                let cause = if reason == reason::NETFILTER && self.conntrack.failed(record.pid) {
+                    Cause::Conntrack
+                } else {
+                    Cause::NetDrop
+                };
+                (cause, reason)
+            }
+            KIND_TX_TIMEOUT => match device.kind {
+                DeviceKind::Virtio | DeviceKind::Paravirtual => (Cause::Virtqueue, String::new()),
+                _ => (Cause::NetDrop, TX_TIMEOUT.to_owned()),
+            },
+            kind => {
+                return Err(DecodeError::Unknown {
+                    sensor: record.sensor,
+                    kind,
+                });
+            }
+        };
+        let flow = Flow {
+            slice: device.kind.slice(),
+            device: device.name.clone(),
+            reason,
+        };
+        Ok(Meaning {
+            cause,
+            particulars: Particulars::Flow(Arc::new(flow)),
+        })
+    }
+
+    fn labels(&mut self, key: &SeriesKey) -> Vec<String> {
+        let kind = self.devices.get(key.b).kind.as_str().to_owned();
+        if key.family == family::NET_DROPS {
+            vec![kind, self.reasons.name(key.a)]
+        } else {
+            vec![kind]
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `tcp`: round trips, connection set-ups, retransmissions and resets by the process that
+//! uses the connection.
+
+use std::sync::Arc;
+
+use agent_common::{
+    event::{
+        Record, sensor,
+        tcp::{KIND_CONNECT, KIND_RETRANSMIT, KIND_RTT},
+    },
+    series::{SeriesKey, family},
+};
+
+use super::{DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor};
+use crate::{
+    event::{Flow, Particulars},
+    host::devices::Devices,
+    vocabulary::Cause,
+};
+
+/// The sensor.
+pub struct Tcp;
+
+const PROBES: &[Probe] = &[
+    Probe::essential(&[Hook::raw_tp("tcp_state", "inet_sock_set_state")]),
+    Probe::essential(&[Hook::raw_tp("tcp_read", "tcp_rcv_space_adjust")]),
+    Probe::essential(&[Hook::raw_tp("tcp_retransmit", "tcp_retransmit_skb")]),
+    Probe::optional(
+        &[
+            Hook::raw_tp("tcp_send", "tcp_sendmsg_locked"),
+            Hook {
+                loses: "round trips of connections that are only written to, until they are closed",
+                ..Hook::raw_tp("tcp_sent", "sock_send_length")
+            },
+        ],
+        "who owns a connection that was handed over and is only written to",
+    ),
+    Probe::optional(
+        &[Hook::raw_tp("tcp_reset_received", "tcp_receive_reset")],
+        "resets received",
+    ),
+    Probe::optional(
+        &[Hook::raw_tp("tcp_reset_sent", "tcp_send_reset")],
+        "resets sent",
+    ),
+];
+
+const FAMILIES: &[Family] = &[
+    Family {
+        id: family::TCP_RTT,
+        name: "isostack_tcp_rtt_seconds",
+        help: "Smoothed round trips, as TCP itself measures them, each time that they were looked at.",
+        kind: FamilyKind::Histogram,
+        labels: SLICE,
+    },
+    Family {
+        id: family::TCP_CONNECT,
+        name: "isostack_tcp_connect_seconds",
+        help: "From a connection's SYN until it was established.",
+        kind: FamilyKind::Histogram,
+        labels: SLICE,
+    },
+    Family {
+        id: family::TCP_RETRANSMITS,
+        name: "isostack_tcp_retransmits",
+        help: "Segments sent again.",
+        kind: FamilyKind::Counter,
+        labels: SLICE,
+    },
+    Family {
+        id: family::TCP_RESETS,
+        name: "isostack_tcp_resets",
+        help: "Resets sent and received.",
+        kind: FamilyKind::Counter,
+        labels: SLICE,
+    },
+    Family {
+        id: family::TCP_CONNECT_FAILURES,
+        name: "isostack_tcp_connect_failures",
+        help: "Connections that were refused, timed out or were given up before they were established.",
+        kind: FamilyKind::Counter,
+        labels: SLICE,
+    },
+];
+
+const SLICE: &[&str] = &["slice"];
+
+impl Sensor for Tcp {
+    fn id(&self) -> u32 {
+        sensor::TCP
+    }
+
+    fn name(&self) -> &'static str {
+        "tcp"
+    }
+
+    fn probes(&self) -> &'static [Probe] {
+        PROBES
+    }
+
+    fn interpreter(&self, kernel: &Kernel<'_>) -> Box<dyn Interpreter> {
+        Box::new(TcpInterpreter {
+            devices: kernel.devices.clone(),
+        })
+    }
+
+    fn families(&self) -> &'static [Family] {
+        FAMILIES
+    }
+}
+
+struct TcpInterpreter {
+    devices: Arc<Devices>,
+}
+
+impl Interpreter for TcpInterpreter {
+    fn record(&mut self, record: &Record) -> Result<Meaning, DecodeError> {
+        if record.pid == 0 || record.tid == 0 {
+            return Err(DecodeError::Impossible("process id 0"));
+        }
+        let cause = match record.kind {
+            KIND_CONNECT => Cause::TcpConnect,
+            KIND_RETRANSMIT => Cause::TcpRetransmit,
+            KIND_RTT => Cause::TcpRtt,
+            kind => {
+                return Err(DecodeError::Unknown {
+                    sensor: record.sensor,
+                    kind,
+                });
+            }
+        };
+        let device = self.devices.get(record.detail);
+        let flow = Flow {
+            slice: device.kind.slice(),
+            device: device.name.clone(),
+            reason: String::new(),
+        };
+        Ok(Meaning {
+            cause,
+            particulars: Particulars::Flow(Arc::new(flow)),
+        })
+    }
+
+    fn labels(&mut self, key: &SeriesKey) -> Vec<String> {
+        vec![self.devices.get(key.b).kind.slice_word().to_owned()]
+    }
+}

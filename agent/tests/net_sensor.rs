@@ -1,0 +1,247 @@
+//! The `net` sensor in the running kernel against the counters of iptables, of queueing
+//! disciplines and of the protocols. Needs root, `ip`, `iptables` and `tc`.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/cgroup.rs"]
+#[allow(dead_code, reason = "limits are for other test programs")]
+mod cgroup;
+#[path = "support/netns.rs"]
+mod netns;
+#[path = "support/watch.rs"]
+mod watch;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+};
+
+use cgroup::Group;
+use isostack_agent::{
+    event::{Particulars, Slice},
+    sensor::Value,
+    vocabulary::Cause,
+};
+use netns::{Pair, Space};
+use watch::{Counted, Watch, of};
+
+const DROPS: &str = "isostack_net_drops";
+
+/// Drops counted in a namespace, by device kind and reason.
+fn drops(counted: &Counted, space: &Space) -> Vec<(String, String, u64)> {
+    let of_space = counted.of(DROPS, space.inode());
+    let mut all: Vec<_> = of_space
+        .map(|one| {
+            let Value::Count(count) = one.value else {
+                panic!("{DROPS} is a counter");
+            };
+            (one.labels[0].clone(), one.labels[1].clone(), count)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+fn drop_of(kind: &str, reason: &str, count: u64) -> (String, String, u64) {
+    (kind.to_owned(), reason.to_owned(), count)
+}
+
+/// A UDP socket in `a` for sending to port 9000 of `b`.
+fn sender(pair: &Pair) -> (UdpSocket, SocketAddr) {
+    let socket = pair.a.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    (socket, SocketAddr::new(pair.b.address.into(), 9000))
+}
+
+#[test]
+fn what_a_firewall_refuses() {
+    let watch = Watch::start(&["tcp", "net"]);
+    let pair = Pair::ipv4_only();
+    let (socket, to) = sender(&pair);
+    pair.b.run("iptables -A INPUT -p udp --dport 9000 -j DROP");
+    for _ in 0..559 {
+        socket.send_to(b"x", to).unwrap();
+    }
+    let shown = pair.b.run("iptables -L INPUT -v -x -n");
+    let rule = shown.lines().find(|line| line.contains("DROP  ")).unwrap();
+    let truth: u64 = rule.split_whitespace().next().unwrap().parse().unwrap();
+    assert_eq!(truth, 559);
+    let counted = watch.counted();
+    let expected = [drop_of("veth", "NETFILTER_DROP", truth)];
+    assert_eq!(drops(&counted, &pair.b), expected);
+    watch.finish();
+}
+
+#[test]
+fn what_nobody_listens_to() {
+    let watch = Watch::start(&["tcp", "net"]);
+    let pair = Pair::ipv4_only();
+    let (socket, to) = sender(&pair);
+    for _ in 0..77 {
+        socket.send_to(b"x", to).unwrap();
+    }
+    let truth = snmp(&pair.b, "Udp", "NoPorts");
+    assert_eq!(truth, 77);
+    let counted = watch.counted();
+    let expected = [drop_of("veth", "NO_SOCKET", truth)];
+    assert_eq!(drops(&counted, &pair.b), expected);
+    watch.finish();
+}
+
+#[test]
+fn what_does_not_fit_into_a_queueing_discipline() {
+    let watch = Watch::start(&["tcp", "net"]);
+    let pair = Pair::ipv4_only();
+    let device = &pair.a.device;
+    let (socket, to) = sender(&pair);
+    let receiver = pair.b.enter(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
+    pair.a.run(&format!(
+        "tc qdisc add dev {device} root tbf rate 1mbit burst 2000 limit 10000"
+    ));
+    for _ in 0..500 {
+        // The socket's own buffer is full as well now and then.
+        drop(socket.send_to(&[0; 1000], to));
+    }
+    let shown = pair.a.run(&format!("tc -s qdisc show dev {device}"));
+    let (_, rest) = shown.split_once("dropped ").unwrap();
+    let truth: u64 = rest.split(',').next().unwrap().parse().unwrap();
+    assert!(truth > 300, "{shown}");
+    let counted = watch.counted();
+    let seen = drops(&counted, &pair.a);
+    let [(kind, reason, count)] = &seen[..] else {
+        panic!("{seen:?}");
+    };
+    assert!(reason.starts_with("QDISC_"), "{reason}");
+    assert_eq!((kind.as_str(), *count), ("veth", truth));
+    drop(receiver);
+    watch.finish();
+}
+
+#[test]
+fn what_a_receiver_has_no_room_for() {
+    let watch = Watch::start(&["tcp", "net"]);
+    let pair = Pair::ipv4_only();
+    let (socket, to) = sender(&pair);
+    let receiver = pair.b.enter(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
+    rustix::net::sockopt::set_socket_recv_buffer_size(&receiver, 4096).unwrap();
+    for _ in 0..300 {
+        socket.send_to(&[0; 500], to).unwrap();
+    }
+    let truth = snmp(&pair.b, "Udp", "RcvbufErrors");
+    assert!(truth > 200, "{truth}");
+    let counted = watch.counted();
+    let expected = [drop_of("veth", "SOCKET_RCVBUFF", truth)];
+    assert_eq!(drops(&counted, &pair.b), expected);
+    watch.finish();
+}
+
+/// A TCP segment refused on its way out is the sender's loss, and told.
+#[test]
+fn a_drop_on_the_way_out_is_its_owners() {
+    let watch = Watch::start(&["tcp", "net"]);
+    let pair = Pair::ipv4_only();
+    let listener = pair.b.enter(|| TcpListener::bind("0.0.0.0:0").unwrap());
+    let address = SocketAddr::new(pair.b.address.into(), listener.local_addr().unwrap().port());
+    let mut client = pair.a.enter(|| TcpStream::connect(address).unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    pair.a
+        .run("iptables -A OUTPUT -p tcp -m statistic --mode nth --every 5 --packet 0 -j DROP");
+    for _ in 0..20 {
+        client.write_all(b"x").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+    }
+    let shown = pair.a.run("iptables -L OUTPUT -v -x -n");
+    let rule = shown.lines().find(|line| line.contains("DROP  ")).unwrap();
+    let truth: u64 = rule.split_whitespace().next().unwrap().parse().unwrap();
+    let counted = watch.counted();
+    let count: u64 = drops(&counted, &pair.a)
+        .into_iter()
+        .map(|(_, reason, count)| {
+            assert_eq!(reason, "NETFILTER_DROP");
+            count
+        })
+        .sum();
+    assert_eq!(count, truth);
+    let delays = watch.finish();
+    let told = of(&delays, Cause::NetDrop, std::process::id());
+    assert!(!told.is_empty());
+    for delay in told {
+        let Particulars::Flow(flow) = &delay.particulars else {
+            panic!("{delay:?}");
+        };
+        assert_eq!(flow.reason, "NETFILTER_DROP");
+        assert_eq!(
+            (flow.slice, &flow.device),
+            (Some(Slice::Container), &pair.a.device)
+        );
+    }
+}
+
+/// Connections opened and closed, data in flight at the end, a refused one, a capture of
+/// everything: none of that is a dropped packet.
+#[test]
+fn normal_life_is_no_drop() {
+    let watch = Watch::start(&["tcp", "net"]);
+    let pair = Pair::ipv4_only();
+    let listener = pair.b.enter(|| TcpListener::bind("0.0.0.0:0").unwrap());
+    let address = SocketAddr::new(pair.b.address.into(), listener.local_addr().unwrap().port());
+    for i in 0..50 {
+        let mut client = pair.a.enter(|| TcpStream::connect(address).unwrap());
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&[0; 4000]).unwrap();
+        server.read_exact(&mut [0; 4000]).unwrap();
+        server.write_all(&[0; 4000]).unwrap();
+        client.read_exact(&mut [0; 4000]).unwrap();
+        // Either side first.
+        if i % 2 == 0 {
+            drop((client, server));
+        } else {
+            drop((server, client));
+        }
+    }
+    let counted = watch.counted();
+    assert_eq!(drops(&counted, &pair.a), []);
+    assert_eq!(drops(&counted, &pair.b), []);
+    watch.finish();
+}
+
+/// Who floods: each of two groups by its own number of sends.
+#[test]
+fn senders_of_udp_are_counted_by_cgroup() {
+    let watch = Watch::start(&["tcp", "net"]);
+    let pair = Pair::ipv4_only();
+    let groups = [(Group::new(), 30_000_u64), (Group::new(), 10_000)];
+    let to = pair.b.address;
+    thread::scope(|scope| {
+        for (group, sends) in &groups {
+            let script = format!(
+                "echo $BASHPID > {}/cgroup.procs; exec 3>/dev/udp/{to}/9; \
+                 for ((i = 0; i < {sends}; i++)); do echo x >&3; done 2>/dev/null; true",
+                group.path.display()
+            );
+            let pair = &pair;
+            scope.spawn(move || pair.a.run(&script));
+        }
+    });
+    let counted = watch.counted();
+    for (group, sends) in &groups {
+        let name = "isostack_net_udp_sends";
+        let count = counted.count(name, pair.a.inode(), group.id());
+        // The last ones are counted when the same place in the table is used again.
+        let least = sends * 9 / 10;
+        assert!((least..=*sends).contains(&count), "{count} of {sends}");
+    }
+    watch.finish();
+}
+
+/// A number of `/proc/net/snmp` of the namespace.
+fn snmp(space: &Space, protocol: &str, name: &str) -> u64 {
+    let text = space.run("cat /proc/net/snmp");
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(':'));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    let (_, value) = pairs.find(|(n, _)| *n == name).unwrap();
+    value.parse().unwrap()
+}

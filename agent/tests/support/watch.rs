@@ -1,0 +1,132 @@
+//! Running sensors and what they have said so far.
+
+#![allow(dead_code, reason = "each test file uses what it needs")]
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use isostack_agent::{
+    event::{Delay, Event},
+    load::{Sensors, Settings},
+    metrics::{AgentMetrics, Sensor},
+    sensor::{Measured, Selection, SensorState, Value},
+    vocabulary::Cause,
+};
+
+/// Loads disturb each other: one test at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// See the module.
+pub struct Watch {
+    pub sensors: Sensors,
+    names: Vec<&'static str>,
+    metrics: AgentMetrics,
+    delays: Arc<Mutex<Vec<Delay>>>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Watch {
+    /// Starts these sensors, all of which must be fully on.
+    pub fn start(names: &[&'static str]) -> Self {
+        Self::start_in(turn(), names)
+    }
+
+    /// Likewise, for a test that had to do something before.
+    pub fn start_in(turn: MutexGuard<'static, ()>, names: &[&'static str]) -> Self {
+        let delays = Arc::new(Mutex::new(Vec::new()));
+        let (metrics, seen) = (AgentMetrics::default(), delays.clone());
+        let settings = Settings {
+            selection: Selection::parse(&names.join(",")).unwrap(),
+            ..Settings::default()
+        };
+        let sensors = Sensors::start(&settings, metrics.clone(), move |batch| {
+            let delays = batch.into_iter().filter_map(|event| match event {
+                Event::Delay(delay) => Some(delay),
+                _ => None,
+            });
+            seen.lock().unwrap().extend(delays);
+        })
+        .unwrap();
+        for status in sensors.statuses() {
+            if names.contains(&status.name) {
+                assert_eq!(status.state, SensorState::On, "{status:?}");
+            }
+        }
+        Self {
+            sensors,
+            names: names.to_vec(),
+            metrics,
+            delays,
+            _turn: turn,
+        }
+    }
+
+    /// What was counted until now.
+    pub fn counted(&self) -> Counted {
+        Counted(self.sensors.counted().measured)
+    }
+
+    /// Stops, so that everything has arrived, and returns all intervals.
+    pub fn finish(self) -> Vec<Delay> {
+        self.sensors.stop();
+        eprintln!(
+            "DBG {:?} {:?} {:?}",
+            self.metrics.events,
+            self.metrics.events_dropped,
+            self.delays
+                .lock()
+                .unwrap()
+                .iter()
+                .take(3)
+                .collect::<Vec<_>>()
+        );
+        for sensor in self.names {
+            let lost = &self.metrics.events_lost;
+            let lost = lost.get_or_create(&Sensor { sensor }).get();
+            assert_eq!(lost, 0, "a test that lost events proves nothing");
+        }
+        std::mem::take(&mut *self.delays.lock().unwrap())
+    }
+}
+
+/// Waits until no other test runs.
+pub fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counters and histograms.
+pub struct Counted(pub Vec<Measured>);
+
+impl Counted {
+    /// Those of one metric that a test's network namespace has to do with.
+    pub fn of<'a>(&'a self, name: &'a str, netns: u64) -> impl Iterator<Item = &'a Measured> {
+        let all = self.0.iter();
+        all.filter(move |one| one.family.name == name && one.key.b >> 32 == netns)
+    }
+
+    /// Sum of a counter, or of a histogram's counts, of one cgroup there.
+    pub fn count(&self, name: &str, netns: u64, cgroup_id: u64) -> u64 {
+        self.of(name, netns)
+            .filter(|one| one.key.cgroup_id == cgroup_id)
+            .map(|one| match &one.value {
+                Value::Count(count) => *count,
+                Value::Histogram(histogram) => histogram.count(),
+            })
+            .sum()
+    }
+
+    /// Sum and count of a histogram of one cgroup there.
+    pub fn histogram(&self, name: &str, netns: u64, cgroup_id: u64) -> (u64, u64) {
+        self.of(name, netns)
+            .filter(|one| one.key.cgroup_id == cgroup_id)
+            .fold((0, 0), |(sum_ns, count), one| match &one.value {
+                Value::Histogram(h) => (sum_ns + h.sum_ns, count + h.count()),
+                Value::Count(_) => panic!("{name} is a counter"),
+            })
+    }
+}
+
+/// Those of one cause and process.
+pub fn of(delays: &[Delay], cause: Cause, pid: u32) -> Vec<&Delay> {
+    let of_cause = delays.iter().filter(|delay| delay.cause == cause);
+    of_cause.filter(|delay| delay.process.pid == pid).collect()
+}

@@ -1,0 +1,254 @@
+//! The `tcp` sensor in the running kernel against what the sockets themselves say
+//! (`TCP_INFO`, `ss -ti`). Needs root, `ip`, `iptables`, `tc` and `ss`.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/cgroup.rs"]
+#[allow(dead_code, reason = "limits are for other test programs")]
+mod cgroup;
+#[path = "support/netns.rs"]
+mod netns;
+#[path = "tcp_sensor/owner.rs"]
+mod owner;
+#[path = "tcp_sensor/traffic.rs"]
+mod traffic;
+#[path = "support/watch.rs"]
+mod watch;
+
+use std::{io::Write as _, net::SocketAddr, thread, time::Instant};
+
+use isostack_agent::{
+    event::{Particulars, Slice},
+    vocabulary::Cause,
+};
+use netns::Pair;
+use traffic::{Connection, connect_to, listen, own_cgroup, tcp_info};
+use watch::{Watch, of, turn};
+
+const RTT: &str = "isostack_tcp_rtt_seconds";
+const CONNECT: &str = "isostack_tcp_connect_seconds";
+const RETRANSMITS: &str = "isostack_tcp_retransmits";
+const RESETS: &str = "isostack_tcp_resets";
+const FAILURES: &str = "isostack_tcp_connect_failures";
+
+/// Also of a connection that was opened, and lost segments, before the sensor ran.
+#[test]
+fn retransmits_are_what_the_socket_counts() {
+    let turn = turn();
+    let (pair, own) = (Pair::new(), own_cgroup());
+    let mut connection = Connection::new(&pair);
+    pair.b.lose_every(20);
+    connection.send(1 << 20);
+    let before = tcp_info(&connection.client).tcpi_total_retrans;
+
+    let watch = Watch::start_in(turn, &["tcp"]);
+    assert!(watch.sensors.track(std::process::id()));
+    connection.send(4 << 20);
+    let mut young = Connection::new(&pair);
+    young.send(1 << 20);
+    let truth = tcp_info(&connection.client).tcpi_total_retrans - before
+        + tcp_info(&young.client).tcpi_total_retrans;
+    assert!(before > 0 && truth > 0, "nothing was lost");
+
+    let netns = pair.a.inode();
+    let live = watch.counted().count(RETRANSMITS, netns, own);
+    assert_eq!(live, u64::from(truth), "while the connection lives");
+
+    let delays = watch.finish();
+    let told = of(&delays, Cause::TcpRetransmit, std::process::id());
+    assert!(!told.is_empty());
+    for delay in told {
+        let Particulars::Flow(flow) = &delay.particulars else {
+            panic!("{delay:?}");
+        };
+        assert_eq!(flow.slice, Some(Slice::Container), "{delay:?}");
+        assert_eq!(flow.device, pair.a.device, "{delay:?}");
+        assert_eq!(delay.cgroup_id, own);
+    }
+}
+
+/// Of a connection that is never closed while the sensor looks. Each segment waits until the
+/// link has sent the one before: 22 ms.
+#[test]
+fn round_trips_are_what_ss_shows() {
+    let turn = turn();
+    let (pair, own) = (Pair::new(), own_cgroup());
+    pair.a.limit_rate("500kbit", 100_000);
+    let mut connection = Connection::new(&pair);
+    let mut exchange = |times| (0..times).for_each(|_| connection.send(1300));
+    exchange(60);
+
+    let watch = Watch::start_in(turn, &["tcp"]);
+    let shown: Vec<f64> = thread::scope(|scope| {
+        let sender = scope.spawn(|| exchange(150));
+        let mut shown = Vec::new();
+        while !sender.is_finished() {
+            shown.extend(traffic::rtt_by_ss(&pair));
+        }
+        shown
+    });
+    let truth_ms = shown.iter().sum::<f64>() / shown.len() as f64;
+    let counted = watch.counted();
+    let (sum_ns, count) = counted.histogram(RTT, pair.a.inode(), own);
+    assert!(count >= 100, "looked at {count} times in 150 exchanges");
+    let mean_ms = sum_ns as f64 / count as f64 / 1e6;
+    let ratio = mean_ms / truth_ms;
+    assert!(
+        (0.9..=1.1).contains(&ratio),
+        "{mean_ms:.3} ms against {truth_ms:.3} ms by ss, ratio {ratio:.3}"
+    );
+    let delays = watch.finish();
+    // A single segment's answer may be late because its receiver took its time: but for the
+    // first looks, when more than one arrived since the last, that is not told.
+    let told = of(&delays, Cause::TcpRtt, std::process::id());
+    assert!(told.len() < 5, "of 150 exchanges: {told:?}");
+}
+
+#[test]
+fn a_full_queue_on_the_way_is_told() {
+    let watch = Watch::start(&["tcp"]);
+    let pair = Pair::new();
+    pair.a.limit_rate("10mbit", 100_000);
+    let mut connection = Connection::new(&pair);
+    connection.send(1 << 20);
+    let delays = watch.finish();
+    let told = of(&delays, Cause::TcpRtt, std::process::id());
+    assert!(!told.is_empty());
+    // No longer than the queue is: 80 ms at this rate, and what was in it when it grew.
+    for delay in &told {
+        assert!(delay.end.0 - delay.start.0 < 1_000_000_000, "{delay:?}");
+    }
+    let mut pairs = told.windows(2);
+    assert!(pairs.all(|two| two[0].end <= two[1].start), "nothing twice");
+}
+
+/// The first SYN is lost: the kernel sends it again after a second.
+#[test]
+fn the_time_to_connect_is_the_clients_own() {
+    let watch = Watch::start(&["tcp"]);
+    let (pair, own) = (Pair::new(), own_cgroup());
+    let (_listener, address) = listen(&pair.b, pair.b.address.into());
+    drop(connect_to(&pair.a, address)); // addresses are resolved now
+    let rule = "INPUT -p tcp --syn -m statistic --mode nth --every 2 --packet 0 -j DROP";
+    pair.b.run(&format!("iptables -A {rule}"));
+    let start = Instant::now();
+    let client = connect_to(&pair.a, address).unwrap();
+    let truth_ns = start.elapsed().as_nanos() as f64;
+    let truth_retransmits = tcp_info(&client).tcpi_total_retrans;
+    assert_eq!(truth_retransmits, 1);
+
+    let counted = watch.counted();
+    let (sum_ns, count) = counted.histogram(CONNECT, pair.a.inode(), own);
+    assert_eq!(count, 2);
+    let ratio = sum_ns as f64 / truth_ns;
+    assert!((0.9..=1.1).contains(&ratio), "ratio {ratio:.4}");
+    let retransmits = counted.count(RETRANSMITS, pair.a.inode(), own);
+    assert_eq!(retransmits, 1, "the SYN");
+
+    let delays = watch.finish();
+    let told = of(&delays, Cause::TcpConnect, std::process::id());
+    let longest = told.iter().map(|d| d.end.0 - d.start.0).max().unwrap();
+    let ratio = longest as f64 / truth_ns;
+    assert!((0.9..=1.1).contains(&ratio), "ratio {ratio:.4}");
+}
+
+#[test]
+fn a_refused_connection_is_a_failure_and_a_reset() {
+    let watch = Watch::start(&["tcp"]);
+    let (pair, own) = (Pair::new(), own_cgroup());
+    let nobody = SocketAddr::new(pair.b.address.into(), 9);
+    for _ in 0..5 {
+        connect_to(&pair.a, nobody).unwrap_err();
+    }
+    let counted = watch.counted();
+    let netns = pair.a.inode();
+    assert_eq!(counted.count(FAILURES, netns, own), 5);
+    assert_eq!(counted.count(CONNECT, netns, own), 0);
+    assert_eq!(counted.count(RESETS, netns, own), 5, "received");
+    assert_eq!(
+        counted.count(RESETS, pair.b.inode(), 0),
+        5,
+        "sent by nobody"
+    );
+    watch.finish();
+}
+
+/// IPv4, IPv6, IPv4 mapped into IPv6, each over the pair and over loopback.
+#[test]
+fn every_address_family_and_loopback_told_apart() {
+    let watch = Watch::start(&["tcp"]);
+    let (pair, own) = (Pair::new(), own_cgroup());
+    let v6 = pair.b.address6.parse().unwrap();
+    let mapped = pair.b.address.to_ipv6_mapped().into();
+    for (from, to, slice) in [
+        (&pair.a, pair.b.address.into(), "container"),
+        (&pair.a, v6, "container"),
+        (&pair.a, mapped, "container"),
+        (&pair.b, "127.0.0.1".parse().unwrap(), "loopback"),
+        (&pair.b, "::1".parse().unwrap(), "loopback"),
+        // An own address of another device still goes through loopback.
+        (&pair.b, v6, "loopback"),
+    ] {
+        let counts = |name| -> u64 {
+            let counted = watch.counted();
+            let of = counted.of(name, from.inode());
+            let of = of.filter(|one| one.labels == [slice] && one.key.cgroup_id == own);
+            of.map(|one| match &one.value {
+                isostack_agent::sensor::Value::Histogram(h) => h.count(),
+                isostack_agent::sensor::Value::Count(_) => panic!("{name} is a counter"),
+            })
+            .sum()
+        };
+        let (connects, rtts) = (counts(CONNECT), counts(RTT));
+        let (listener, address) = listen(&pair.b, "::".parse().unwrap());
+        let mut client = connect_to(from, SocketAddr::new(to, address.port())).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        traffic::ping_pong(&mut client, &mut server);
+        drop((client, server));
+        assert_eq!(counts(CONNECT), connects + 1, "{to} by {slice}");
+        assert!(counts(RTT) > rtts, "{to} by {slice}");
+    }
+    watch.finish();
+}
+
+/// The thread that last used the connection suffers, not the one that opened it.
+#[test]
+fn in_a_thread_pool_the_last_user_is_named() {
+    let watch = Watch::start(&["tcp"]);
+    assert!(watch.sensors.track(std::process::id()));
+    let pair = Pair::new();
+    let mut connection = Connection::new(&pair);
+    pair.b.lose_every(20);
+    let worker = thread::scope(|scope| {
+        let work = scope.spawn(|| {
+            connection.send(2 << 20);
+            rustix::thread::gettid().as_raw_nonzero().get() as u32
+        });
+        work.join().unwrap()
+    });
+    assert!(tcp_info(&connection.client).tcpi_total_retrans > 0);
+    let delays = watch.finish();
+    let told = of(&delays, Cause::TcpRetransmit, std::process::id());
+    assert!(!told.is_empty());
+    for delay in told {
+        assert_eq!(delay.tid, worker, "{delay:?}");
+    }
+}
+
+/// What a process does that is not TCP must not disturb, nor be counted.
+#[test]
+fn other_sockets_are_not_counted() {
+    let watch = Watch::start(&["tcp"]);
+    let pair = Pair::new();
+    let (mut left, _right) = std::os::unix::net::UnixStream::pair().unwrap();
+    left.write_all(b"x").unwrap();
+    let udp = pair
+        .a
+        .enter(|| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    udp.send_to(b"x", udp.local_addr().unwrap()).unwrap();
+    let counted = watch.counted();
+    for name in [RTT, CONNECT, RETRANSMITS, RESETS, FAILURES] {
+        assert_eq!(counted.of(name, pair.a.inode()).count(), 0, "{name}");
+    }
+    watch.finish();
+}
