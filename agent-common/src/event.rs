@@ -5,6 +5,7 @@
 //! said in the module of the sensor's name.
 
 pub mod cpu;
+pub mod kvm;
 pub mod memory;
 pub mod seccomp;
 pub mod wait;
@@ -26,7 +27,7 @@ pub mod sensor {
     pub const MEMORY: u32 = 6;
     /// Blocked threads, [`super::wait`].
     pub const WAIT: u32 = 7;
-    /// Virtual CPUs out of guest mode.
+    /// Virtual CPUs out of guest mode, [`super::kvm`].
     pub const KVM: u32 = 8;
     /// Log lines; never in the ring buffer.
     pub const LOGS: u32 = 9;

@@ -52,7 +52,6 @@ macro_rules! for_each_kernel_field {
             CFS_RQ_RQ: "cfs_rq" "rq" 8 cpu, "the CPU's queue";
             CFS_RQ_TG: "cfs_rq" "tg" 8 optional, "its group";
             CFS_RQ_THROTTLE_COUNT: "cfs_rq" "throttle_count" 4 optional, "throttled groups among it and its ancestors";
-            CFS_RQ_THROTTLED_CLOCK: "cfs_rq" "throttled_clock" 8 optional, "rq clock at which this very group was throttled";
             CFS_RQ_SELF_CLOCK: "cfs_rq" "throttled_clock_self" 8 optional, "rq clock since which it is held back, by itself or an ancestor; 6.6";
             CFS_RQ_SELF_TIME: "cfs_rq" "throttled_clock_self_time" 8 optional, "ns held back so far, without the present throttle; 6.6";
             CFS_RQ_PELT_CLOCK: "cfs_rq" "throttled_clock_pelt" 8 optional, "load-tracking clock at the start of the last throttle";

@@ -44,6 +44,9 @@ pub mod family {
     pub const WAIT: u32 = 7 * 16;
 
     // kvm
+    /// Histogram of time out of guest mode; `a`: the reason, `b`: one of the `ISA_` constants
+    /// of [`crate::event::kvm`].
+    pub const KVM_EXIT: u32 = 8 * 16;
 }
 
 #[cfg(feature = "user")]

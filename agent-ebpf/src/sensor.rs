@@ -1,6 +1,7 @@
 //! The programs, one module per sensor.
 
 mod cpu;
+mod kvm;
 mod memory;
 mod seccomp;
 mod wait;

@@ -1,5 +1,7 @@
 //! The command line: what can be asked of the program, nothing of how it is answered.
 
+pub mod layers;
+
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
@@ -9,7 +11,8 @@ use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
 };
 
-use crate::{config::Settings, host::roots::Roots};
+use self::layers::LayersArgs;
+use crate::{config::Settings, host::roots::Roots, vocabulary::Layer};
 
 /// Exit code for a bad flag, key or value (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -70,6 +73,25 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show the isolation stack of the host, of a process, or of all workloads.
     Stack(StackArgs),
+    /// Say which isolation layer log lines speak of, what they mean, and what to do.
+    #[command(
+        after_help = "Exit code 0 if a line says something, 1 if none does, 2 if something could not \
+                      be read."
+    )]
+    Classify(ClassifyArgs),
+    /// What is known of the isolation layers: show, compare, select.
+    Layers(LayersArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages of every command.
+    Man {
+        /// Where to; it is made if it is not there.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 /// Flags of `run`.
@@ -116,6 +138,39 @@ pub struct StackArgs {
     /// Where the host's file systems are.
     #[command(flatten)]
     pub roots: RootArgs,
+}
+
+/// Flags of `classify`.
+#[derive(Args, Debug)]
+pub struct ClassifyArgs {
+    /// Log files; standard input without any, and for `-`.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Go on as the files grow, also when they are rotated or cut.
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+    /// Only what concerns these layers.
+    #[arg(long, value_name = "LAYER", value_delimiter = ',', value_parser = layer)]
+    pub only: Vec<Layer>,
+    /// Take files with zero bytes for text too.
+    #[arg(short = 'a', long)]
+    pub text: bool,
+    /// How to print; JSON is one object a line.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `L-3`, also `l-3`, `L3` and `3`.
+fn layer(text: &str) -> Result<Layer, String> {
+    let digit = text.trim_start_matches(['L', 'l']).trim_start_matches('-');
+    Layer::ALL
+        .iter()
+        .copied()
+        .find(|layer| layer.as_str().strip_prefix("L-") == Some(digit))
+        .ok_or_else(|| {
+            let layers: Vec<_> = Layer::ALL.iter().map(|layer| layer.as_str()).collect();
+            format!("the layers are {}", layers.join(", "))
+        })
 }
 
 /// Where the host's file systems are, for commands that look at the host.

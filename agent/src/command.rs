@@ -1,5 +1,8 @@
-//! The commands that look and leave: `doctor` and `stack`. One document on stdout, what went
-//! wrong on stderr.
+//! The commands that look and leave. One document on stdout, what went wrong on stderr.
+
+mod classify;
+mod layers;
+mod packaging;
 
 use std::{
     fmt,
@@ -9,12 +12,20 @@ use std::{
 
 use serde::Serialize;
 
+pub use self::{
+    classify::classify,
+    layers::layers,
+    packaging::{completions, man},
+};
 use crate::{
     cli::{EXIT_NO_PRIVILEGE, EXIT_USAGE, Output, StackArgs},
     doctor::examine,
     host::{identify::Identifier, roots::Roots},
     metrics::AgentMetrics,
-    stack::{overrides::Overrides, report::ProcessReport},
+    stack::{
+        overrides::Overrides,
+        report::{ProcessReport, plain_json},
+    },
 };
 
 /// Says on stderr what went wrong; without a panic when nobody reads that any more, as the
@@ -86,7 +97,7 @@ fn print<T: Serialize>(
     let text = match output {
         Output::Table => table(document),
         Output::Json => match serde_json::to_string_pretty(document) {
-            Ok(json) => json,
+            Ok(json) => plain_json(&json),
             Err(error) => {
                 complain(&format_args!(
                     "the report cannot be written as JSON: {error}"
@@ -95,7 +106,13 @@ fn print<T: Serialize>(
             }
         },
     };
-    match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+    write_out(&text, code)
+}
+
+/// Writes a command's document.
+fn write_out(text: &str, code: u8) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
         Ok(()) => code.into(),
         // The reader has seen enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code.into(),

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::{
     host::roots::Roots,
     load::DEFAULT_SENSOR_BUDGET_CORES,
+    names::{CriConfig, KubernetesConfig, KubernetesError},
     otlp::listen::Listen,
     sensor::{Selection, seccomp::SeccompMode},
     stack::overrides::Overrides,
@@ -82,13 +83,27 @@ settings! {
     sensor_budget: Percent, "ISOSTACK_SENSOR_BUDGET", "PERCENT";
     /// off, auto or on: when the seccomp sensor runs [default: auto]
     seccomp: SeccompMode, "ISOSTACK_SECCOMP", "off|auto|on";
-    /// Where state is kept over a restart; this version keeps none [default:
-    /// /var/lib/isostack]
+    /// Kubernetes API server that is asked for the names of this node's pods, or off [default:
+    /// the pod's own, where the agent runs in one]
+    kubernetes_api: String, "ISOSTACK_KUBERNETES_API", "URL|off";
+    /// Bearer token for it [default: the service account's, in a pod]
+    kubernetes_token_file: PathBuf, "ISOSTACK_KUBERNETES_TOKEN_FILE", "FILE";
+    /// Authorities that its certificate is checked with [default: the service account's, in a
+    /// pod, else the system's]
+    kubernetes_ca_file: PathBuf, "ISOSTACK_KUBERNETES_CA_FILE", "FILE";
+    /// Socket of the container runtime (CRI) that is asked for names, or off [default: that of
+    /// containerd or CRI-O, where there is one]
+    cri_endpoint: String, "ISOSTACK_CRI_ENDPOINT", "unix:PATH|off";
+    /// Where names and the positions in log files are kept over a restart [default:
+    /// /var/lib/isostack, where it exists]
     state_dir: PathBuf, "ISOSTACK_STATE_DIR", "DIR";
     /// Address of Jaeger's page, for links from the agent's own [default: none]
     jaeger_url: String, "ISOSTACK_JAEGER_URL", "URL";
     /// Where the agent's own traces and metrics go [default: nowhere]
     self_telemetry_endpoint: String, "ISOSTACK_SELF_TELEMETRY_ENDPOINT", "URL";
+    /// Log files to read beside the kernel's log, e.g. '/var/log/pods/*/*/*.log'; may be given
+    /// several times [default: none]
+    log_file: Vec<String>, "ISOSTACK_LOG_FILE", "GLOB";
     /// error, warn, info, debug, trace, or a filter such as info,isostack_agent::join=debug
     /// [default: info]
     log_level: String, "ISOSTACK_LOG_LEVEL", "LEVEL";
@@ -134,12 +149,18 @@ pub struct Config {
     pub sensor_budget_cores: f64,
     /// See [`SeccompMode`].
     pub seccomp: SeccompMode,
-    /// Where state is to be kept, if said.
+    /// The Kubernetes API server; `Err` says why none is asked.
+    pub kubernetes: Result<KubernetesConfig, String>,
+    /// The container runtime; `Err` says why none is asked.
+    pub cri: Result<CriConfig, String>,
+    /// Where state is kept; `None`: nowhere.
     pub state_dir: Option<PathBuf>,
     /// For links.
     pub jaeger_url: Option<String>,
     /// The agent's own telemetry.
     pub self_telemetry_endpoint: Option<String>,
+    /// Names of log files to read, with wildcards.
+    pub log_globs: Vec<String>,
     /// Level or filter.
     pub log_level: String,
     /// Form of the log.
@@ -169,6 +190,9 @@ pub enum ConfigError {
         /// What and where, and the nearest right key for an unknown one.
         message: String,
     },
+    /// The Kubernetes API server cannot be asked like this.
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesError),
     /// A value that its type allows but its meaning does not.
     #[error("{key} = {value} is not possible: {reason}")]
     Value {
@@ -222,9 +246,20 @@ impl Config {
                 .sensor_budget
                 .map_or(DEFAULT_SENSOR_BUDGET_CORES, |percent| percent.0 / 100.0),
             seccomp: settings.seccomp.unwrap_or_default(),
-            state_dir: settings.state_dir,
+            kubernetes: KubernetesConfig::new(
+                given(settings.kubernetes_api).as_deref(),
+                settings.kubernetes_token_file,
+                settings.kubernetes_ca_file,
+                |name| std::env::var(name).ok(),
+            )?,
+            cri: CriConfig::new(given(settings.cri_endpoint).as_deref()),
+            state_dir: settings.state_dir.or_else(|| {
+                let usual = PathBuf::from(STATE_DIR);
+                usual.is_dir().then_some(usual)
+            }),
             jaeger_url: given(settings.jaeger_url),
             self_telemetry_endpoint: given(settings.self_telemetry_endpoint),
+            log_globs: settings.log_file.unwrap_or_default(),
             log_level: given(settings.log_level).unwrap_or_else(|| "info".to_owned()),
             log_format: settings.log_format.unwrap_or_default(),
             roots: Roots {
@@ -263,6 +298,15 @@ impl Config {
                 reason: "less than 4 GiB".to_owned(),
             });
         }
+        for pattern in &self.log_globs {
+            if let Err(error) = glob::Pattern::new(pattern) {
+                return Err(ConfigError::Value {
+                    key: "log_file",
+                    value: pattern.clone(),
+                    reason: format!("it is no pattern of file names: {error}"),
+                });
+            }
+        }
         let listeners = [
             ("http_listen", Listen::Tcp(self.http_listen)),
             ("otlp_grpc_listen", self.otlp_grpc_listen.clone()),
@@ -282,6 +326,8 @@ impl Config {
     }
 }
 
+/// Where state is kept if nothing else is said and it exists.
+const STATE_DIR: &str = "/var/lib/isostack";
 /// Spans are never held longer than this before they are judged.
 const MAX_SETTLE: Duration = Duration::from_secs(60);
 /// The receiver's largest request (20 MiB over HTTP).

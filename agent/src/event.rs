@@ -36,6 +36,18 @@ pub enum Slice {
     Beyond,
 }
 
+impl Slice {
+    /// Every slice, from the process outwards.
+    pub const ALL: &'static [Self] = &[
+        Self::Container,
+        Self::Paravirtual,
+        Self::Vmm,
+        Self::VirtualFunction,
+        Self::Physical,
+        Self::Beyond,
+    ];
+}
+
 /// A block device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Disk {

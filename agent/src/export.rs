@@ -19,11 +19,13 @@ pub use self::{
     http::{BindError, Bound, HttpConfig, bind},
     prometheus::{Exposition, PrometheusConfig},
     store::{Store, StoreConfig},
-    view::{Downstream, Health, HostView, Listeners, Readiness},
+    view::{Downstream, Health, HostView, Listeners, NamesView, Readiness},
 };
 use crate::{
+    logs::LogMatch,
     metrics::AgentMetrics,
     sensor::{Counted, SensorStatus},
+    stack::Stack,
     vocabulary::Layer,
     workload::Workload,
 };
@@ -33,6 +35,12 @@ pub type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
 
 /// Who lives in a cgroup, by the inode of its directory; `None` while that is not known.
 pub type LabelSource = Arc<dyn Fn(u64) -> Option<(Layer, Workload)> + Send + Sync>;
+
+/// The latest log lines that speak of a layer, newest first, at most so many.
+pub type LogSource = Arc<dyn Fn(usize) -> Vec<LogMatch> + Send + Sync>;
+
+/// The isolation layers around who lives in a cgroup; empty while that is not known.
+pub type StackSource = Arc<dyn Fn(u64) -> Stack + Send + Sync>;
 
 /// Everything this module shows, by whom it is known.
 #[derive(Clone)]
@@ -45,8 +53,12 @@ pub struct ExportSources {
     pub sensors: Source<Vec<SensorStatus>>,
     /// What the kernel side counted, by cgroup; asked for at every scrape.
     pub counted: Source<Counted>,
+    /// Log lines that speak of a layer, newest first, at most so many.
+    pub log_matches: LogSource,
     /// Names for cgroup ids.
     pub label: LabelSource,
+    /// Isolation layers for cgroup ids.
+    pub stack: StackSource,
     /// The page of `/metrics`.
     pub exposition: Arc<Exposition>,
     /// The agent's own counters.

@@ -3,9 +3,12 @@
 pub mod btf;
 pub mod capabilities;
 pub mod cgroup;
+pub mod engine_files;
 pub mod identify;
+pub mod kmsg;
 pub mod kubelet_logs;
 pub mod listening;
+pub mod naming;
 pub mod peer;
 pub mod platform;
 pub mod proc;

@@ -4,6 +4,7 @@
 //! into `pipeline`; spans come from `otlp` through `join` into `pipeline`; what it judged
 //! goes through `otlp::enrich` to `forward`, and `export` shows it.
 
+pub mod classify;
 pub mod cli;
 pub mod command;
 pub mod config;
@@ -13,8 +14,11 @@ pub mod export;
 pub mod forward;
 pub mod host;
 pub mod join;
+pub mod knowledge;
 pub mod load;
+pub mod logs;
 pub mod metrics;
+pub mod names;
 pub mod otlp;
 pub mod pipeline;
 pub mod process;

@@ -26,7 +26,11 @@ fn main() -> ExitCode {
         None => daemon(cli.run),
         Some(Command::Run(args)) => daemon(*args),
         Some(Command::Doctor(args)) => command::doctor(&args.roots.into(), args.output),
+        Some(Command::Classify(args)) => command::classify(&args),
         Some(Command::Stack(args)) => command::stack(args),
+        Some(Command::Layers(args)) => command::layers(&args),
+        Some(Command::Completions { shell }) => command::completions(shell),
+        Some(Command::Man { directory }) => command::man(&directory),
     }
 }
 

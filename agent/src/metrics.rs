@@ -77,6 +77,25 @@ pub struct Map {
     pub map: &'static str,
 }
 
+/// Labels of `isostack_log_matches_total`: the layer is that of the rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LogMatchLabels {
+    /// The layer that the line speaks of.
+    pub layer: &'static str,
+    /// This node.
+    pub node: String,
+    /// Kubernetes namespace of the workload.
+    pub namespace: String,
+    /// Its pod.
+    pub pod: String,
+    /// Its container, unit or process.
+    pub container: String,
+    /// Its runtime.
+    pub runtime: String,
+    /// The rule.
+    pub rule: &'static str,
+}
+
 /// Gauge of unsigned integers.
 pub type Level = Gauge<i64>;
 
@@ -128,6 +147,10 @@ pub struct AgentMetrics {
     pub map_fill: Family<Map, Gauge<f64, AtomicU64>>,
     /// Processes whose identity is cached.
     pub identities: Level,
+    /// Pods whose names are known, those that are gone too.
+    pub named_pods: Level,
+    /// Pods whose names were not taken because too many are known.
+    pub named_pods_refused: Counter,
     /// Clients of the event stream.
     pub stream_clients: Level,
     /// Clients of the event stream that were cut off because they did not keep up.
@@ -136,6 +159,12 @@ pub struct AgentMetrics {
     pub http_timeouts: Counter,
     /// Connections to the HTTP port refused because too many were open.
     pub http_refused: Counter,
+    /// Log lines that speak of a layer.
+    pub log_matches: Family<LogMatchLabels, Counter>,
+    /// Times that log lines went unread, by reason.
+    pub log_lines_lost: Family<Reason, Counter>,
+    /// Requests of logs passed on without being classified, as another one was.
+    pub log_requests_unclassified: Counter,
     /// Series left out because the cap was reached: refused when they were to be made, or
     /// left out of an answer to a scrape.
     pub series_overflow: Counter,

@@ -10,6 +10,7 @@ use crate::span::SpanBatch;
 pub mod enrich;
 pub mod json;
 pub mod listen;
+pub mod logs;
 pub mod receive;
 pub mod view;
 pub mod wire;

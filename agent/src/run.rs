@@ -9,6 +9,7 @@ mod error;
 mod intake;
 mod judging;
 mod status;
+mod supporting;
 mod tracking;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -22,7 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::RunError;
 use self::{
-    attribute::Attributor, intake::SpanIntake, judging::Judging, status::Status, tracking::Tracking,
+    attribute::Attributor,
+    intake::{LogLines, SpanIntake},
+    judging::Judging,
+    status::Status,
+    tracking::Tracking,
 };
 use crate::{
     config::{self, Config, suspicious_variables},
@@ -31,10 +36,12 @@ use crate::{
         prometheus::SpanMetrics,
     },
     forward::{ForwardConfig, Forwarder},
-    host::{capabilities, identify::Identifier},
+    host::{capabilities, identify::Identifier, kmsg},
     join::{JoinConfig, Joiner},
     load::{self, Sensors},
+    logs::{Board, LogSettings, Logs},
     metrics::AgentMetrics,
+    names::{Names, NamesConfig},
     otlp::{
         Signal,
         listen::is_reached_by,
@@ -108,19 +115,17 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     }
     let telemetry = start_telemetry(&config, own)?;
     telemetry.observe(&metrics);
-    if let Some(state_dir) = &config.state_dir {
-        tracing::warn!(
-            state_dir = %state_dir.display(),
-            "Nothing is kept there: this version's baselines start anew with each start"
-        );
-    }
     for (variable, key) in suspicious_variables(std::env::vars_os()) {
         tracing::warn!(%variable, "No such setting: was ISOSTACK_{} meant?", key.to_uppercase());
     }
 
     let (events, events_in) = mpsc::channel(EVENT_BATCHES);
     let (identifier, sensors) = start_sensing(&config, &metrics, events).await?;
+    let names = Names::start(names_config(&config), identifier.naming().directory())?;
+    let names = Arc::new(names);
     let tracking = Arc::new(Tracking::new(Arc::clone(&sensors), config.roots.clone()));
+    let board = Arc::new(Board::new(&config.node, metrics.clone()));
+    let logs = start_logs(&config, &sensors, &identifier, &board, &metrics);
     let joiner = Joiner::new(
         Arc::clone(&identifier),
         JoinConfig::new(config.node.clone()),
@@ -140,6 +145,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         &receiver,
         page_address,
         &identifier,
+        &names,
         handle.clone(),
     ));
     let prometheus = PrometheusConfig {
@@ -153,11 +159,18 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     ));
 
     let (batches, batches_in) = mpsc::unbounded_channel();
-    let judging = Judging::new(&config, Arc::clone(&store), handle.clone(), metrics.clone());
+    let judging = Judging::new(
+        &config,
+        Arc::clone(&store),
+        handle.clone(),
+        Arc::clone(&board),
+        metrics.clone(),
+    );
     let mut judging = tokio::spawn(judging.run(events_in, batches_in));
 
     let budget = Arc::new(Semaphore::new(config.export_queue_bytes));
-    let intake = SpanIntake::new(joiner, Arc::clone(&budget), batches, handle);
+    let log_lines = logs.is_some().then(|| LogLines::new(&board, &metrics));
+    let intake = SpanIntake::new(joiner, Arc::clone(&budget), batches, handle, log_lines);
     let stop_receiving = CancellationToken::new();
     let mut receiving =
         tokio::spawn(receiver.run(intake.clone(), metrics.clone(), stop_receiving.clone()));
@@ -167,7 +180,12 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         host: status.host_source(),
         sensors: status::sensors_source(&sensors),
         counted: status::counted_source(&sensors),
+        log_matches: {
+            let board = Arc::clone(&board);
+            Arc::new(move |limit| board.recent(limit))
+        },
         label: status::label_source(&identifier),
+        stack: status::stack_source(&identifier),
         exposition: Arc::new(Exposition::new(
             &prometheus,
             &metrics,
@@ -185,6 +203,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         Arc::clone(&identifier),
         Arc::clone(&tracking),
         Arc::clone(&sensors),
+        Arc::clone(&names),
         Arc::clone(&budget),
         metrics,
     ));
@@ -213,6 +232,8 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     stop_receiving.cancel();
     finished("receiver", receiving).await;
     housekeeping.abort();
+    // It writes where it was in each file.
+    drop(logs);
     // The last senders of the pipeline's channels go: it judges what it has, and returns.
     drop(intake);
     finished("pipeline", judging).await;
@@ -222,6 +243,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     }
     stop_page.cancel();
     finished("page", serving).await;
+    names.stop().await;
     tracing::info!("Stopped");
     telemetry.shutdown().await;
     Ok(())
@@ -310,6 +332,33 @@ async fn start_sensing(
         .map_err(|_| RunError::TaskEnded("start of the sensors"))?
 }
 
+/// The reader of logs, unless the sensor is off; without it there are merely no lines.
+fn start_logs(
+    config: &Config,
+    sensors: &Sensors,
+    identifier: &Arc<Identifier>,
+    board: &Arc<Board>,
+    metrics: &AgentMetrics,
+) -> Option<Logs> {
+    let status = sensors.statuses().into_iter().find(|s| s.name == "logs")?;
+    if status.state == SensorState::Off {
+        return None;
+    }
+    let settings = LogSettings {
+        kmsg: kmsg::PATH.into(),
+        globs: config.log_globs.clone(),
+        state_dir: config.state_dir.clone(),
+    };
+    Logs::start(
+        settings,
+        Arc::clone(identifier),
+        Arc::clone(board),
+        metrics.clone(),
+    )
+    .inspect_err(|error| tracing::error!(%error, "Log lines are not read"))
+    .ok()
+}
+
 /// As [`load`] does for a sensor that `--sensors` names.
 fn require(sensors: &Sensors, name: &str) -> Result<(), load::StartError> {
     let status = sensors.statuses().into_iter().find(|s| s.name == name);
@@ -323,12 +372,22 @@ fn require(sensors: &Sensors, name: &str) -> Result<(), load::StartError> {
     }
 }
 
+fn names_config(config: &Config) -> NamesConfig {
+    NamesConfig {
+        node: config.node.clone(),
+        kubernetes: config.kubernetes.clone(),
+        cri: config.cri.clone(),
+        state_dir: config.state_dir.clone(),
+    }
+}
+
 /// What has to be done regularly and depends on no request.
 async fn housekeeping(
     config: Config,
     identifier: Arc<Identifier>,
     tracking: Arc<Tracking>,
     sensors: Arc<Sensors>,
+    names: Arc<Names>,
     budget: Arc<Semaphore>,
     metrics: AgentMetrics,
 ) {
@@ -342,11 +401,12 @@ async fn housekeeping(
         metrics
             .held_bytes
             .set(i64::try_from(held).unwrap_or(i64::MAX));
+        names.observe(&metrics);
         {
             // System calls that do not wait for anything.
             let (sensors, metrics) = (Arc::clone(&sensors), metrics.clone());
             let kept = tokio::task::spawn_blocking(move || {
-                sensors.keep_within_budget(MonoNs::now(), &metrics);
+                sensors.keep_up(MonoNs::now(), &metrics);
             });
             if let Err(error) = kept.await {
                 tracing::error!(%error, "Housekeeping failed");

@@ -5,6 +5,8 @@
 pub mod cpu;
 pub mod decode;
 pub mod hook;
+pub mod kvm;
+pub mod logs;
 pub mod memory;
 pub mod seccomp;
 pub mod selection;
@@ -82,8 +84,18 @@ pub const SENSORS: &[Entry] = &[
         loses: "time blocked on locks, sockets, sleeps and disk",
         sensor: Some(&wait::Wait),
     },
-    absent("kvm", false, "time of virtual CPUs out of guest mode"),
-    absent("logs", false, "meaning and layer of log lines"),
+    Entry {
+        name: "kvm",
+        core: false,
+        loses: "time of virtual CPUs out of guest mode",
+        sensor: Some(&kvm::Kvm),
+    },
+    Entry {
+        name: "logs",
+        core: false,
+        loses: "meaning and layer of log lines",
+        sensor: Some(&logs::LogLines),
+    },
 ];
 
 const fn absent(name: &'static str, core: bool, loses: &'static str) -> Entry {
@@ -141,8 +153,15 @@ pub trait Sensor: Sync {
     }
 
     /// Contents of the arrays of the object that only user space can know, by map's name.
-    fn arrays(&self) -> Vec<(&'static str, Vec<u32>)> {
+    fn arrays(&self, _kernel: &Kernel<'_>) -> Vec<(&'static str, Vec<u32>)> {
         Vec::new()
+    }
+
+    /// Whether what [`Sensor::check`] may have missed at the start has appeared since: then it
+    /// is tried again. Only for sensors whose hooks are raw tracepoints. Asked every few
+    /// seconds.
+    fn has_appeared(&self, _roots: &Roots) -> bool {
+        false
     }
 
     /// Array of the object, of one number, that is 0 while not all of its programs are
@@ -150,6 +169,11 @@ pub trait Sensor: Sync {
     /// of what happened for the whole.
     fn epoch(&self) -> Option<&'static str> {
         None
+    }
+
+    /// What it reads instead of having programs in the kernel, for `doctor`.
+    fn reads(&self) -> &'static str {
+        ""
     }
 
     /// What it reads by itself, now and then, without a program in the kernel.

@@ -76,6 +76,15 @@ words! {
     }
 }
 
+impl Fault {
+    /// The layer of that name, for a fault in one.
+    #[must_use]
+    pub fn layer(self) -> Option<Layer> {
+        let of_that_name = |layer: &&Layer| layer.as_str() == self.as_str();
+        Layer::ALL.iter().find(of_that_name).copied()
+    }
+}
+
 words! {
     /// The mechanism that cost the time.
     Cause {

@@ -1,8 +1,12 @@
 //! The workload: what a person recognises behind a process.
 
+pub mod directory;
 pub mod path;
+pub mod pod;
 
-use serde::Serialize;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
 /// Names of a workload; empty strings where unknown. None of them is to be trusted:
 /// escape on output.
@@ -14,6 +18,10 @@ pub struct Workload {
     pub pod: String,
     /// Kubernetes pod uid.
     pub pod_uid: String,
+    /// Who made the pod, as `Deployment/web`; a ReplicaSet's Deployment, where its name says so.
+    pub owner: String,
+    /// Selected labels of the pod.
+    pub labels: Labels,
     /// Container name.
     pub container: String,
     /// Container id, 64 hexadecimal digits for the usual runtimes.
@@ -27,6 +35,66 @@ pub struct Workload {
     pub process: String,
     /// Inode of its cgroup directory.
     pub cgroup_id: u64,
+    /// Who gave namespace, pod and container; empty when nobody did.
+    pub names_from: NamesFrom,
+}
+
+/// Whose word the names of a workload are, weakest first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum NamesFrom {
+    /// Nobody's: ids at most.
+    #[default]
+    #[serde(rename = "")]
+    Nobody,
+    /// The names of the kubelet's log files.
+    Logs,
+    /// Files that the container engine keeps.
+    Engine,
+    /// What an earlier run of the agent was told, not yet confirmed.
+    Cache,
+    /// The container runtime interface.
+    Cri,
+    /// The Kubernetes API.
+    Api,
+}
+
+/// Labels of a pod, few and short; sorted by key, shared by clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Labels(Option<Arc<[(String, String)]>>);
+
+impl Labels {
+    /// Of pairs; they are sorted here.
+    #[must_use]
+    pub fn new(mut pairs: Vec<(String, String)>) -> Self {
+        pairs.sort_unstable();
+        Self((!pairs.is_empty()).then(|| pairs.into()))
+    }
+
+    /// Key and value, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.0.as_deref().unwrap_or_default();
+        pairs.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+impl Serialize for Labels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in self.iter() {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let map = std::collections::BTreeMap::<String, String>::deserialize(deserializer)?;
+        Ok(Self::new(map.into_iter().collect()))
+    }
 }
 
 impl Workload {
@@ -49,6 +117,13 @@ impl Workload {
         } else {
             &self.pod
         }
+    }
+
+    /// Whether it is a pod's and somebody may still tell what it is called.
+    #[must_use]
+    pub fn lacks_names(&self) -> bool {
+        let container = self.container.is_empty() && !self.container_id.is_empty();
+        !self.pod_uid.is_empty() && (self.pod.is_empty() || container)
     }
 
     /// What to call it in a sentence: `namespace/pod/container`, or the container label.

@@ -112,7 +112,7 @@ fn queries_choose_newest_first() {
     let ids = |filter: &Filter| -> Vec<String> {
         let rows = bench.store.verdicts(filter);
         let id = |s: &Arc<_>| {
-            let row = isostack_agent::export::view::verdict_json(s).unwrap();
+            let row = isostack_agent::export::view::verdict_json(s, None).unwrap();
             row["trace_id"].as_str().unwrap()[16..]
                 .trim_start_matches('0')
                 .to_owned()

@@ -321,7 +321,7 @@ fn impossible_times_spoil_no_sum() {
     let rows = bench.store.spans(&all());
     for row in rows
         .iter()
-        .map(|s| isostack_agent::export::view::span_json(s))
+        .map(|s| isostack_agent::export::view::span_json(s, None))
     {
         assert!(row["duration_ms"].as_f64().unwrap() >= 0.0);
     }

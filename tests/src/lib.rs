@@ -5,6 +5,8 @@
 pub mod agent;
 pub mod artifact;
 pub mod cgroup;
+pub mod cluster;
+pub mod debian;
 pub mod guardian;
 pub mod http;
 pub mod jaeger;

@@ -4,18 +4,13 @@
 //! is the cluster's affair: they are imported into the containerd that runs beside the
 //! kubeconfig, as the test cluster has it.
 
-use std::{
-    env, fs,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use harness::{
-    artifact, http,
+    artifact,
+    cluster::{CleanUp, Cluster},
+    http,
     jaeger::{Jaeger, Place},
     peers, wait,
 };
@@ -57,86 +52,6 @@ fn manifests_are_valid() -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Cluster {
-    kubeconfig: PathBuf,
-}
-
-impl Cluster {
-    /// `None`, with a word on the terminal, when there is none.
-    fn reach() -> Option<Self> {
-        match env::var_os("KUBECONFIG") {
-            Some(path) if peers::has("kubectl") => Some(Self {
-                kubeconfig: path.into(),
-            }),
-            Some(_) => {
-                eprintln!("skipped: KUBECONFIG is set and kubectl is not on the path");
-                None
-            }
-            None => {
-                eprintln!("skipped: KUBECONFIG is not set");
-                None
-            }
-        }
-    }
-
-    fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new("kubectl")
-            .args(arguments)
-            .output()
-            .context("kubectl")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "kubectl {arguments:?}: {said}");
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-
-    fn apply(&self, manifest: &str) -> anyhow::Result<()> {
-        let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
-        fs::write(file.path(), manifest)?;
-        self.kubectl(&["apply", "-f", &file.path().display().to_string()])
-            .map(drop)
-    }
-
-    /// Builds the image of a program by the project's recipe and imports it.
-    fn import(&self, program: &str) -> anyhow::Result<()> {
-        let archive = tempfile::Builder::new().suffix(".tar").tempfile()?;
-        let mut image = Command::new("cargo");
-        image.current_dir(artifact::root());
-        image
-            .args([
-                "xtask",
-                "image",
-                "--debug",
-                "--program",
-                program,
-                "--output",
-            ])
-            .arg(archive.path());
-        peers::run(&mut image)?;
-        let state = self.kubeconfig.parent().unwrap_or(Path::new("/"));
-        let mut ctr = Command::new("ctr");
-        ctr.arg("-a").arg(state.join("run/containerd.sock"));
-        peers::run(
-            ctr.args(["-n", "k8s.io", "images", "import"])
-                .arg(archive.path()),
-        )
-    }
-}
-
-/// Takes away what the test made, also when it fails.
-struct CleanUp<'a>(&'a Cluster);
-
-impl Drop for CleanUp<'_> {
-    fn drop(&mut self) {
-        let manifests = manifests().display().to_string();
-        for what in [["namespace", NAMESPACE], ["-k", &manifests]] {
-            let delete = [&["delete", "--ignore-not-found", "--wait"], &what[..]].concat();
-            if let Err(error) = self.0.kubectl(&delete) {
-                eprintln!("left in the cluster: {error:#}");
-            }
-        }
-    }
-}
-
 #[test]
 fn a_limited_pod_is_localised() -> anyhow::Result<()> {
     let Some(cluster) = Cluster::reach() else {
@@ -144,22 +59,12 @@ fn a_limited_pod_is_localised() -> anyhow::Result<()> {
     };
     cluster.import("isostack-agent")?;
     cluster.import("shop")?;
-    let _clean_up = CleanUp(&cluster);
+    let root = manifests().display().to_string();
+    let _clean_up = CleanUp::new(&cluster, &[["namespace", NAMESPACE], ["-k", &root]]);
 
     // Jaeger on the node's own address, where pods reach it.
-    let node = cluster.kubectl(&[
-        "get",
-        "nodes",
-        "-o",
-        "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}",
-    ])?;
-    let node: IpAddr = node.parse().with_context(|| node.clone())?;
-    let jaeger = Jaeger::start_at(&Place::new(node)?)?;
+    let jaeger = Jaeger::start_at(&Place::new(cluster.node_address()?)?)?;
 
-    let root = artifact::root()
-        .join("deploy/kubernetes")
-        .display()
-        .to_string();
     cluster.kubectl(&["apply", "-f", &format!("{root}/namespace.yaml")])?;
     cluster.apply(&format!(
         "apiVersion: v1\nkind: ConfigMap\n\
@@ -242,7 +147,7 @@ fn a_limited_pod_is_localised() -> anyhow::Result<()> {
     assert_eq!(slow.text("isostack.confidence"), "process", "{slow:?}");
     assert_eq!(slow.text("isostack.node"), node_name, "{slow:?}");
 
-    // Named as a person names it, without the Kubernetes API.
+    // Named as a person names it, by the API and the account of the manifests.
     let address =
         cluster.kubectl(&[&of_agent[..], &["jsonpath={.items[0].status.podIP}"]].concat())?;
     let workloads = http::get(&format!("http://{address}:9464/api/v1/workloads"))?.json()?;
@@ -253,6 +158,7 @@ fn a_limited_pod_is_localised() -> anyhow::Result<()> {
         ("namespace", NAMESPACE),
         ("pod", "shop"),
         ("container", "shop"),
+        ("names_from", "api"),
     ] {
         assert_eq!(shop[key], name, "{shop}");
     }

@@ -2,7 +2,9 @@
 //! without it, and its span path against a real Collector's.
 
 mod host;
+mod identify;
 mod idle;
+mod logs;
 mod pingpong;
 mod spans;
 mod usage;
@@ -21,7 +23,7 @@ use crate::{
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only the parts whose name contains this: spans, host, idle.
+    /// Run only the parts whose name contains this: spans, host, idle, identify, logs.
     #[arg(long)]
     only: Option<String>,
     /// Repetitions of each side of a comparison; the median counts.
@@ -63,6 +65,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if wants("spans") {
         rows.extend(spans::measure(&programs, args.repeat)?);
+    }
+    if wants("identify") {
+        rows.extend(identify::measure(&programs, args.repeat)?);
+    }
+    if wants("logs") {
+        rows.extend(logs::measure(&programs, args.repeat)?);
     }
     if wants("host") {
         rows.extend(host::measure(&programs, args.repeat)?);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use harness::peers;
+use harness::{debian, peers};
 
 /// What the machine is to be made ready for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -92,6 +92,14 @@ const NEEDS: &[Need] = &[
         Purpose::Test,
     ),
     need("runc", "runc", "real containers", Purpose::Test),
+    need(
+        "crun",
+        "crun",
+        "containers of another runtime",
+        Purpose::Test,
+    ),
+    need("podman", "podman", "containers of an engine", Purpose::Test),
+    need("bwrap", "bubblewrap", "a sandbox", Purpose::Test),
     need(
         "python3",
         "python3",
@@ -187,6 +195,12 @@ pub fn run(purpose: Purpose) -> anyhow::Result<()> {
         peers::node()?;
         peers::java()?;
         cargo_deny()?;
+        // Without them their tests say that they did not run, and why.
+        for made in [debian::runsc(), debian::wasmedge()] {
+            if let Err(error) = made {
+                println!("Not from a newer Debian: {error:#}");
+            }
+        }
     }
     Ok(())
 }

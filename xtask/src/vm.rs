@@ -44,8 +44,8 @@ pub struct Args {
     /// Run this shell script instead of the tests, and show what it says.
     #[arg(long, conflicts_with_all = ["test", "write_docs"])]
     script: Option<PathBuf>,
-    /// Write docs/kernels.md instead of comparing with it.
-    #[arg(long)]
+    /// Write docs/kernels.md instead of comparing with it; runs no tests.
+    #[arg(long, conflicts_with_all = ["test", "kernel", "cgroups"])]
     write_docs: bool,
     /// Show everything that the guests say.
     #[arg(long)]
@@ -75,6 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             }
             let plan = match &args.script {
                 Some(script) => cgroups.script(script)?,
+                None if args.write_docs => cgroups.doctor()?,
                 None => cgroups.tests(&programs.names())?,
             };
             boots.extend(plan.map(|plan| Boot {

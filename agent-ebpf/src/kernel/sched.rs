@@ -203,11 +203,13 @@ impl<M: Memory> CfsRq<M> {
     }
 
     /// Inode of the nearest cgroup, itself or an ancestor, that is throttled by its own
-    /// quota on this CPU; 0 when none is found.
+    /// quota on this CPU; 0 when none is found. A queue counts the throttled ones among itself
+    /// and its ancestors: where the count falls from one to the next, a quota is used up.
+    /// (`throttled_clock` says so too, but on some kernels only once a task was dequeued.)
     #[inline(never)]
     pub fn limiter(self) -> u64 {
         if !has(&field::CFS_RQ_TG)
-            || !has(&field::CFS_RQ_THROTTLED_CLOCK)
+            || !has(&field::CFS_RQ_THROTTLE_COUNT)
             || !has(&field::TG_PARENT)
             || !has(&field::TG_CFS_RQ)
             || !has(&field::TG_CGROUP)
@@ -217,27 +219,31 @@ impl<M: Memory> CfsRq<M> {
         // SAFETY: the helper returns a number, nothing is dereferenced.
         let cpu = unsafe { bpf_get_smp_processor_id() } as usize;
         let mut queue = self.0;
+        // SAFETY: `Probed` copes with any address; a wrong one yields 0 and ends the walk.
+        let mut count: u32 = unsafe { Probed::read(queue, &field::CFS_RQ_THROTTLE_COUNT) };
         for _ in 0..MAX_DEPTH {
-            if queue.is_null() {
+            if count == 0 {
                 return 0;
             }
-            // SAFETY: `Probed` copes with any address; a wrong one yields 0 and ends the walk.
+            // SAFETY: as above.
             unsafe {
                 let group = Probed::pointer(queue, &field::CFS_RQ_TG);
-                if Probed::read::<u64>(queue, &field::CFS_RQ_THROTTLED_CLOCK) != 0 {
+                let parent = Probed::pointer(group, &field::TG_PARENT);
+                let mut above = 0;
+                if !parent.is_null() {
+                    let queues = Probed::pointer(parent, &field::TG_CFS_RQ);
+                    let slot = queues.wrapping_add(cpu * size_of::<usize>());
+                    queue = bpf_probe_read_kernel(slot.cast::<usize>()).unwrap_or(0) as *const u8;
+                    above = Probed::read(queue, &field::CFS_RQ_THROTTLE_COUNT);
+                }
+                if above < count {
                     let directory = Probed::pointer(
                         Probed::pointer(group, &field::TG_CGROUP),
                         &field::CGROUP_KN,
                     );
                     return Probed::read(directory, &field::KERNFS_NODE_ID);
                 }
-                let parent = Probed::pointer(group, &field::TG_PARENT);
-                if parent.is_null() {
-                    return 0;
-                }
-                let queues = Probed::pointer(parent, &field::TG_CFS_RQ);
-                let slot = queues.wrapping_add(cpu * size_of::<usize>());
-                queue = bpf_probe_read_kernel(slot.cast::<usize>()).unwrap_or(0) as *const u8;
+                count = above;
             }
         }
         0

@@ -2,6 +2,7 @@
 //! served until told to stop.
 
 mod guard;
+mod json;
 mod routes;
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};

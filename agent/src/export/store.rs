@@ -324,12 +324,12 @@ impl Store {
             )
         };
         for span in bad.iter().skip(bad.len() - bad_left) {
-            if let Some(row) = view::verdict_json(span) {
+            if let Some(row) = view::verdict_json(span, None) {
                 self.send(Published::verdict(&row));
             }
         }
         for span in good.iter().skip(good.len() - good_left) {
-            self.send(Published::span(&view::span_json(span)));
+            self.send(Published::span(&view::span_json(span, None)));
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Source, view};
-use crate::{metrics::AgentMetrics, sensor::SensorStatus};
+use crate::{metrics::AgentMetrics, sensor::SensorStatus, stack::report::plain_json};
 
 /// One message, serialised once for all clients.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl Published {
     }
 
     fn new(event: &'static str, row: &serde_json::Value) -> Self {
-        let json = row.to_string().into();
+        let json = plain_json(&row.to_string()).into();
         Self { event, json }
     }
 }

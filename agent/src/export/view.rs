@@ -4,13 +4,15 @@
 //! Nanoseconds since the epoch are strings: they exceed 2^53, so a JSON number would lose
 //! digits in JavaScript (OTLP's own JSON does the same).
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use serde::Serialize;
 
-use super::store::StoredSpan;
+use super::{LabelSource, store::StoredSpan};
 use crate::{
-    stack::StackEntry,
+    names::SourceView,
+    process::Identity,
+    stack::{Stack, StackEntry},
     verdict::{CauseInterval, Split, Verdict},
     vocabulary::{Cause, Fault},
     workload::Workload,
@@ -39,6 +41,21 @@ pub struct HostView {
     pub jaeger_url: String,
     /// The host's own isolation stack, innermost first.
     pub stack: Vec<StackEntry>,
+    /// Who is asked for the names of workloads.
+    pub names: NamesView,
+}
+
+/// Who is asked for the names of workloads, and how much they told.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct NamesView {
+    /// Pods that run here.
+    pub pods: usize,
+    /// Pods that ran here a while ago and are still known.
+    pub pods_gone: usize,
+    /// Containers of both.
+    pub containers: usize,
+    /// Whom the agent asks.
+    pub sources: Vec<SourceView>,
 }
 
 /// The addresses that the agent listens on.
@@ -149,8 +166,12 @@ impl<'a> VerdictView<'a> {
 }
 
 impl<'a> SpanRow<'a> {
-    /// Of a stored span; `verdict` is the view of its verdict.
-    fn new(span: &'a StoredSpan, verdict: Option<&'a VerdictView<'a>>) -> Self {
+    /// Of a stored span; `verdict` is the view of its verdict, `names` knows late names.
+    fn new(
+        span: &'a StoredSpan,
+        verdict: Option<&'a VerdictView<'a>>,
+        names: Option<&LabelSource>,
+    ) -> Self {
         let identity = span.joined.identity.as_deref();
         let split = span.split.as_ref();
         Self {
@@ -172,7 +193,7 @@ impl<'a> SpanRow<'a> {
             confidence: span.joined.confidence.as_str(),
             layer: identity.map_or("", |i| i.stack.layer().as_str()),
             stack: identity.map_or_else(String::new, |i| i.stack.to_string()),
-            workload: identity.map_or_else(String::new, |i| i.workload.display_name()),
+            workload: identity.map_or_else(String::new, |i| named(i, names).display_name()),
             split: split.map(split_ms).unwrap_or_default(),
             intervals: span.intervals.iter().map(|i| interval(span, i)).collect(),
             verdict,
@@ -180,19 +201,37 @@ impl<'a> SpanRow<'a> {
     }
 }
 
-/// The JSON of a span, as one document.
+/// What a process is called: names of a container may come after its span was joined, and
+/// after its end.
+fn named<'a>(identity: &'a Identity, names: Option<&LabelSource>) -> Cow<'a, Workload> {
+    let known = &identity.workload;
+    let late = names
+        .filter(|_| known.lacks_names())
+        .and_then(|names| names(identity.cgroup_id))
+        .map(|(_, workload)| workload)
+        .filter(|late| late.container_id == known.container_id && late.pod_uid == known.pod_uid);
+    match late {
+        Some(late) => Cow::Owned(Workload {
+            process: known.process.clone(),
+            ..late
+        }),
+        None => Cow::Borrowed(known),
+    }
+}
+
+/// The JSON of a span, as one document; `names` knows names that came late.
 #[must_use]
-pub fn span_json(span: &StoredSpan) -> serde_json::Value {
+pub fn span_json(span: &StoredSpan, names: Option<&LabelSource>) -> serde_json::Value {
     let view = span.verdict.as_deref().map(VerdictView::new);
-    to_json(&SpanRow::new(span, view.as_ref()))
+    to_json(&SpanRow::new(span, view.as_ref(), names))
 }
 
 /// The JSON of a verdict row; `None` for a span without verdict.
 #[must_use]
-pub fn verdict_json(span: &StoredSpan) -> Option<serde_json::Value> {
+pub fn verdict_json(span: &StoredSpan, names: Option<&LabelSource>) -> Option<serde_json::Value> {
     let answer = VerdictView::new(span.verdict.as_deref()?);
     let mut row = to_json(&VerdictRow {
-        span: SpanRow::new(span, None),
+        span: SpanRow::new(span, None, names),
         answer,
     });
     // The row is the verdict: the span's own `verdict` field would say it twice.
@@ -200,16 +239,16 @@ pub fn verdict_json(span: &StoredSpan) -> Option<serde_json::Value> {
     Some(row)
 }
 
-/// A workload that sent spans, as `/api/v1/workloads` shows it.
+/// A workload that sent spans or was measured, as `/api/v1/workloads` shows it.
 #[derive(Debug, Serialize)]
 pub struct WorkloadRow {
     /// What to call it.
     pub name: String,
     /// Its names by kind.
     pub workload: Workload,
-    /// Process id as the host sees it.
+    /// Process id as the host sees it; 0 for a cgroup that sent no spans.
     pub pid: u32,
-    /// Process name.
+    /// Process name; empty for a cgroup that sent no spans.
     pub comm: String,
     /// Layer of its innermost stack entry.
     pub layer: &'static str,
@@ -312,12 +351,28 @@ pub(crate) fn status_word(code: i32) -> &'static str {
     }
 }
 
-/// Parts of the workload row that come from an identity.
-pub(crate) fn workload_row(seen: &super::store::SeenWorkload) -> WorkloadRow {
-    let identity = &seen.identity;
+/// The row of a cgroup whose processes sent no spans.
+pub(crate) fn measured_row(workload: Workload, stack: Stack) -> WorkloadRow {
     WorkloadRow {
-        name: identity.workload.display_name(),
-        workload: identity.workload.clone(),
+        name: workload.display_name(),
+        workload,
+        pid: 0,
+        comm: String::new(),
+        layer: stack.layer().as_str(),
+        stack: stack.0,
+        services: Vec::new(),
+        spans: 0,
+        verdicts: 0,
+    }
+}
+
+/// The row of a process that sent spans; `names` knows names that came late.
+pub(crate) fn workload_row(seen: &super::store::SeenWorkload, names: &LabelSource) -> WorkloadRow {
+    let identity = &seen.identity;
+    let workload = named(identity, Some(names)).into_owned();
+    WorkloadRow {
+        name: workload.display_name(),
+        workload,
         pid: identity.process.pid,
         comm: identity.comm.clone(),
         layer: identity.stack.layer().as_str(),

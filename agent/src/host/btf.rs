@@ -49,6 +49,13 @@ impl KernelTypes {
             .map_err(|source| NoBtf { path, source })
     }
 
+    /// The types of a module, `None` where it is not loaded or has none of its own (built in).
+    #[must_use]
+    pub fn module(&self, sysfs: &Path, name: &str) -> Option<Self> {
+        let path = sysfs.join("kernel/btf").join(name);
+        Btf::from_split_file(path, &self.0).ok().map(Self)
+    }
+
     /// Offset in bytes of a member, if the kernel has it in the size stated; of a single bit,
     /// if size 0 is stated, in bits. Structures of the same name that disagree count as not having it.
     #[must_use]

@@ -93,6 +93,12 @@ impl Cgroups {
         Some(std::fs::metadata(directory).ok()?.uid())
     }
 
+    /// What a look at the process of a group that was given a gone one's id finds.
+    #[cfg(test)]
+    pub(in crate::host) fn remember(&self, id: u64, path: &str) {
+        self.index.insert(id, path, Instant::now());
+    }
+
     /// Path of a cgroup by id. A miss walks the hierarchy, at most once a second; a removed
     /// cgroup is remembered for a while, as events of it may still be under way.
     #[must_use]

@@ -2,6 +2,7 @@
 
 pub(crate) mod cache;
 mod read;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -17,9 +18,9 @@ use crate::{
     event::Limiter,
     host::{
         cgroup::Cgroups,
-        kubelet_logs::KubeletLogs,
+        naming::Naming,
         platform::{HostFacts, host_root},
-        proc::{self, ProcDir, ProcError, Stat},
+        proc::{ProcDir, ProcError, Stat},
         roots::Roots,
     },
     metrics::AgentMetrics,
@@ -28,9 +29,10 @@ use crate::{
         Stack,
         host::host_stack,
         overrides::Overrides,
-        process::{Ancestor, ProcessFacts, process_stack, process_workload},
+        process::{
+            Ancestor, ProcessFacts, base_name, is_runtime, process_stack, process_workload, wrapper,
+        },
         record::Record,
-        report::{HostReport, ProcessReport},
     },
     vocabulary::Layer,
     workload::{Workload, path::PathNames},
@@ -42,6 +44,8 @@ const MAX_PROCESSES: usize = 16_384;
 const MAX_CGROUPS: usize = 16_384;
 /// Parents kept: shims and monitors, each of which stands behind many processes.
 const MAX_ANCESTORS: usize = 4096;
+/// Processes of one group looked at for one that stands for it.
+const MAX_INHABITANTS: usize = 16;
 /// Groups of users kept.
 const MAX_IMITATIONS: usize = 1024;
 /// An identity is looked up again after this long: a process may exec, move to another
@@ -49,8 +53,10 @@ const MAX_IMITATIONS: usize = 1024;
 const PROCESS_LIFETIME: Duration = Duration::from_secs(10);
 /// The same when an event came from another cgroup than the one known.
 const MOVED_LIFETIME: Duration = Duration::from_secs(1);
-/// A workload by cgroup is looked up again after this long: names may come later.
+/// A workload by cgroup is looked up again after this long.
 const CGROUP_LIFETIME: Duration = Duration::from_secs(30);
+/// The same for both while names are missing: they come a moment after a container's start.
+const NAMELESS_LIFETIME: Duration = Duration::from_secs(1);
 
 /// Who is behind a pid or a cgroup. Thread-safe; every answer is cached and bounded.
 #[derive(Debug)]
@@ -60,14 +66,41 @@ pub struct Identifier {
     host_stack: Stack,
     host_root: Option<std::path::PathBuf>,
     cgroups: Cgroups,
-    logs: KubeletLogs,
+    naming: Naming,
     metrics: AgentMetrics,
     overrides: Overrides,
-    processes: Mutex<Generations<ProcessKey, (SharedIdentity, Instant)>>,
-    inhabitants: Mutex<Generations<u64, (Layer, Workload, Instant)>>,
+    processes: Mutex<Generations<ProcessKey, Known<SharedIdentity>>>,
+    inhabitants: Mutex<Generations<u64, Known<Inhabitant>>>,
     ancestors: Mutex<Generations<ProcessKey, (Ancestor, Instant)>>,
     /// Groups that users made, and whether the container id they claim is another's.
     imitations: Mutex<Generations<String, (bool, Instant)>>,
+}
+
+/// What was found, and when.
+#[derive(Clone, Debug)]
+struct Known<T> {
+    found: T,
+    at: Instant,
+    /// Of the directory of names.
+    version: u64,
+}
+
+/// Who lives in a cgroup.
+#[derive(Clone, Debug)]
+struct Inhabitant {
+    path: Arc<str>,
+    stack: Stack,
+    workload: Workload,
+}
+
+impl<T> Known<T> {
+    fn is_fresh(&self, lifetime: Duration, workload: &Workload) -> bool {
+        let lifetime = match workload.lacks_names() {
+            true => lifetime.min(NAMELESS_LIFETIME),
+            false => lifetime,
+        };
+        self.at.elapsed() < lifetime
+    }
 }
 
 impl Identifier {
@@ -79,11 +112,7 @@ impl Identifier {
         Self {
             host_stack: host_stack(&host),
             cgroups: Cgroups::new(&roots),
-            // A pod may not look into pid 1 everywhere: then its own mounts of them count.
-            logs: KubeletLogs::new(host_root.clone().or_else(|| {
-                let mounted = std::path::Path::new("/var/log/pods").is_dir();
-                mounted.then(|| "/".into())
-            })),
+            naming: Naming::new(host_root.clone()),
             processes: Mutex::new(Generations::new(MAX_PROCESSES)),
             inhabitants: Mutex::new(Generations::new(MAX_CGROUPS)),
             ancestors: Mutex::new(Generations::new(MAX_ANCESTORS)),
@@ -128,10 +157,47 @@ impl Identifier {
         &self.cgroups
     }
 
-    /// The names that the kubelet's logs give.
+    /// Who is called what.
     #[must_use]
-    pub fn kubelet_logs(&self) -> &KubeletLogs {
-        &self.logs
+    pub fn naming(&self) -> &Naming {
+        &self.naming
+    }
+
+    /// The names in a cgroup path that its processes did not make up.
+    #[must_use]
+    pub fn settled_names(&self, path: &str) -> PathNames {
+        self.naming.settle(path, &self.roots, &self.cgroups)
+    }
+
+    /// What the process of these facts is called.
+    fn named(&self, facts: &ProcessFacts) -> Workload {
+        self.renamed(process_workload(facts, &self.host), &facts.cgroup_path)
+    }
+
+    fn renamed(&self, mut workload: Workload, path: &str) -> Workload {
+        self.naming
+            .complete(&mut workload, path, &self.roots, &self.cgroups);
+        workload
+    }
+
+    /// Of a process that is known, with the names that came since: those of a container come
+    /// a while after its start, and may come after its end.
+    fn with_late_names(&self, mut known: Known<SharedIdentity>) -> SharedIdentity {
+        let version = self.naming.directory().version();
+        if known.version == version || known.found.workload.pod_uid.is_empty() {
+            return known.found;
+        }
+        let workload = self.renamed(known.found.workload.clone(), &known.found.cgroup_path);
+        if workload != known.found.workload {
+            known.found = Arc::new(Identity {
+                workload,
+                ..(*known.found).clone()
+            });
+        }
+        known.version = version;
+        let identity = known.found.clone();
+        self.processes.lock().insert(identity.process, known);
+        identity
     }
 
     /// Key and identity of the process that has this pid now.
@@ -154,22 +220,22 @@ impl Identifier {
         stat: impl FnOnce() -> Result<Stat, ProcError>,
     ) -> Option<SharedIdentity> {
         let known = self.processes.lock().get(&key);
-        if let Some((identity, at)) = &known
-            && at.elapsed() < PROCESS_LIFETIME
+        if let Some(known) = &known
+            && known.is_fresh(PROCESS_LIFETIME, &known.found.workload)
         {
-            return Some(identity.clone());
+            return Some(self.with_late_names(known.clone()));
         }
         match stat().and_then(|stat| self.look_up(key, stat)) {
             Ok(identity) => {
                 let identity = match known {
-                    Some((known, _)) if *known == identity => known,
+                    Some(known) if *known.found == identity => known.found,
                     _ => Arc::new(identity),
                 };
                 self.remember(&identity);
                 Some(identity)
             }
             // Gone: what was known of it stays true of its past.
-            Err(_) => known.map(|(identity, _)| identity),
+            Err(_) => known.map(|known| self.with_late_names(known)),
         }
     }
 
@@ -187,7 +253,8 @@ impl Identifier {
     #[must_use]
     pub fn identify_event(&self, key: ProcessKey, cgroup_id: u64) -> Option<SharedIdentity> {
         let known = self.processes.lock().get(&key);
-        if let Some((identity, at)) = known {
+        if let Some(known) = known {
+            let identity = &known.found;
             let moved =
                 cgroup_id != 0 && identity.cgroup_id != 0 && identity.cgroup_id != cgroup_id;
             // Threads of one process may sit in several groups: not a look-up for each event.
@@ -196,8 +263,8 @@ impl Identifier {
             } else {
                 PROCESS_LIFETIME
             };
-            if at.elapsed() < lifetime {
-                return Some(identity);
+            if known.is_fresh(lifetime, &identity.workload) {
+                return Some(self.with_late_names(known));
             }
             if moved {
                 self.processes.lock().remove(&key);
@@ -240,72 +307,71 @@ impl Identifier {
     /// the cgroup was never seen.
     #[must_use]
     pub fn inhabitant_of_cgroup(&self, cgroup_id: u64) -> Option<(Layer, Workload)> {
+        let inhabitant = self.inhabitant(cgroup_id)?;
+        Some((inhabitant.stack.layer(), inhabitant.workload))
+    }
+
+    /// The layers around who lives in a cgroup; empty when it was never seen.
+    #[must_use]
+    pub fn stack_of_cgroup(&self, cgroup_id: u64) -> Stack {
+        let inhabitant = self.inhabitant(cgroup_id);
+        inhabitant.map_or_else(Stack::default, |inhabitant| inhabitant.stack)
+    }
+
+    fn inhabitant(&self, cgroup_id: u64) -> Option<Inhabitant> {
         let known = self.inhabitants.lock().get(&cgroup_id);
-        if let Some((layer, workload, at)) = &known
-            && at.elapsed() < CGROUP_LIFETIME
-        {
-            return Some((*layer, workload.clone()));
-        }
         let path = self.cgroups.path_by_id(cgroup_id)?;
-        let facts = self.cgroup_facts(cgroup_id, &path);
-        let (layer, workload) = match known {
-            // A group that is gone or empty has no process to ask: what was known stays.
-            Some((layer, workload, _)) if facts.pid == 0 => (layer, workload),
-            _ => {
-                let mut workload = process_workload(&facts, &self.host);
-                workload.process.clear();
-                (self.stack_of(&facts).layer(), workload)
+        // Another path is another group that was given the id of one that is gone.
+        let known = known.filter(|known| known.found.path == path);
+        let version = self.naming.directory().version();
+        let inhabitant = match known {
+            Some(known) if known.is_fresh(CGROUP_LIFETIME, &known.found.workload) => {
+                let mut found = known.found;
+                if known.version == version || found.workload.pod_uid.is_empty() {
+                    return Some(found);
+                }
+                found.workload = self.renamed(found.workload, &path);
+                Known {
+                    found,
+                    at: known.at,
+                    version,
+                }
             }
+            known => Known {
+                found: self.look_up_cgroup(cgroup_id, path, known.map(|known| known.found)),
+                at: Instant::now(),
+                version,
+            },
         };
-        let entry = (layer, workload.clone(), Instant::now());
-        self.inhabitants.lock().insert(cgroup_id, entry);
-        Some((layer, workload))
+        let found = inhabitant.found.clone();
+        self.inhabitants.lock().insert(cgroup_id, inhabitant);
+        Some(found)
+    }
+
+    fn look_up_cgroup(&self, id: u64, path: Arc<str>, known: Option<Inhabitant>) -> Inhabitant {
+        let facts = self.cgroup_facts(id, &path);
+        match known {
+            // A group that is gone or empty has no process to ask: what was known stays.
+            Some(known) if facts.pid == 0 => Inhabitant {
+                workload: self.renamed(known.workload, &path),
+                ..known
+            },
+            _ => {
+                let mut workload = self.named(&facts);
+                workload.process.clear();
+                Inhabitant {
+                    stack: self.stack_of(&facts),
+                    workload,
+                    path,
+                }
+            }
+        }
     }
 
     /// See [`Cgroups::limiter`].
     #[must_use]
     pub fn limiter(&self, cgroup_id: u64, hint_cgroup_id: u64) -> Option<Arc<Limiter>> {
         self.cgroups.limiter(cgroup_id, hint_cgroup_id)
-    }
-
-    /// The document of `stack` without arguments.
-    #[must_use]
-    pub fn host_report(&self) -> HostReport {
-        HostReport {
-            host: self.host_stack.0.clone(),
-            workloads: None,
-        }
-    }
-
-    /// The document of `stack --all`: one entry for each cgroup that holds processes, its
-    /// lowest pid standing for it; in the root cgroup one for each process name.
-    #[must_use]
-    pub fn all_report(&self) -> HostReport {
-        let mut pids = proc::pids(&self.roots);
-        pids.sort_unstable();
-        let mut seen = std::collections::HashSet::new();
-        let workloads = pids
-            .into_iter()
-            .filter_map(|pid| self.look_up_pid(pid).ok())
-            // Kernel threads are the host itself.
-            .filter(|identity| {
-                ProcDir::new(&self.roots, identity.process.pid)
-                    .exe()
-                    .is_some()
-            })
-            .filter(|identity| {
-                let name = match &*identity.cgroup_path {
-                    "/" => identity.comm.clone(),
-                    _ => String::new(),
-                };
-                seen.insert((identity.cgroup_path.clone(), name))
-            })
-            .map(|identity| ProcessReport::from(&*identity))
-            .collect();
-        HostReport {
-            host: self.host_stack.0.clone(),
-            workloads: Some(workloads),
-        }
     }
 
     /// The facts are this process's only if the pid was its own before (`stat`) and after.
@@ -327,7 +393,7 @@ impl Identifier {
             comm: facts.comm.clone(),
             cgroup_id: facts.cgroup_id,
             cgroup_path: facts.cgroup_path.clone(),
-            workload: process_workload(&facts, &self.host),
+            workload: self.named(&facts),
             stack: self.stack_of(&facts),
         })
     }
@@ -360,7 +426,7 @@ impl Identifier {
     fn cgroup_facts(&self, cgroup_id: u64, path: &str) -> ProcessFacts {
         let names = PathNames::parse(path);
         let process = (path != "/")
-            .then(|| self.cgroups.processes(path).into_iter().next())
+            .then(|| self.representative(path))
             .flatten()
             .and_then(|pid| {
                 let stat = ProcDir::new(&self.roots, pid).stat().ok()?;
@@ -369,19 +435,41 @@ impl Identifier {
             .filter(|facts| facts.cgroup_path == path);
         match process {
             Some(facts) => facts,
-            None => ProcessFacts {
-                cgroup_id,
-                cgroup_path: path.to_owned(),
-                runtime_state: self.runtime_state(&names, path),
-                log_names: self.log_names(&names),
-                ..ProcessFacts::default()
-            },
+            None => {
+                let mut facts = ProcessFacts {
+                    cgroup_id,
+                    cgroup_path: path.to_owned(),
+                    runtime_state: self.runtime_state(&names, path),
+                    log_names: self.log_names(&names),
+                    ..ProcessFacts::default()
+                };
+                self.maker_of_group(&mut facts);
+                facts
+            }
         }
+    }
+
+    /// The process that stands for a group: the first that does the group's work, not one
+    /// that only started it and waits.
+    fn representative(&self, path: &str) -> Option<u32> {
+        let pids = self.cgroups.processes(path);
+        let works = |pid: &&u32| {
+            let exe = ProcDir::new(&self.roots, **pid).exe().unwrap_or_default();
+            let name = base_name(&exe);
+            !exe.is_empty() && wrapper(name).is_none() && !is_runtime(name)
+        };
+        let looked_at = pids.iter().take(MAX_INHABITANTS);
+        looked_at.clone().find(works).or(pids.first()).copied()
     }
 
     fn remember(&self, identity: &SharedIdentity) {
         let mut processes = self.processes.lock();
-        processes.insert(identity.process, (identity.clone(), Instant::now()));
+        let known = Known {
+            found: identity.clone(),
+            at: Instant::now(),
+            version: self.naming.directory().version(),
+        };
+        processes.insert(identity.process, known);
         self.metrics.identities.set(processes.len() as i64);
     }
 }

@@ -66,7 +66,8 @@ impl Object {
         status
     }
 
-    fn check(&self, sensor: &'static dyn Sensor) -> Result<(), WhyNot> {
+    /// Whether this kernel has what the sensor needs.
+    pub fn check(&self, sensor: &'static dyn Sensor) -> Result<(), WhyNot> {
         let missing = self.fields.missing(sensor.name());
         if !missing.is_empty() {
             return Err(WhyNot {
@@ -162,6 +163,8 @@ fn status(entry: &'static Entry, all: &[Attached], activation: Activation) -> Se
     let hooks = all
         .iter()
         .filter_map(|a| a.hook.as_ref().map(|(hook, _)| hook.to_string()));
+    let reads = entry.sensor.map_or("", |sensor| sensor.reads());
+    let hooks = hooks.chain([reads.to_owned()]);
     let mut hook = list(hooks.collect()).join(", ");
     hook.push_str(match activation {
         Activation::Always => "",
@@ -225,8 +228,21 @@ pub fn not_selected() -> WhyNot {
     }
 }
 
+/// A sensor that runs by these programs.
+pub fn on(entry: &Entry, programs: &[(&'static Hook, Link)]) -> SensorStatus {
+    let hooks: Vec<String> = programs.iter().map(|(hook, _)| hook.to_string()).collect();
+    SensorStatus {
+        name: entry.name,
+        state: SensorState::On,
+        hook: hooks.join(", "),
+        reason: String::new(),
+        loses: String::new(),
+        fix: String::new(),
+    }
+}
+
 /// The error without the verifier's log, which runs to pages.
-fn brief(error: &ProgramError) -> String {
+pub fn brief(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, .. } => format!("the kernel refused it ({io_error})"),
         other => other.to_string(),

@@ -14,7 +14,7 @@ use crate::{
         btf::{FieldOffsets, KernelTypes},
         roots::Roots,
     },
-    sensor::{Decoder, SENSORS, Sensor, WhyNot, seccomp::SeccompMode},
+    sensor::{Decoder, Kernel, SENSORS, WhyNot, seccomp::SeccompMode},
 };
 
 /// Built by `cargo xtask ebpf` from `agent-ebpf`; `build.rs` checks that it is up to date.
@@ -106,7 +106,14 @@ impl Object {
                 .to_owned(),
         })?;
         drop(loader);
-        fill_arrays(&mut ebpf).map_err(|error| WhyNot {
+        let kernel = Kernel {
+            fields: &fields,
+            types: &types,
+            roots,
+        };
+        let sensors = SENSORS.iter().filter_map(|entry| entry.sensor);
+        let arrays = sensors.flat_map(|sensor| sensor.arrays(&kernel));
+        fill_arrays(&mut ebpf, arrays).map_err(|error| WhyNot {
             reason: format!("the kernel refused to fill the agent's maps: {error}"),
             fix: "report the kernel's version".to_owned(),
         })?;
@@ -172,9 +179,11 @@ pub fn wrong(error: MapError) -> io::Error {
 }
 
 /// What only user space can know.
-fn fill_arrays(ebpf: &mut Ebpf) -> io::Result<()> {
-    let sensors = SENSORS.iter().filter_map(|entry| entry.sensor);
-    for (name, values) in sensors.flat_map(Sensor::arrays) {
+pub fn fill_arrays(
+    ebpf: &mut Ebpf,
+    arrays: impl IntoIterator<Item = (&'static str, Vec<u32>)>,
+) -> io::Result<()> {
+    for (name, values) in arrays {
         let map = ebpf.map_mut(name).ok_or_else(|| no_map(name))?;
         let mut array: Array<_, u32> = Array::try_from(map).map_err(wrong)?;
         for (index, value) in (0..).zip(values) {

@@ -95,6 +95,29 @@ pub fn fault_of(cause: Cause, at: &Circumstances) -> Option<Fault> {
     })
 }
 
+/// Every fault that a cause can have, whatever the circumstances.
+#[must_use]
+pub fn possible_faults(cause: Cause) -> Vec<Fault> {
+    let mut possible = Vec::new();
+    for emitter in Layer::ALL {
+        for slice in Slice::ALL {
+            for one_way in [false, true] {
+                let at = Circumstances {
+                    emitter: *emitter,
+                    memcg_bound: one_way,
+                    paravirtual_disk: one_way,
+                    nested_page_fault: one_way,
+                    slice: Some(*slice),
+                };
+                possible.extend(fault_of(cause, &at));
+            }
+        }
+    }
+    possible.sort();
+    possible.dedup();
+    possible
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,10 +193,27 @@ mod tests {
             assert_eq!(fault_of(cause, &at), fault, "{cause} at {at:?}");
         }
         for cause in Cause::ALL {
+            let mut faults: Vec<_> = table
+                .iter()
+                .filter(|(c, ..)| c == cause)
+                .filter_map(|(_, _, fault)| *fault)
+                .collect();
             assert!(
                 table.iter().any(|(c, ..)| c == cause),
                 "{cause} is not in the table"
             );
+            faults.sort();
+            assert!(
+                faults.iter().all(|f| possible_faults(*cause).contains(f)),
+                "{cause}: {faults:?}"
+            );
         }
+        let words = |cause| {
+            let words = possible_faults(cause).into_iter().map(Fault::as_str);
+            words.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(words(Cause::SeccompDenied), "L-3 L-4");
+        assert_eq!(words(Cause::TcpRtt), "L-0 L-1 L-2 L-3 host network");
+        assert_eq!(possible_faults(Cause::Unexplained), []);
     }
 }

@@ -171,7 +171,7 @@ pub fn verdict(
         culprit: words::printable(&evidence.culprit),
         incident: String::new(),
         summary: words::summary(cause, share, split.self_time_ns, identity, evidence),
-        remedy: words::remedy(cause, identity, evidence),
+        remedy: words::remedy(cause, fault, identity, evidence),
         evidence: words::numbers(cause, cause_ns, split, evidence),
     }
 }

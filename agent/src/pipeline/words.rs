@@ -3,10 +3,11 @@
 
 use crate::{
     event::{Limiter, Particulars},
+    knowledge::{self, sentence::Slot},
     process::Identity,
     stack::report::bends_output,
     verdict::Split,
-    vocabulary::Cause,
+    vocabulary::{Cause, Fault},
     workload::Workload,
 };
 
@@ -47,12 +48,7 @@ pub fn summary(
     identity: &Identity,
     evidence: &Evidence,
 ) -> String {
-    let who = printable(&identity.workload.display_name());
-    let who = if who.is_empty() {
-        printable(&identity.comm)
-    } else {
-        who
-    };
+    let who = who(identity);
     let what = match cause {
         Cause::CpuThrottle => throttled(&who, identity, evidence.limiter()),
         Cause::Runqueue if evidence.culprit.is_empty() => {
@@ -90,6 +86,16 @@ pub fn summary(
     )
 }
 
+/// The workload's name, or else the process's.
+fn who(identity: &Identity) -> String {
+    let workload = identity.workload.display_name();
+    printable(if workload.is_empty() {
+        &identity.comm
+    } else {
+        &workload
+    })
+}
+
 fn throttled(who: &str, identity: &Identity, limiter: Option<&Limiter>) -> String {
     let Some(limiter) = limiter else {
         return format!("{who} was held back by its CPU quota or that of a group it is in");
@@ -104,7 +110,10 @@ fn throttled(who: &str, identity: &Identity, limiter: Option<&Limiter>) -> Strin
             printable(&limiter.cgroup_path)
         )
     };
-    format!("{who} was held back by {whose} ({})", limit(limiter.cores))
+    format!(
+        "{who} was held back by {whose} (limit {})",
+        cpus(limiter.cores)
+    )
 }
 
 /// Whether the quota is set on the pod that the workload is in.
@@ -118,67 +127,33 @@ fn is_pod(path: &str) -> bool {
     last.starts_with("pod") || (last.starts_with("kubepods") && last.contains("-pod"))
 }
 
-/// One sentence: what to do.
+/// One sentence of the knowledge: what to do.
 #[must_use]
-pub fn remedy(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
-    let sentence = match cause {
-        Cause::CpuThrottle => {
-            return raise_quota(&identity.workload, evidence.limiter());
-        }
-        Cause::Runqueue => {
-            "Give the workload a larger CPU weight or CPUs of its own, or move its busiest \
-             neighbours to another node."
-        }
-        Cause::Steal => {
-            "Ask for dedicated or more CPUs below this machine, or move it to a less loaded host."
-        }
-        Cause::KvmExit => {
-            "Look at the exit reasons and give the guest the device or CPU feature \
-                           that avoids the most frequent one."
-        }
-        Cause::MemoryReclaim => {
-            "Raise memory.high and memory.max of the workload, or make it use less memory."
-        }
-        Cause::OomKill => "Raise the memory limit of the workload, or make it use less memory.",
-        Cause::BlockThrottle => "Raise io.max of the workload, or make it do less I/O.",
-        Cause::BlockQueue => {
-            "Move the busiest user of the disk elsewhere, or give this workload a larger I/O weight."
-        }
-        Cause::BlockDevice => "Check the health and the load of the device, or use a faster one.",
-        Cause::TcpConnect => {
-            "Check that the peer listens with a long enough backlog and that no \
-                              firewall drops its packets."
-        }
-        Cause::TcpRtt => "Look for a queue on the path: a rate limit or a saturated link.",
-        Cause::TcpRetransmit => "Look for the device on the path that loses packets.",
-        Cause::NetDrop => {
-            "Look at the drop reason and the device in the metrics of dropped packets."
-        }
-        Cause::Virtqueue => {
-            "Check the load of the back end of that virtio device on the host below."
-        }
-        Cause::Conntrack => "Raise net.netfilter.nf_conntrack_max or shorten its time-outs.",
-        Cause::SeccompDenied => {
-            "Allow the system call in the seccomp profile, or make the program do without it."
-        }
-        Cause::LockWait => "Find the holder of the lock in a profile of the program.",
-        Cause::Sleep => "Find the call that sleeps in the program.",
-        Cause::SocketWait | Cause::Downstream => "Look at the peer.",
-        Cause::OnCpu => "Profile the program.",
-        Cause::Unexplained => "Turn more sensors on.",
+pub fn remedy(cause: Cause, fault: Fault, identity: &Identity, evidence: &Evidence) -> String {
+    knowledge::remedy::remedy(cause, fault, |slot| known(slot, identity, evidence))
+}
+
+/// What is known of a case, for a sentence; `None` where it is not.
+fn known(slot: Slot, identity: &Identity, evidence: &Evidence) -> Option<String> {
+    let particulars = &evidence.particulars;
+    let name = match (slot, particulars) {
+        (Slot::Workload, _) => return Some(who(identity)).filter(|name| !name.is_empty()),
+        (Slot::Setting, _) => return Some(quota(&identity.workload, evidence.limiter()?)),
+        (Slot::Limit, _) => return Some(cpus(evidence.limiter()?.cores)),
+        (Slot::Device, Particulars::Disk(disk)) => &disk.name,
+        (Slot::Device, Particulars::Flow(flow)) => &flow.device,
+        (Slot::Reason, Particulars::Flow(flow)) => &flow.reason,
+        (Slot::Reason, Particulars::VmExit(exit)) => &exit.reason,
+        (Slot::Syscall, Particulars::SystemCall(call)) => &call.name,
+        (Slot::Device | Slot::Reason | Slot::Syscall, _) => return None,
     };
-    sentence.to_owned()
+    (!name.is_empty()).then(|| printable(name))
 }
 
 /// Where a person sets the quota: in the pod's manifest, the unit's properties, or the file.
-fn raise_quota(workload: &Workload, limiter: Option<&Limiter>) -> String {
-    let Some(limiter) = limiter else {
-        return "Raise the CPU limit of the workload or of the group it is in, or use fewer \
-                threads at once."
-            .to_owned();
-    };
+fn quota(workload: &Workload, limiter: &Limiter) -> String {
     let own_pod = !workload.pod_uid.is_empty() && !limiter.is_ancestor;
-    let setting = if is_of_pod(workload, limiter) {
+    if is_of_pod(workload, limiter) {
         format!(
             "resources.limits.cpu of the containers of pod {}",
             printable(workload.pod_label())
@@ -194,11 +169,7 @@ fn raise_quota(workload: &Workload, limiter: Option<&Limiter>) -> String {
             limiter.quota_file,
             printable(&limiter.cgroup_path)
         )
-    };
-    format!(
-        "Raise {setting} ({}), or run fewer threads at once.",
-        limit(limiter.cores)
-    )
+    }
 }
 
 /// The numbers, each with its unit in the name.
@@ -238,11 +209,11 @@ fn duration(ns: u64) -> String {
 }
 
 /// At most three decimals, without trailing zeros.
-fn limit(cores: f64) -> String {
+fn cpus(cores: f64) -> String {
     let text = format!("{cores:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     let unit = if text == "1" { "CPU" } else { "CPUs" };
-    format!("limit {text} {unit}")
+    format!("{text} {unit}")
 }
 
 /// A name as it may be shown anywhere: bounded, and nothing in it bends a line.

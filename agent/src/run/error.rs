@@ -21,6 +21,9 @@ pub enum RunError {
     /// The log's or the agent's own telemetry's configuration.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// The API server's configuration.
+    #[error(transparent)]
+    Kubernetes(#[from] crate::names::KubernetesError),
     /// The downstream is the agent itself.
     #[error(
         "the downstream {endpoint} is the agent's own listener on {own}, and spans would go \
@@ -84,7 +87,9 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Forward(_) | Self::Telemetry(_) | Self::Loop { .. } => EXIT_USAGE.into(),
+            Self::Forward(_) | Self::Telemetry(_) | Self::Kubernetes(_) | Self::Loop { .. } => {
+                EXIT_USAGE.into()
+            }
             Self::Sensors(StartError::NoPrivilege { .. }) => EXIT_NO_PRIVILEGE.into(),
             _ => ExitCode::FAILURE,
         }

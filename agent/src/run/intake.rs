@@ -15,8 +15,14 @@ use tokio::sync::{Semaphore, mpsc::UnboundedSender};
 use crate::{
     forward::{ForwardHandle, Outgoing},
     join::{Joiner, Sender},
-    otlp::{Connection, Intake, Refusal, Signal},
+    logs::Board,
+    metrics::AgentMetrics,
+    otlp::{
+        Connection, Intake, Refusal, Signal,
+        logs::{FoundRecord, enrich_logs},
+    },
     span::{SpanBatch, SpanView},
+    time::UnixNs,
 };
 
 /// What the receivers share; see the module's head.
@@ -34,7 +40,46 @@ struct Inner {
     /// Unbounded as a channel; what is in it is bounded by `budget`.
     pipeline: UnboundedSender<SpanBatch>,
     forward: Option<ForwardHandle>,
+    /// `None`: the sensor `logs` is off.
+    logs: Option<LogLines>,
     stopping: AtomicBool,
+}
+
+/// Classifies logs that pass through: one request at a time, so that a flood of them takes
+/// one processor at most.
+pub struct LogLines {
+    board: Arc<Board>,
+    metrics: AgentMetrics,
+    turn: Semaphore,
+}
+
+impl LogLines {
+    /// Tells `board` of what it finds.
+    #[must_use]
+    pub fn new(board: &Arc<Board>, metrics: &AgentMetrics) -> Self {
+        Self {
+            board: Arc::clone(board),
+            metrics: metrics.clone(),
+            turn: Semaphore::new(1),
+        }
+    }
+
+    /// The request with the layer at each record that speaks of one; as it came where
+    /// another request has its turn.
+    async fn classify(&self, payload: Bytes) -> Bytes {
+        let Ok(_turn) = self.turn.try_acquire() else {
+            self.metrics.log_requests_unclassified.inc();
+            return payload;
+        };
+        let (board, untouched) = (Arc::clone(&self.board), payload.clone());
+        let at = UnixNs::now();
+        let classified = tokio::task::spawn_blocking(move || {
+            enrich_logs(&payload, &mut |found: FoundRecord<'_>| {
+                board.take(found.hit, found.workload, "otlp", found.body, at);
+            })
+        });
+        classified.await.unwrap_or(untouched)
+    }
 }
 
 /// How long a sender is told to wait when the budget is used up.
@@ -49,6 +94,7 @@ impl SpanIntake {
         budget: Arc<Semaphore>,
         pipeline: UnboundedSender<SpanBatch>,
         forward: Option<ForwardHandle>,
+        logs: Option<LogLines>,
     ) -> Self {
         let stopping = AtomicBool::new(false);
         let most = (budget.available_permits() / 4 * 3).max(1);
@@ -59,6 +105,7 @@ impl SpanIntake {
                 most,
                 pipeline,
                 forward,
+                logs,
                 stopping,
             }),
         }
@@ -108,7 +155,7 @@ impl Intake for SpanIntake {
         &self,
         sender: &Arc<Sender>,
         signal: Signal,
-        payload: Bytes,
+        mut payload: Bytes,
     ) -> Result<(), Refusal> {
         let forward = self.inner.forward.as_ref().filter(|f| f.takes(signal));
         let forward = forward.ok_or(Refusal::NoDownstream)?;
@@ -116,6 +163,9 @@ impl Intake for SpanIntake {
         self.inner.joiner.look_at(sender).await;
         if sender.is_agent() {
             return Err(Refusal::Loop);
+        }
+        if let (Signal::Logs, Some(logs)) = (signal, &self.inner.logs) {
+            payload = logs.classify(payload).await;
         }
         forward.enqueue(Outgoing {
             signal,

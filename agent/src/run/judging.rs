@@ -5,11 +5,13 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::supporting;
 use crate::{
     config::Config,
     event::Event,
     export::Store,
     forward::{ForwardHandle, Outgoing},
+    logs::Board,
     metrics::AgentMetrics,
     otlp::{
         Signal,
@@ -40,6 +42,7 @@ pub struct Judging {
 struct Output {
     store: Arc<Store>,
     forward: Option<ForwardHandle>,
+    board: Arc<Board>,
     options: EnrichOptions,
     /// Sent, and still to be shown.
     sent: Vec<(SpanBatch, Vec<Judgement>)>,
@@ -52,6 +55,7 @@ impl Judging {
         config: &Config,
         store: Arc<Store>,
         forward: Option<ForwardHandle>,
+        board: Arc<Board>,
         metrics: AgentMetrics,
     ) -> Self {
         let pipeline_config = PipelineConfig {
@@ -68,6 +72,7 @@ impl Judging {
             output: Output {
                 store,
                 forward: forward.filter(|f| f.takes(Signal::Traces)),
+                board,
                 options,
                 sent: Vec::new(),
             },
@@ -152,7 +157,8 @@ impl Judging {
 }
 
 impl Output {
-    fn send(&mut self, mut batch: SpanBatch, judged: Vec<Judgement>) {
+    fn send(&mut self, mut batch: SpanBatch, mut judged: Vec<Judgement>) {
+        supporting::add_lines(&self.board, &batch.spans, &mut judged);
         if let Some(forward) = &self.forward {
             let payload = enrich(&batch, &judged, &self.options);
             let permit = batch.permit.take();

@@ -6,10 +6,14 @@ use parking_lot::Mutex;
 
 use crate::{
     config::Config,
-    export::{Downstream, Health, HostView, LabelSource, Listeners, Readiness, Source},
+    export::{
+        Downstream, Health, HostView, LabelSource, Listeners, NamesView, Readiness, Source,
+        StackSource,
+    },
     forward::{ForwardConfig, ForwardHandle},
     host::identify::Identifier,
     load::Sensors,
+    names::Names,
     otlp::{Signal, receive::Receiver},
     sensor::{Counted, SENSORS, SensorState, SensorStatus},
     time::UnixNs,
@@ -23,6 +27,7 @@ const STOPPING: &str = "nothing: the agent is stopping";
 /// See the module's head.
 pub struct Status {
     host: HostView,
+    names: Arc<Names>,
     forward: Option<ForwardHandle>,
     waiting_for: Mutex<BTreeSet<&'static str>>,
 }
@@ -35,6 +40,7 @@ impl Status {
         receiver: &Receiver,
         page: SocketAddr,
         identifier: &Identifier,
+        names: &Arc<Names>,
         forward: Option<ForwardHandle>,
     ) -> Self {
         let uname = rustix::system::uname();
@@ -53,9 +59,11 @@ impl Status {
             downstream: None,
             jaeger_url: config.jaeger_url.clone().unwrap_or_default(),
             stack: identifier.host_stack().0.clone(),
+            names: NamesView::default(),
         };
         Self {
             host,
+            names: Arc::clone(names),
             forward,
             waiting_for: Mutex::new(BTreeSet::from([STARTING])),
         }
@@ -83,6 +91,13 @@ impl Status {
                 endpoint: signal.endpoint,
                 protocol: signal.protocol.to_owned(),
             });
+            let size = status.names.directory().size();
+            host.names = NamesView {
+                pods: size.live,
+                pods_gone: size.dead,
+                containers: size.containers,
+                sources: status.names.views(),
+            };
             host
         })
     }
@@ -160,6 +175,13 @@ pub fn sensors_source(sensors: &Arc<Sensors>) -> Source<Vec<SensorStatus>> {
 pub fn counted_source(sensors: &Arc<Sensors>) -> Source<Counted> {
     let sensors = Arc::clone(sensors);
     Arc::new(move || sensors.counted())
+}
+
+/// The layers around who lives in a cgroup.
+#[must_use]
+pub fn stack_source(identifier: &Arc<Identifier>) -> StackSource {
+    let identifier = Arc::clone(identifier);
+    Arc::new(move |cgroup_id| identifier.stack_of_cgroup(cgroup_id))
 }
 
 /// Names for cgroups.

@@ -114,7 +114,7 @@ impl Sensor for Seccomp {
         Some("SECCOMP_EPOCH")
     }
 
-    fn arrays(&self) -> Vec<(&'static str, Vec<u32>)> {
+    fn arrays(&self, _: &Kernel<'_>) -> Vec<(&'static str, Vec<u32>)> {
         let mut born_in = vec![0; 512];
         for call in ["clone", "clone3", "fork", "vfork", "execve", "execveat"] {
             // Not every architecture has all of them.

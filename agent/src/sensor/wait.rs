@@ -152,7 +152,7 @@ impl Sensor for Wait {
         Activation::WhileTracking
     }
 
-    fn arrays(&self) -> Vec<(&'static str, Vec<u32>)> {
+    fn arrays(&self, _: &Kernel<'_>) -> Vec<(&'static str, Vec<u32>)> {
         let mut kinds = vec![0; MAX_CALLS as usize];
         for (kind, calls) in CALLS {
             for call in *calls {

@@ -12,7 +12,7 @@ pub use container::is_runtime;
 pub use facts::{Ancestor, Descriptors, ExeFile, LogNames, ProcessFacts, RuntimeState, base_name};
 pub use machine::{is_monitor, is_vcpu, machine_monitor};
 pub use nesting::{Level, levels};
-pub use sandbox::is_tool;
+pub use sandbox::{is_tool, wrapper};
 pub use wasm::{engine as wasm_engine, library_engine};
 
 use self::{container::Runtimes, facts::differ, nesting::Place};

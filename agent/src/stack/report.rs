@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::fmt::Write as _;
 
@@ -68,16 +69,8 @@ impl HostReport {
     pub fn table(&self) -> String {
         let mut text = entries(&self.host);
         if let Some(workloads) = &self.workloads {
-            let _ = write!(text, "\n{:<40} {:<6} STACK\n", "WORKLOAD", "LAYER");
-            for report in workloads {
-                let stack: Vec<_> = report
-                    .stack
-                    .iter()
-                    .map(|e| format!("{}:{}", e.layer, visible(&e.technology)))
-                    .collect();
-                let name = visible(&report.workload.display_name());
-                let _ = writeln!(text, "{name:<40} {:<6} {}", report.layer, stack.join("/"));
-            }
+            text.push('\n');
+            text.push_str(&tree::tree(workloads, self.host.len()));
         }
         text
     }
@@ -125,6 +118,26 @@ pub fn visible(text: &str) -> String {
         }
         if bends_output(c) {
             out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A JSON document in which those characters are written by their number: beyond ASCII they
+/// can only stand in strings, where that means the same.
+#[must_use]
+pub fn plain_json(document: &str) -> String {
+    let bends = |c: char| !c.is_ascii() && bends_output(c);
+    if !document.contains(bends) {
+        return document.to_owned();
+    }
+    let mut out = String::with_capacity(document.len() + 64);
+    for c in document.chars() {
+        if bends(c) {
+            // All of them are in the first plane.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
         } else {
             out.push(c);
         }

@@ -32,6 +32,8 @@ pub(super) fn observe(meter: &Meter, metrics: &AgentMetrics) {
     gauge(meter, "settling", m.settling);
     gauge(meter, "timeline_intervals", m.timeline_intervals);
     gauge(meter, "identities", m.identities);
+    gauge(meter, "named_pods", m.named_pods);
+    counter(meter, "named_pods_refused", m.named_pods_refused);
 }
 
 fn counter(meter: &Meter, name: &'static str, metric: impl Metric) {

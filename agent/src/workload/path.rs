@@ -1,8 +1,11 @@
 //! What a cgroup path says about the workload: the forms that container engines,
 //! Kubernetes and systemd give to it. Pure.
 
+mod settle;
 #[cfg(test)]
 mod tests;
+
+pub use settle::{Place, Settled, kubelet_root};
 
 /// What kind of thing a cgroup path names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,7 +197,7 @@ fn is_id(text: &str) -> bool {
 }
 
 /// systemd's `\xNN` escapes, lossily decoded.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

@@ -53,6 +53,22 @@ impl Group {
         fs::write(self.path.join(file), text).unwrap();
     }
 
+    /// Lets it save up to `burst_us` of unused quota; false where the kernel cannot (5.14).
+    pub fn burst(&self, burst_us: u32) -> bool {
+        let file = if self.v1 {
+            "cpu.cfs_burst_us"
+        } else {
+            "cpu.max.burst"
+        };
+        let path = self.path.join(file);
+        path.exists() && fs::write(path, burst_us.to_string()).is_ok()
+    }
+
+    /// Whether a group may be given more than the one above it, which then limits it.
+    pub fn may_exceed_its_parent(&self) -> bool {
+        !self.v1
+    }
+
     /// What `cpu.stat` says, summed over CPUs.
     pub fn throttled_ns(&self) -> u64 {
         let stat = fs::read_to_string(self.path.join("cpu.stat")).unwrap();
@@ -68,16 +84,9 @@ impl Group {
         value.parse::<u64>().unwrap() * unit
     }
 
-    /// Returns when this process is in it.
-    pub fn wait_for(&self, pid: u32) {
-        for _ in 0..1000 {
-            let procs = fs::read_to_string(self.path.join("cgroup.procs")).unwrap();
-            if procs.lines().any(|line| line == pid.to_string()) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{pid} did not enter {}", self.path.display());
+    /// Moves a process into it.
+    pub fn enter(&self, pid: u32) {
+        fs::write(self.path.join("cgroup.procs"), pid.to_string()).unwrap();
     }
 
     /// What the kernel side names it by.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use isostack_agent::{
     export::{
-        Downstream, ExportSources, Exposition, Health, HostView, Listeners, PrometheusConfig,
-        Readiness, Store, StoreConfig, prometheus::SpanMetrics,
+        Downstream, ExportSources, Exposition, Health, HostView, Listeners, NamesView,
+        PrometheusConfig, Readiness, Store, StoreConfig, prometheus::SpanMetrics,
     },
     metrics::AgentMetrics,
+    names::{SourceState, SourceView},
     process::{Identity, ProcessKey, SharedIdentity},
     sensor::{CgroupCpu, Counted, KernelHistogram, SensorState, SensorStatus},
     span::{Joined, Resource, ResourceSpans, SpanBatch, SpanView},
@@ -287,6 +288,7 @@ pub fn sources(config: &PrometheusConfig, cgroups: Vec<CgroupCpu>) -> ExportSour
             cpu: cgroups.clone(),
             measured: Vec::new(),
         }),
+        log_matches: Arc::new(|_| Vec::new()),
         label: Arc::new(|id| match id {
             71 => Some((
                 Layer::Container,
@@ -302,6 +304,7 @@ pub fn sources(config: &PrometheusConfig, cgroups: Vec<CgroupCpu>) -> ExportSour
             )),
             _ => None,
         }),
+        stack: Arc::new(|_| Stack(host_stack())),
         exposition,
         metrics,
         health: Arc::new(Health::default),
@@ -328,5 +331,15 @@ fn host() -> HostView {
         }),
         jaeger_url: "http://127.0.0.1:16686".into(),
         stack: host_stack(),
+        names: NamesView {
+            pods: 12,
+            sources: vec![SourceView {
+                source: "api",
+                state: SourceState::Live,
+                reason: String::new(),
+                endpoint: "https://10.96.0.1:443/".into(),
+            }],
+            ..NamesView::default()
+        },
     }
 }

@@ -55,7 +55,7 @@ doctor() {
   name=doctor:$1
   shift
   begin "$name"
-  timeout -k 5 60 "$@" isostack-agent doctor --output json 2> /dev/console
+  timeout -k 5 200 "$@" isostack-agent doctor --output json 2> /dev/console
   end "$name" $?
 }
 

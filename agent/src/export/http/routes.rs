@@ -1,9 +1,14 @@
 //! The endpoints. Each handler asks the sources and answers; none keeps a state.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Query, State, rejection::QueryRejection},
     middleware::from_fn_with_state,
     response::{
@@ -17,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpConfig, guard};
+use super::{HttpConfig, guard, json::Json};
 use crate::{
     event::Event,
     export::{
@@ -28,6 +33,7 @@ use crate::{
         stream::Client,
         view::{self, EventRow},
     },
+    knowledge::show::Overview,
     time::MonoNs,
 };
 
@@ -91,6 +97,8 @@ pub(super) fn router(
         .route("/api/v1/verdicts", get(verdicts))
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/events", get(events))
+        .route("/api/v1/layers", get(layers))
+        .route("/api/v1/log-matches", get(log_matches))
         .route("/api/v1/stream", get(stream))
         .fallback(|| async {
             error(
@@ -154,42 +162,87 @@ fn verdict_of(good: bool, body: Value) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn host(State(app): State<App>) -> Json<Value> {
+async fn host(State(app): State<App>) -> Json {
     Json(view::to_json(&(app.sources.host)()))
 }
 
-async fn sensors(State(app): State<App>) -> Json<Value> {
+async fn sensors(State(app): State<App>) -> Json {
     Json(json!({ "sensors": (app.sources.sensors)() }))
 }
 
-async fn workloads(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn workloads(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit")?;
-    let seen = app.sources.store.workloads(filter.limit);
-    let rows: Vec<_> = seen.iter().map(view::workload_row).collect();
+    // Names of cgroups may have to be looked for.
+    let rows = tokio::task::spawn_blocking(move || workload_rows(&app.sources, filter.limit));
+    let rows = rows.await.unwrap_or_else(|failed| {
+        tracing::error!(error = %failed, "Listing the workloads failed");
+        Vec::new()
+    });
     Ok(Json(json!({ "workloads": rows })))
 }
 
-async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+/// Processes that sent spans, the latest first, then the other cgroups that were measured.
+fn workload_rows(sources: &ExportSources, limit: usize) -> Vec<view::WorkloadRow> {
+    let workload_of = |cgroup| (sources.label)(cgroup).map(|(_, workload)| workload);
+    let mut rows: Vec<_> = sources
+        .store
+        .workloads(limit)
+        .iter()
+        .map(|seen| view::workload_row(seen, &sources.label))
+        .collect();
+    let counted = (sources.counted)();
+    let cgroups = counted.cpu.iter().map(|cpu| cpu.cgroup_id);
+    let cgroups: BTreeSet<u64> = cgroups
+        .chain(
+            counted
+                .measured
+                .iter()
+                .map(|measured| measured.key.cgroup_id),
+        )
+        .filter(|id| !rows.iter().any(|row| row.workload.cgroup_id == *id))
+        .collect();
+    let room = limit.saturating_sub(rows.len());
+    let mut measured: Vec<_> = cgroups
+        .into_iter()
+        .filter_map(|id| Some((id, workload_of(id)?)))
+        .filter(|(_, workload)| !workload.display_name().is_empty())
+        .collect();
+    measured.sort_by_cached_key(|(_, workload)| workload.display_name());
+    let measured = measured.into_iter().take(room);
+    rows.extend(measured.map(|(id, workload)| view::measured_row(workload, (sources.stack)(id))));
+    rows
+}
+
+async fn spans(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.spans(&filter);
-    let rows: Vec<_> = spans.iter().map(|s| view::span_json(s)).collect();
+    let names = Some(&app.sources.label);
+    let rows: Vec<_> = spans.iter().map(|s| view::span_json(s, names)).collect();
     Ok(Json(json!({ "spans": rows })))
 }
 
-async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, service, cause, trace_id")?;
     let spans = app.sources.store.verdicts(&filter);
-    let rows: Vec<_> = spans.iter().filter_map(|s| view::verdict_json(s)).collect();
+    let names = Some(&app.sources.label);
+    let rows = spans.iter().filter_map(|s| view::verdict_json(s, names));
+    let rows: Vec<_> = rows.collect();
     Ok(Json(json!({ "verdicts": rows })))
 }
 
 /// Verdicts are not yet gathered into incidents, so there are none to show.
-async fn incidents(pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn incidents(pairs: Pairs) -> Result<Json, QueryError> {
     parse(pairs, "limit")?;
     Ok(Json(json!({ "incidents": [] })))
 }
 
-async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json<Value>, QueryError> {
+async fn log_matches(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
+    let filter = parse(pairs, "limit")?;
+    let matches = (app.sources.log_matches)(filter.limit);
+    Ok(Json(json!({ "log_matches": matches })))
+}
+
+async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
     let filter = parse(pairs, "limit, cause")?;
     let events = app.sources.store.events(filter.limit, filter.cause);
     let label = &app.sources.label;
@@ -227,6 +280,12 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
             limiter: String::new(),
         },
     }
+}
+
+/// What is known of layers and causes: the help of the page.
+async fn layers() -> Json {
+    static OVERVIEW: LazyLock<Value> = LazyLock::new(|| view::to_json(&Overview::new()));
+    Json(OVERVIEW.clone())
 }
 
 async fn stream(State(app): State<App>) -> Response {

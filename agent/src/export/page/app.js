@@ -4,12 +4,10 @@
 
 const MAX_ROWS = 60;     // cards on the page
 const MAX_KEPT = 500;    // rows kept for filtering
+const MAX_WORKLOADS = 40; // rows of workloads
+const LOOK_EVERY = 5000; // ms between looks at workloads
 const DRAW_EVERY = 250;  // ms between redraws
 
-const LAYERS = [
-  ["L-4", "sandbox"], ["L-3", "container"], ["L-2", "paravirtual"],
-  ["L-1", "virtual machine"], ["L-0", "hardware"],
-];
 const FAMILY = {
   memory_reclaim: "memory", oom_kill: "memory", block_throttle: "block", block_queue: "block",
   block_device: "block", tcp_connect: "net", tcp_rtt: "net", tcp_retransmit: "net",
@@ -26,6 +24,7 @@ const seen = { verdicts: new Set(), spans: new Set() };
 const cards = new Map();
 const held = [];          // rows that came while paused
 let host = null;
+let known = { layers: [], places: [], causes: [] };  // what api/v1/layers says
 let paused = false;
 let drawn = 0;           // time of the last redraw
 let timer = 0;
@@ -61,6 +60,51 @@ function clock(nanos) {
   const d = new Date(Number(BigInt(nanos) / 1000000n));
   const p = (n, w) => String(n).padStart(w, "0");
   return p(d.getHours(), 2) + ":" + p(d.getMinutes(), 2) + ":" + p(d.getSeconds(), 2) + "." + p(d.getMilliseconds(), 3);
+}
+
+// ---- what words mean ------------------------------------------------------------------
+
+// A cause or a place that says what it means when it is asked.
+function word(id, text) {
+  const b = el("button", "word", text);
+  b.type = "button";
+  b.title = "What " + words(id) + " means, and what to do";
+  b.addEventListener("click", (e) => { e.preventDefault(); explain(id); });
+  return b;
+}
+
+function points(body, title, list) {
+  if (!list || !list.length) return;
+  const ul = el("ul");
+  for (const text of list) ul.append(el("li", "", text));
+  body.append(el("h3", "", title), ul);
+}
+
+function explain(id) {
+  const cause = known.causes.find((c) => c.id === id);
+  const place = [...known.layers, ...known.places].find((p) => p.id === id);
+  const body = $("help-body");
+  body.replaceChildren();
+  // "downstream" is both a cause and a place: both are told.
+  $("help-title").textContent = place ? place.id + ": " + place.title : words(id);
+  if (cause) {
+    body.append(el("p", "", cause.means));
+    // What a sentence would be filled with is shown by its name.
+    points(body, "What to do", cause.remedies.map((r) => (r.at ? "In " + r.at.join(", ") + ": " : "") + r.say.replace(/\{(\w+)\}/g, "‹$1›")));
+    points(body, "Where the fault is then", cause.faults);
+    points(body, "Metrics", cause.metrics);
+  }
+  if (place) {
+    body.append(el("p", "", place.about));
+    points(body, "Boundary", [place.boundary]);
+    points(body, "How it fails", place.fails);
+    points(body, "What to do", place.actions);
+    if (place.network) points(body, "Its slice of the network", [place.network.devices.join(", ") + ": " + place.network.faults]);
+    points(body, "Causes", place.causes.map(words));
+  }
+  if (!cause && !place) body.append(el("p", "", "Nothing is known of it."));
+  points(body, "Log lines", [...(cause ? cause.log_lines : []), ...(place ? place.log_lines : [])].slice(0, 8).map((l) => l.meaning + ": " + l.line));
+  $("help").showModal();
 }
 
 // ---- one span -------------------------------------------------------------------------
@@ -177,7 +221,9 @@ function card(row, answer) {
   if (answer) {
     tone(c, answer.cause);
     const line = el("div", "answer");
-    line.append(el("span", "badge", answer.fault + " " + answer.cause + " " + percent(answer.share)));
+    const badge = el("span", "badge");
+    badge.append(word(answer.fault, answer.fault), " ", word(answer.cause, answer.cause), " " + percent(answer.share));
+    line.append(badge);
     if (answer.culprit) line.append(el("span", "by", "by " + answer.culprit));
     c.append(line, el("p", "summary", answer.summary));
     if (answer.remedy) {
@@ -193,7 +239,7 @@ function card(row, answer) {
     const list = el("ul", "parts");
     for (const [cause, v] of parts) {
       const li = el("li");
-      li.append(tone(keyOf(cause), cause), words(cause), el("span", "ms", ms(v)));
+      li.append(tone(keyOf(cause), cause), word(cause, words(cause)), el("span", "ms", ms(v)));
       list.append(li);
     }
     c.append(list);
@@ -308,11 +354,13 @@ function showHost(h) {
   $("facts").textContent = ["Linux " + h.kernel, h.architecture, h.cpus + " CPUs", "agent " + h.version].join("  ·  ");
   const list = $("stack");
   list.replaceChildren();
-  for (const [layer, what] of LAYERS) {
+  for (const { id: layer, short: what } of known.layers) {
     const found = h.stack.filter((e) => e.layer === layer);
     const li = el("li", found.length ? "has" : "");
     const line = el(found.length ? "summary" : "div", found.length ? "" : "none");
-    line.append(el("b", "", layer), el("span", "tech", found.map((e) => e.technology).join(", ") || "–"), el("span", "what", what));
+    const name = el("b");
+    name.append(word(layer, layer));
+    line.append(name, el("span", "tech", found.map((e) => e.technology).join(", ") || "–"), el("span", "what", what));
     if (found.length) {
       const d = el("details");
       d.append(line);
@@ -322,6 +370,7 @@ function showHost(h) {
     } else li.append(line);
     list.append(li);
   }
+  showNames(h.names);
   const flow = $("flow");
   flow.replaceChildren();
   fact(flow, "OTLP gRPC", el("code", "", h.listen.otlp_grpc));
@@ -366,6 +415,67 @@ function showSensors(sensors) {
   }
 }
 
+// What the log says, the latest first.
+function showLogs(matches) {
+  const list = $("logs");
+  const open = new Set([...list.querySelectorAll("details[open]")].map((d) => d.dataset.name));
+  list.replaceChildren();
+  if (!matches.length) list.append(el("li", "none", "None that speaks of a layer"));
+  for (const m of matches) {
+    const d = el("details");
+    d.dataset.name = m.start_unix_nano + m.rule;
+    d.open = open.has(d.dataset.name);
+    const line = el("summary");
+    line.append(el("b", "", m.layer), el("span", "name", m.rule), el("span", "count", m.lines > 1 ? "×" + m.lines : ""));
+    const facts = el("dl", "grid");
+    fact(facts, "When", clock(m.start_unix_nano));
+    fact(facts, "Workload", m.workload);
+    fact(facts, "Source", m.source);
+    fact(facts, "Means", m.meaning);
+    fact(facts, "Line", m.line);
+    fact(facts, "Do", m.remedy);
+    d.append(line, facts);
+    const li = el("li");
+    li.append(d);
+    list.append(li);
+  }
+}
+
+// Workloads that sent spans come first; then those that were only measured.
+function showWorkloads(workloads) {
+  const list = $("workloads");
+  const open = new Set([...list.querySelectorAll("details[open]")].map((d) => d.dataset.name));
+  list.replaceChildren();
+  for (const w of workloads.slice(0, MAX_WORKLOADS)) {
+    const d = el("details");
+    d.dataset.name = w.name + " " + w.pid + " " + w.workload.cgroup_id;
+    d.open = open.has(d.dataset.name);
+    const line = el("summary");
+    line.append(el("b", "", w.layer || "–"), el("span", "name", w.name), el("span", "count", w.verdicts ? w.verdicts + " slow" : w.spans ? w.spans + " spans" : ""));
+    const facts = el("dl", "grid");
+    fact(facts, "Owner", w.workload.owner);
+    fact(facts, "Runtime", w.workload.runtime);
+    fact(facts, "Stack", w.stack.map((e) => e.layer + ":" + e.technology).join("/"));
+    fact(facts, "Services", w.services.join(", "));
+    fact(facts, "Labels", Object.entries(w.workload.labels).map(([k, v]) => k + "=" + v).join(", "));
+    fact(facts, "Pod uid", w.workload.pod_uid);
+    fact(facts, "Container", w.workload.container_id);
+    fact(facts, "Names from", w.workload.names_from);
+    d.append(line, facts);
+    const li = el("li");
+    li.append(d);
+    list.append(li);
+  }
+  const more = workloads.length - MAX_WORKLOADS;
+  if (more > 0) list.append(el("li", "none", more + " more: see workloads below"));
+}
+
+// What is wrong with the names, if anything is.
+function showNames(names) {
+  const bad = names.sources.filter((s) => s.state === "failing" || s.state === "denied");
+  $("names").textContent = bad.map((s) => "Names from " + s.source + " " + s.state + ": " + s.reason).join("\n");
+}
+
 // ---- live -----------------------------------------------------------------------------
 
 function say(state, text) {
@@ -381,11 +491,25 @@ async function get(path) {
 }
 
 async function load() {
-  const [h, s, v, n] = await Promise.all([get("api/v1/host"), get("api/v1/spans?limit=200"), get("api/v1/verdicts?limit=200"), get("api/v1/sensors")]);
+  const [k, h, s, v, n] = await Promise.all([get("api/v1/layers"), get("api/v1/host"), get("api/v1/spans?limit=200"), get("api/v1/verdicts?limit=200"), get("api/v1/sensors")]);
+  known = k;
   for (const row of s.spans.reverse()) take("spans", row);
   for (const row of v.verdicts.reverse()) take("verdicts", row);
   showSensors(n.sensors);
   showHost(h);
+}
+
+// None of it is in the stream; a page that nobody looks at does not ask.
+async function look() {
+  if (!document.hidden && !paused) {
+    try {
+      const [w, h, l] = await Promise.all([get("api/v1/workloads?limit=500"), get("api/v1/host"), get("api/v1/log-matches?limit=8")]);
+      showWorkloads(w.workloads);
+      showLogs(l.log_matches);
+      showNames(h.names);
+    } catch { /* The stream says that the agent is away. */ }
+  }
+  setTimeout(look, LOOK_EVERY);
 }
 
 function follow() {
@@ -419,9 +543,11 @@ $("pause").addEventListener("click", () => {
   if (!paused) { for (const [kind, row] of held.splice(0)) add(kind, row); }
   draw();
 });
+$("help-close").addEventListener("click", () => $("help").close());
 $("filter").addEventListener("change", draw);
 $("filter").addEventListener("submit", (e) => e.preventDefault());
 draw();
 // Not only once the stream is open: something between may hold a stream back.
 load().catch(() => {});
+look();
 follow();

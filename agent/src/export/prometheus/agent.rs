@@ -19,6 +19,11 @@ use crate::{
 /// Registers every counter of `metrics`, the sensors' states and the process's own use.
 pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<SensorStatus>>) {
     start_at_zero(m, &sensors());
+    r.register(
+        "isostack_log_matches",
+        "Log lines that speak of an isolation layer",
+        m.log_matches.clone(),
+    );
     let r = r.sub_registry_with_prefix("isostack_agent");
     r.register("events", "Kernel events decoded", m.events.clone());
     r.register(
@@ -74,6 +79,16 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         m.passed_through_lost.clone(),
     );
     r.register(
+        "log_lines_lost",
+        "Times that log lines went unread, by reason",
+        m.log_lines_lost.clone(),
+    );
+    r.register(
+        "log_requests_unclassified",
+        "Requests of logs passed on without being classified",
+        m.log_requests_unclassified.clone(),
+    );
+    r.register(
         "export_retries",
         "Exports that failed and are tried again",
         m.export_retries.clone(),
@@ -121,6 +136,16 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         "identities",
         "Processes whose identity is cached",
         m.identities.clone(),
+    );
+    r.register(
+        "named_pods",
+        "Pods whose names are known, those that are gone too",
+        m.named_pods.clone(),
+    );
+    r.register(
+        "named_pods_refused",
+        "Pods whose names were not taken because too many are known",
+        m.named_pods_refused.clone(),
     );
     r.register(
         "stream_clients",

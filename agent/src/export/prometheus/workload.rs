@@ -13,6 +13,7 @@ use super::{Budget, span::Judged};
 use crate::{
     export::{LabelSource, view},
     sensor::{CgroupCpu, FIRST_SLOT_LOG2_NS, KernelHistogram},
+    stack::report::bends_output,
     time::MonoNs,
     verdict::CauseInterval,
     vocabulary::{Cause, Layer},
@@ -335,13 +336,18 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     );
 }
 
-/// The three characters that end or bend a label value.
+/// The three characters that end or bend a label value, and those that bend what a terminal
+/// shows (as `\u{...}`, so that two names stay two).
 pub(super) fn escape(out: &mut String, value: &str) {
     for c in value.chars() {
         match c {
             '\\' => out.push_str("\\\\"),
             '"' => out.push_str("\\\""),
             '\n' => out.push_str("\\n"),
+            c if bends_output(c) => {
+                out.push('\\');
+                out.extend(c.escape_unicode());
+            }
             c => out.push(c),
         }
     }

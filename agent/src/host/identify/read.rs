@@ -90,7 +90,7 @@ impl Identifier {
     }
 
     /// Who made the outermost container's or pod's group, and whether its id is another's.
-    fn maker_of_group(&self, facts: &mut ProcessFacts) {
+    pub(super) fn maker_of_group(&self, facts: &mut ProcessFacts) {
         let Some(outermost) = levels(&facts.cgroup_path).into_iter().next() else {
             return;
         };
@@ -192,6 +192,8 @@ impl Identifier {
         if names.pod_uid.is_empty() {
             return LogNames::default();
         }
-        self.logs.names(&names.container_id, &names.pod_uid)
+        self.naming
+            .logs()
+            .names(&names.container_id, &names.pod_uid)
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::workload::NamesFrom;
 
 #[test]
 fn own_process() {
@@ -101,4 +102,145 @@ fn what_sits_in_the_root_cgroup_is_counted_under_the_host() {
     let (layer, workload) = identifier.inhabitant_of_cgroup(root).unwrap();
     assert_eq!(layer, identifier.host_stack().layer());
     assert_eq!(workload.container_label(), "");
+}
+
+/// A process that waits, in a cgroup of its own; both go with it, and the groups above that
+/// are empty then.
+struct Inhabited {
+    child: std::process::Child,
+    top: std::path::PathBuf,
+    dir: std::path::PathBuf,
+}
+
+impl Inhabited {
+    fn start(cgroups: &Cgroups, path: &str) -> Self {
+        let layout = cgroups.layout().unwrap();
+        let (top, dir) = (layout.directory("/"), layout.directory(path));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut child = std::process::Command::new("sleep");
+        let child = child.arg("60").spawn().unwrap();
+        let inhabited = Self { child, top, dir };
+        let procs = inhabited.dir.join("cgroup.procs");
+        std::fs::write(procs, inhabited.child.id().to_string()).unwrap();
+        inhabited
+    }
+}
+
+impl Drop for Inhabited {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let groups = self.dir.ancestors().take_while(|dir| **dir != self.top);
+        for dir in groups {
+            if std::fs::remove_dir(dir).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn pod(uid: &str, container: &str) -> crate::workload::pod::Pod {
+    crate::workload::pod::Pod {
+        uid: uid.into(),
+        namespace: "shop".into(),
+        name: "web-0".into(),
+        containers: vec![crate::workload::pod::PodContainer {
+            id: container.into(),
+            name: "http".into(),
+        }],
+        ..Default::default()
+    }
+}
+
+/// A pod uid and a container id that only this process has.
+fn ids(salt: u32) -> (String, String) {
+    let pid = std::process::id();
+    (
+        format!("{pid:08x}-2222-3333-4444-{salt:012x}"),
+        format!("{pid:08x}{salt:056x}"),
+    )
+}
+
+#[test]
+fn names_that_come_after_the_end_reach_the_dead() {
+    let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
+    let (uid, id) = ids(1);
+    let path = format!("/kubepods/burstable/pod{uid}/{id}");
+    let brief = Inhabited::start(identifier.cgroups(), &path);
+    let identity = identifier.identify(brief.child.id()).unwrap();
+    assert_eq!(identity.workload.pod_uid, uid);
+    assert_eq!(
+        (&*identity.workload.pod, identity.workload.names_from),
+        ("", NamesFrom::Nobody)
+    );
+    let by_cgroup = identifier.workload_of_cgroup(identity.cgroup_id);
+    assert_eq!((&*by_cgroup.container_id, &*by_cgroup.pod), (&*id, ""));
+    drop(brief);
+
+    identifier
+        .naming()
+        .directory()
+        .apply(pod(&uid, &id), NamesFrom::Api);
+    let late = identifier.identify_key(identity.process).unwrap();
+    assert_eq!(late.workload.display_name(), "shop/web-0/http");
+    let event = identifier.identify_event(identity.process, identity.cgroup_id);
+    assert_eq!(event.unwrap().workload.names_from, NamesFrom::Api);
+    let by_cgroup = identifier.workload_of_cgroup(identity.cgroup_id);
+    assert_eq!(by_cgroup.display_name(), "shop/web-0/http");
+    // Another process that was given its pid is not it.
+    let other = ProcessKey {
+        start_ticks: identity.process.start_ticks + 1,
+        ..identity.process
+    };
+    assert_eq!(identifier.identify_key(other), None);
+}
+
+#[test]
+fn a_group_that_looks_like_a_pod_s_is_none() {
+    let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
+    let (uid, id) = ids(2);
+    identifier
+        .naming()
+        .directory()
+        .apply(pod(&uid, &id), NamesFrom::Api);
+    let top = format!("/isostack-test-evil-{}", std::process::id());
+    for form in [
+        format!("{top}/kubepods/burstable/pod{uid}/{id}"),
+        format!("{top}/pod{uid}/cri-containerd-{id}.scope"),
+    ] {
+        let evil = Inhabited::start(identifier.cgroups(), &form);
+        let identity = identifier.identify(evil.child.id()).unwrap();
+        assert_eq!(identity.cgroup_path, form);
+        let by_cgroup = identifier.workload_of_cgroup(identity.cgroup_id);
+        for workload in [&identity.workload, &by_cgroup] {
+            assert_eq!(
+                (&*workload.pod_uid, &*workload.container_id),
+                ("", ""),
+                "{workload:?}"
+            );
+            assert_eq!(
+                (&*workload.namespace, &*workload.pod),
+                ("", ""),
+                "{workload:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cgroup_id_that_is_given_again_is_looked_up_anew() {
+    let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
+    let (top, me) = ("/isostack-test-reused", std::process::id());
+    let first = Inhabited::start(identifier.cgroups(), &format!("{top}-{me}-a"));
+    let id = identifier.identify(first.child.id()).unwrap().cgroup_id;
+    assert_eq!(
+        identifier.workload_of_cgroup(id).unit,
+        format!("isostack-test-reused-{me}-a")
+    );
+    // The kernel gives an id again only after 2^32 others: the index is told that it did.
+    identifier.cgroups().remember(id, &format!("{top}-{me}-b"));
+    assert_eq!(
+        identifier.workload_of_cgroup(id).unit,
+        format!("isostack-test-reused-{me}-b")
+    );
 }

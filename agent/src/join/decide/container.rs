@@ -36,7 +36,7 @@ impl ContainerIndex {
         }
         let all = identifier.cgroups().all().into_iter();
         let new: List = Arc::new(
-            all.map(|(_, path)| (path.clone(), PathNames::parse(&path)))
+            all.map(|(_, path)| (path.clone(), identifier.settled_names(&path)))
                 .filter(|(_, names)| names.kind == PathKind::Container)
                 .collect(),
         );
@@ -63,15 +63,16 @@ impl<'a> Containers<'a> {
     /// Cgroup paths of the container that the resource names by id, else of the containers
     /// of the pod that it names by uid or name; `None` when it names none that is here.
     pub fn named_by(&self, resource: &Resource) -> Option<Vec<Arc<str>>> {
-        let logs = self.identifier.kubelet_logs();
+        let naming = self.identifier.naming();
         let paths = if is_id(&resource.container_id) {
             let id = resource.container_id.to_ascii_lowercase();
             self.tops(|names| names.container_id.starts_with(&id))
         } else if resource.container_id.is_empty() {
             let uid = if resource.pod_uid.is_empty() && !resource.pod.is_empty() {
-                logs.pod_uid(&resource.namespace, &resource.pod)?
+                naming.pod_uid(&resource.namespace, &resource.pod)?
             } else {
-                resource.pod_uid.to_ascii_lowercase()
+                let uid = resource.pod_uid.to_ascii_lowercase();
+                naming.directory().cgroup_uid(&uid).unwrap_or(uid)
             };
             if uid.is_empty() {
                 return None;
@@ -112,8 +113,18 @@ impl<'a> Containers<'a> {
             .collect();
         found.sort_unstable();
         found.dedup_by(|path, top| is_below(path, top));
-        // A group that is remembered but gone has no processes.
-        found.retain(|path| !self.processes(std::slice::from_ref(path)).is_empty());
+        // A group that is remembered but gone has no processes; one whose path claims what is
+        // not its own has none that are identified so.
+        found.retain(|path| {
+            let processes = self.processes(std::slice::from_ref(path));
+            processes.iter().any(|process| {
+                matches(&PathNames {
+                    container_id: process.workload.container_id.clone(),
+                    pod_uid: process.workload.pod_uid.clone(),
+                    ..PathNames::default()
+                })
+            })
+        });
         found
     }
 

@@ -1,7 +1,12 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{process::ProcessKey, stack::Stack, workload::Workload};
+use crate::{
+    event::{Disk, Flow, SystemCall, VmExit},
+    process::ProcessKey,
+    stack::Stack,
+    workload::Workload,
+};
 
 fn identity() -> Identity {
     Identity {
@@ -110,8 +115,8 @@ fn the_remedy_names_what_sets_the_quota_there() {
     ];
     for (identity, evidence, setting) in table {
         assert_eq!(
-            remedy(Cause::CpuThrottle, &identity, &evidence),
-            format!("Raise {setting} (limit 0.2 CPUs), or run fewer threads at once.")
+            remedy(Cause::CpuThrottle, Fault::L3, &identity, &evidence),
+            format!("Raise {setting} above 0.2 CPUs or remove it, or run fewer threads at once.")
         );
     }
 }
@@ -127,7 +132,7 @@ fn names_from_outside_are_cleaned_and_cut() {
     assert!(sentence.contains("ev\u{fffd}[31mil\u{fffd}\u{fffd} was"));
     assert!(sentence.chars().count() < 400);
     assert!(
-        remedy(Cause::CpuThrottle, &identity, &evidence)
+        remedy(Cause::CpuThrottle, Fault::L3, &identity, &evidence)
             .chars()
             .count()
             < 400
@@ -146,8 +151,90 @@ fn every_cause_has_one_sentence_of_each_kind() {
         );
         assert!(what.starts_with("50 % of 20.0 s self time: "), "{what}");
         assert!(!what.contains("  ") && !what.ends_with('.'), "{what}");
-        let todo = remedy(*cause, &identity(), &Evidence::default());
-        assert!(todo.ends_with('.') && !todo.contains("  "), "{todo}");
+        for fault in Fault::ALL {
+            let todo = remedy(*cause, *fault, &identity(), &Evidence::default());
+            assert!(todo.ends_with('.') && !todo.contains("  "), "{todo}");
+            assert!(
+                !todo.contains('{') && todo.matches(". ").count() == 0,
+                "{todo}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_remedy_names_what_the_evidence_names() {
+    let disk = |paravirtual| {
+        Particulars::Disk(Arc::new(Disk {
+            name: "vda".into(),
+            paravirtual,
+        }))
+    };
+    let flow = Particulars::Flow(Arc::new(Flow {
+        slice: None,
+        device: "eth0".into(),
+        reason: "NO_\u{1b}SOCKET".into(),
+    }));
+    let nameless = Particulars::Flow(Arc::new(Flow {
+        slice: None,
+        device: String::new(),
+        reason: String::new(),
+    }));
+    let call = Particulars::SystemCall(Arc::new(SystemCall {
+        name: "openat".into(),
+        action: "errno".into(),
+    }));
+    let exit = Particulars::VmExit(Arc::new(VmExit {
+        reason: "HLT".into(),
+        nested_page_fault: false,
+    }));
+    let table = [
+        (
+            Cause::BlockDevice,
+            Fault::L2,
+            disk(true),
+            "the back end of vda",
+        ),
+        (
+            Cause::BlockQueue,
+            Fault::Host,
+            disk(false),
+            "user of vda, or give shop/cart-0/cart",
+        ),
+        (
+            Cause::NetDrop,
+            Fault::L3,
+            flow.clone(),
+            "eth0 drop packets for the reason NO_\u{fffd}SOCKET.",
+        ),
+        (
+            Cause::NetDrop,
+            Fault::L3,
+            nameless,
+            "Look at the drop reason",
+        ),
+        (Cause::Virtqueue, Fault::L2, flow, "queues of eth0"),
+        (
+            Cause::SeccompDenied,
+            Fault::L3,
+            call,
+            "Allow openat in the seccomp profile of shop/cart-0/cart",
+        ),
+        (Cause::KvmExit, Fault::L1, exit, "exits for HLT"),
+        (
+            Cause::OomKill,
+            Fault::L3,
+            Particulars::None,
+            "limit of shop/cart-0/cart",
+        ),
+    ];
+    for (cause, fault, particulars, part) in table {
+        let evidence = Evidence {
+            particulars,
+            ..Evidence::default()
+        };
+        let todo = remedy(cause, fault, &identity(), &evidence);
+        assert!(todo.contains(part), "{part} in {todo}");
     }
 }
 

@@ -96,9 +96,10 @@ fn assist(facts: &HostFacts, hypervisors: &[StackEntry]) -> Option<StackEntry> {
         "GenuineIntel" | "CentaurHauls" => Some("vmx"),
         _ => None,
     };
-    let by = hypervisors
-        .iter()
-        .find(|e| NEEDS_HARDWARE.contains(&&*e.technology));
+    let xen_needs_it = matches!(&*facts.xen_guest_type, "HVM" | "PVH");
+    let by = hypervisors.iter().find(|e| {
+        NEEDS_HARDWARE.contains(&&*e.technology) || (e.technology == "xen" && xen_needs_it)
+    });
     if let (Some(technology), Some(by)) = (implied, by) {
         let pvm = if facts.modules.contains_key("kvm_pvm") {
             "; machines inside it run by PVM, without hardware assist"

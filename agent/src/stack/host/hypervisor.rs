@@ -97,6 +97,9 @@ pub(super) fn hypervisors(facts: &HostFacts) -> Vec<StackEntry> {
         if *technology == "hyperv" && facts.hyperv_root {
             text.push_str("; may make partitions: this is the root partition");
         }
+        if signature == "TCGTCGTCGTCG" {
+            text.push_str("; emulation: no hardware assist");
+        }
         // VirtualBox and Parallels speak KVM's paravirtual interface to Linux.
         if !(*technology == "kvm" && stands_in_for_kvm) {
             add(technology, text);
@@ -106,6 +109,9 @@ pub(super) fn hypervisors(facts: &HostFacts) -> Vec<StackEntry> {
         let mut text = "/sys/hypervisor/type".to_owned();
         if !facts.xen_guest_type.is_empty() {
             text.push_str(&format!(", guest type {}", facts.xen_guest_type));
+        }
+        if facts.xen_guest_type == "PV" {
+            text.push_str("; without hardware assist");
         }
         if facts.xen_capabilities.contains("control_d") {
             text.push_str("; /proc/xen/capabilities control_d: this is dom0");

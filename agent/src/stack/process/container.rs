@@ -59,6 +59,9 @@ impl Runtimes {
                 continue;
             }
             let believed = index < place.believed;
+            if !believed && !is_a_boundary(facts, place, index, host) {
+                continue;
+            }
             let innermost = index + 1 == place.levels.len();
             let mut runtime = Runtime::by_path(facts, place, index);
             if let Some(state) = facts
@@ -68,7 +71,8 @@ impl Runtimes {
             {
                 runtime.take_state(state);
             }
-            for maker in place.makers(index) {
+            // What is not believed may be shown, but not by the names that it gives itself.
+            for maker in place.makers(index).filter(|_| believed) {
                 runtime.take(maker);
             }
             runtime.finish(
@@ -141,27 +145,35 @@ impl Runtime {
     fn by_path(facts: &ProcessFacts, place: &Place<'_>, index: usize) -> Self {
         let level = &place.levels[index];
         let path = level.path(&facts.cgroup_path);
+        let believed = index < place.believed;
         let engine = match level.names.engine {
             "" => None,
+            _ if !believed => None,
             engine => Some((engine.to_owned(), by_cgroup(facts, path))),
         };
         Self {
             engine,
-            believed: index < place.believed,
+            believed,
             ..Self::default()
         }
     }
 
     /// No path says container: its state, or namespaces of its own, do.
     fn by_view(facts: &ProcessFacts, host: &HostFacts) -> Option<Self> {
-        let own_view = facts.has_own_view(host);
+        let names = PathNames::parse(&facts.cgroup_path);
+        let application = [("app-flatpak-", "flatpak"), ("snap.", "snap")]
+            .iter()
+            .find(|(prefix, _)| names.unit.starts_with(prefix) && facts.has_own_mounts(host))
+            .map(|(_, technology)| *technology);
+        let own_view = facts.has_own_view(host) || application.is_some();
         let mut runtime = Self {
             believed: true,
             ..Self::default()
         };
         if let Some(state) = &facts.runtime_state {
             runtime.take_state(state);
-        } else if !own_view {
+        } else if !own_view || super::machine::monitor_of(facts).is_some() {
+            // A machine's monitor is jailed by its own tools, not contained.
             return None;
         }
         // What confined it is among the parents that are not confined with it.
@@ -173,12 +185,9 @@ impl Runtime {
         for ancestor in outside {
             runtime.take(ancestor);
         }
-        let names = PathNames::parse(&facts.cgroup_path);
-        for (prefix, technology) in [("app-flatpak-", "flatpak"), ("snap.", "snap")] {
-            if names.unit.starts_with(prefix) {
-                runtime.engine =
-                    Some((technology.to_owned(), by_cgroup(facts, &facts.cgroup_path)));
-            }
+        if let Some(technology) = application {
+            let text = by_cgroup(facts, &facts.cgroup_path);
+            runtime.engine = Some((technology.to_owned(), text));
         }
         if runtime.low_level.is_none() && runtime.engine.is_none() {
             // Namespaces alone: a sandbox tool's are not a container's.
@@ -266,6 +275,17 @@ impl Runtime {
             self.engine = Some(((*engine).to_owned(), by(exe)));
         }
     }
+}
+
+/// Whether a level whose names are not believed is a boundary all the same: the process has
+/// other mounts than those who could have made it.
+fn is_a_boundary(facts: &ProcessFacts, place: &Place<'_>, index: usize, host: &HostFacts) -> bool {
+    let mut makers = place.makers(index).peekable();
+    if makers.peek().is_none() {
+        return facts.has_own_view(host);
+    }
+    facts.has_own_mounts(host)
+        && makers.all(|maker| differ(maker.namespaces.mnt, facts.namespaces.mnt))
 }
 
 fn by_cgroup(facts: &ProcessFacts, path: &str) -> String {

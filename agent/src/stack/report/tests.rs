@@ -59,3 +59,79 @@ fn nothing_that_a_process_calls_itself_reaches_the_terminal_raw() {
     assert_eq!(table.lines().count(), 3, "{table}");
     assert_eq!(visible(&"x".repeat(4096)).chars().count(), 201);
 }
+
+#[test]
+fn the_tree_groups_workloads_and_shows_what_stands_above_the_host() {
+    let host = StackEntry {
+        layer: Layer::HardwareAssist,
+        technology: "svm".into(),
+        evidence: "CPU flag svm".into(),
+    };
+    let report = |pid: u32, namespace: &str, pod: &str, container: &str, unit: &str| {
+        let mut report = ProcessReport::from(&identity());
+        report.pid = pid;
+        report.comm = "app".into();
+        report.workload = Workload {
+            namespace: namespace.into(),
+            pod: pod.into(),
+            container: container.into(),
+            unit: unit.into(),
+            process: "app".into(),
+            runtime: if unit.ends_with(".service") {
+                "systemd"
+            } else {
+                ""
+            }
+            .into(),
+            ..Workload::default()
+        };
+        report.stack.push(host.clone());
+        report
+    };
+    let mut plain = report(1, "", "", "", "");
+    plain.stack.remove(0);
+    plain.layer = Layer::HardwareAssist;
+    let workloads = vec![
+        plain,
+        report(2, "shop", "web-0", "http", ""),
+        report(3, "shop", "web-0", "side\ncar", ""),
+        report(4, "", "", "", "nginx.service"),
+        report(5, "", "", "", "nginx.service"),
+    ];
+    let all = HostReport {
+        host: vec![host],
+        workloads: Some(workloads),
+    };
+    let table = all.table();
+    let tree: Vec<String> = table
+        .lines()
+        .skip(4)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        tree,
+        [
+            "pods",
+            "shop/web-0",
+            "http L-3 L-3:runc app (pid 2)",
+            "side\\u{a}car L-3 L-3:runc app (pid 3)",
+            "processes",
+            "app L-0 - app (pid 1)",
+            "units",
+            "nginx.service L-3 L-3:runc app (pid 4)",
+            "nginx.service (pid 5) L-3 L-3:runc app (pid 5)",
+        ],
+        "{table}"
+    );
+}
+
+#[test]
+fn a_document_shows_what_it_says() {
+    let names = "a\u{202e}b\u{85}\u{feff}\u{e9}\n\"";
+    let document = serde_json::to_string_pretty(&serde_json::json!({ "names": names })).unwrap();
+    let plain = plain_json(&document);
+    assert!(plain.contains(r#"a\u202eb\u0085\ufeff"#), "{plain}");
+    assert!(plain.contains('\u{e9}'), "{plain}");
+    let back: serde_json::Value = serde_json::from_str(&plain).unwrap();
+    assert_eq!(back["names"], names);
+}

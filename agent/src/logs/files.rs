@@ -1,0 +1,223 @@
+//! The files that the user named, as they come, grow, are rotated and go.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs,
+    io::Write as _,
+    ops::ControlFlow,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{Board, origin};
+use crate::{
+    classify::{
+        Only, WINDOW_BYTES,
+        stream::{Found, Stream},
+        tail::{Begin, Look, Place, Tail},
+    },
+    metrics::{AgentMetrics, Reason},
+    time::UnixNs,
+    workload::Workload,
+};
+
+/// Files followed at once; each costs two descriptors at most and 16 KiB.
+const MAX_FILES: usize = 512;
+/// Read of one file before the next has its turn, in pieces of [`WINDOW_BYTES`].
+const PIECES_AT_ONCE: usize = 64;
+/// Name of the file with the positions, in the state directory.
+const POSITIONS: &str = "log_positions.json";
+/// A file of positions that is larger is not one of ours.
+const MAX_POSITIONS_BYTES: u64 = 4 << 20;
+
+/// See the module's head.
+pub struct Files {
+    globs: Vec<String>,
+    followed: HashMap<PathBuf, Followed>,
+    positions: Option<PathBuf>,
+    remembered: BTreeMap<PathBuf, Place>,
+    /// The first look was taken: what comes from now on is new, and read from its start.
+    started: bool,
+    complained: HashSet<PathBuf>,
+    /// What was read at the last two looks, by device and inode.
+    inodes: [HashSet<(u64, u64)>; 2],
+}
+
+struct Followed {
+    tail: Tail,
+    stream: Stream<'static>,
+    workload: Workload,
+}
+
+impl Files {
+    /// Nothing is opened yet.
+    pub fn new(globs: Vec<String>, state_dir: Option<&Path>) -> Self {
+        let positions = state_dir.map(|dir| dir.join(POSITIONS));
+        let positions = positions.filter(|_| !globs.is_empty());
+        Self {
+            globs,
+            followed: HashMap::new(),
+            remembered: positions.as_deref().map(read_positions).unwrap_or_default(),
+            positions,
+            started: false,
+            complained: HashSet::new(),
+            inodes: Default::default(),
+        }
+    }
+
+    /// Looks which files there are.
+    pub fn discover(&mut self, metrics: &AgentMetrics) {
+        let now = self
+            .followed
+            .values()
+            .filter_map(|f| f.tail.inode())
+            .collect();
+        self.inodes = [now, std::mem::take(&mut self.inodes[0])];
+        for pattern in &self.globs {
+            let Ok(paths) = glob::glob(pattern) else {
+                continue;
+            };
+            for path in paths.filter_map(Result::ok) {
+                if self.followed.contains_key(&path) || self.complained.contains(&path) {
+                    continue;
+                }
+                if self.followed.len() >= MAX_FILES {
+                    let reason = "too_many_files";
+                    metrics
+                        .log_lines_lost
+                        .get_or_create(&Reason { reason })
+                        .inc();
+                    if self.complained.len() < MAX_FILES {
+                        tracing::warn!(path = %path.display(), most = MAX_FILES, "Too many log files: not followed");
+                        self.complained.insert(path);
+                    }
+                    continue;
+                }
+                let begin = match self.remembered.get(&path) {
+                    Some(place) => Begin::At(*place),
+                    // Not one that was merely renamed, whose lines were read under its old name.
+                    None if self.started && !self.was_read(&path) => Begin::Start,
+                    None => Begin::End,
+                };
+                let followed = Followed {
+                    // Names in /var/log/containers are links to what the kubelet writes.
+                    workload: origin::workload(&path),
+                    tail: Tail::new(path.clone(), begin),
+                    stream: Stream::with_buffer(Only::default(), WINDOW_BYTES),
+                };
+                tracing::debug!(path = %path.display(), "Log file followed");
+                self.followed.insert(path, followed);
+            }
+        }
+        self.started = true;
+    }
+
+    fn was_read(&self, path: &Path) -> bool {
+        let Ok(meta) = fs::metadata(path) else {
+            return false;
+        };
+        let inode = (meta.dev(), meta.ino());
+        self.inodes.iter().any(|known| known.contains(&inode))
+    }
+
+    /// Reads what is new, each file a bounded part; whether there may be more at once.
+    pub fn read(&mut self, board: &Board, metrics: &AgentMetrics) -> bool {
+        let mut more = false;
+        let complained = &mut self.complained;
+        self.followed.retain(|path, file| {
+            match file.read(path, board) {
+                Ok(Reading::Done) => true,
+                Ok(Reading::More) => {
+                    more = true;
+                    true
+                }
+                // When it comes back it is found again.
+                Ok(Reading::Gone) => false,
+                Err(error) => {
+                    let reason = "unreadable_file";
+                    metrics.log_lines_lost.get_or_create(&Reason { reason }).inc();
+                    tracing::warn!(path = %path.display(), %error, "A log file is not read any more");
+                    if complained.len() < MAX_FILES {
+                        complained.insert(path.clone());
+                    }
+                    false
+                }
+            }
+        });
+        more
+    }
+
+    /// Writes where each file is, if there is a place to.
+    pub fn remember(&mut self) {
+        let Some(path) = &self.positions else { return };
+        let places = self.followed.iter().filter_map(|(path, file)| {
+            Some((path.clone(), file.tail.place(file.stream.pending())?))
+        });
+        let places: BTreeMap<_, _> = places.collect();
+        if places == self.remembered {
+            return;
+        }
+        if let Err(error) = write_positions(path, &places) {
+            tracing::warn!(path = %path.display(), %error, "Positions in log files are not remembered");
+            self.positions = None;
+            return;
+        }
+        self.remembered = places;
+    }
+}
+
+enum Reading {
+    Done,
+    More,
+    Gone,
+}
+
+impl Followed {
+    fn read(&mut self, path: &Path, board: &Board) -> std::io::Result<Reading> {
+        let source = path.to_string_lossy();
+        for _ in 0..PIECES_AT_ONCE {
+            let look = self.tail.look(self.stream.space())?;
+            let workload = &self.workload;
+            let mut sink = |found: Found<'_>| {
+                board.take(found.hit, workload, &source, found.line, UnixNs::now());
+                ControlFlow::<()>::Continue(())
+            };
+            // The sink never breaks.
+            let _ = match look {
+                Look::Bytes(n) => self.stream.advance(n, &mut sink),
+                Look::Restarted => self.stream.finish(&mut sink),
+                Look::Nothing => return Ok(Reading::Done),
+                Look::Gone => return Ok(Reading::Gone),
+            };
+        }
+        Ok(Reading::More)
+    }
+}
+
+fn read_positions(path: &Path) -> BTreeMap<PathBuf, Place> {
+    let too_large = |path: &Path| fs::metadata(path).is_ok_and(|m| m.len() > MAX_POSITIONS_BYTES);
+    if too_large(path) {
+        return BTreeMap::new();
+    }
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return BTreeMap::new(),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "Positions in log files cannot be read: only new lines are");
+            return BTreeMap::new();
+        }
+    };
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "Positions in log files are damaged: only new lines are read");
+        BTreeMap::new()
+    })
+}
+
+/// Whole or not at all: a crash in between leaves the old ones.
+fn write_positions(path: &Path, places: &BTreeMap<PathBuf, Place>) -> std::io::Result<()> {
+    let new = path.with_extension("json.new");
+    let mut file = fs::File::create(&new)?;
+    file.write_all(&serde_json::to_vec(places)?)?;
+    file.sync_data()?;
+    fs::rename(&new, path)
+}

@@ -1,0 +1,174 @@
+use std::{fs, io::Write as _};
+
+use super::{files::Files, *};
+use crate::vocabulary::Cause;
+
+fn board() -> (Board, AgentMetrics) {
+    let metrics = AgentMetrics::default();
+    (Board::new("n1", metrics.clone()), metrics)
+}
+
+fn hit(line: &str) -> Hit {
+    Classifier::get()
+        .classify(line.as_bytes(), Only::default())
+        .unwrap()
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+fn lines(board: &Board) -> Vec<String> {
+    board
+        .recent(100)
+        .into_iter()
+        .rev()
+        .map(|entry| entry.line)
+        .collect()
+}
+
+#[test]
+fn a_flood_is_one_entry_a_second_and_every_line_is_counted() {
+    let (board, metrics) = board();
+    let line = "nf_conntrack: table full, dropping packet";
+    for n in 0..10_000_u64 {
+        let at = UnixNs(1_000_000_000_000 + n * 500_000); // 5 s
+        board.take(hit(line), &Workload::default(), "kmsg", line.as_bytes(), at);
+    }
+    let recent = board.recent(100);
+    assert_eq!(recent.len(), 5);
+    assert_eq!(recent.iter().map(|entry| entry.lines).sum::<u64>(), 10_000);
+    assert_eq!(
+        (recent[0].rule, recent[0].source.as_str()),
+        ("conntrack_full", "kmsg")
+    );
+    let mut page = String::new();
+    let mut registry = prometheus_client::registry::Registry::default();
+    registry.register("isostack_log_matches", "help", metrics.log_matches.clone());
+    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    assert!(page.contains("rule=\"conntrack_full\"} 10000"), "{page}");
+}
+
+#[test]
+fn workloads_that_are_made_up_do_not_make_endless_series() {
+    let (board, metrics) = board();
+    for n in 0..5000_u32 {
+        let workload = Workload {
+            container: format!("c{n}"),
+            ..Workload::default()
+        };
+        board.take(hit("OOMKilled"), &workload, "otlp", b"OOMKilled", UnixNs(1));
+    }
+    assert_eq!(metrics.series_overflow.get(), 3000);
+    assert_eq!(board.recent(usize::MAX).len(), 1000);
+}
+
+#[test]
+fn lines_support_a_cause_of_their_workload_and_time_only() {
+    let (board, _) = board();
+    let cart = Workload {
+        cgroup_id: 7,
+        container: "cart".into(),
+        ..Workload::default()
+    };
+    let other = Workload {
+        cgroup_id: 8,
+        ..cart.clone()
+    };
+    let second = 1_000_000_000;
+    board.take(
+        hit("OOMKilled"),
+        &cart,
+        "kmsg",
+        b"OOMKilled",
+        UnixNs(100 * second),
+    );
+    let support = |cause, workload: &Workload, at: u64| {
+        board.supporting(cause, workload, at * second, (at + 1) * second)
+    };
+    assert_eq!(support(Cause::OomKill, &cart, 100), [("oom_killed", 1)]);
+    assert_eq!(support(Cause::OomKill, &other, 100), []);
+    assert_eq!(support(Cause::CpuThrottle, &cart, 100), []);
+    assert_eq!(support(Cause::OomKill, &cart, 110), []);
+    // A table that is full hits everybody.
+    let line = "nf_conntrack: table full";
+    board.take(
+        hit(line),
+        &Workload::default(),
+        "kmsg",
+        line.as_bytes(),
+        UnixNs(100 * second),
+    );
+    assert_eq!(
+        support(Cause::Conntrack, &other, 100),
+        [("conntrack_full", 1)]
+    );
+    // But nobody is killed by a line without a name.
+    board.take(
+        hit("OOMKilled"),
+        &Workload::default(),
+        "x",
+        b"OOMKilled",
+        UnixNs(100 * second),
+    );
+    assert_eq!(support(Cause::OomKill, &other, 100), []);
+}
+
+#[test]
+fn files_from_now_on_across_rotation_and_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let log = dir.path().join("app.log");
+    append(&log, "OOMKilled 0: history\n");
+    let globs = vec![format!("{}/*.log*", dir.path().display())];
+    let (board, metrics) = board();
+    let start = || Files::new(globs.clone(), Some(state.path()));
+    let mut files = start();
+    let look = |files: &mut Files| {
+        files.discover(&metrics);
+        while files.read(&board, &metrics) {}
+        lines(&board)
+    };
+    assert_eq!(look(&mut files), [""; 0]);
+    append(&log, "VF reset 1\nEPT violation 2 without end");
+    assert_eq!(look(&mut files), ["VF reset 1"]);
+    // Renamed, as logrotate does: not read again under the new name.
+    append(&log, "\n");
+    fs::rename(&log, dir.path().join("app.log.1")).unwrap();
+    append(&log, "Gofer broken pipe 3\n");
+    let expected = [
+        "VF reset 1",
+        "EPT violation 2 without end",
+        "Gofer broken pipe 3",
+    ];
+    look(&mut files);
+    assert_eq!(look(&mut files), expected);
+    files.remember();
+    drop(files);
+    append(&log, "vMotion failed 4\n");
+    let mut files = start();
+    let all = look(&mut files);
+    assert_eq!(all[..3], expected);
+    assert_eq!(all[3..], ["vMotion failed 4"], "goes on where it was");
+}
+
+#[test]
+fn damaged_positions_are_no_obstacle() {
+    let state = tempfile::tempdir().unwrap();
+    fs::write(state.path().join("log_positions.json"), "{no").unwrap();
+    let log = state.path().join("a.log");
+    append(&log, "OOMKilled\n");
+    let mut files = Files::new(vec![log.to_str().unwrap().to_owned()], Some(state.path()));
+    let (board, metrics) = board();
+    files.discover(&metrics);
+    files.read(&board, &metrics);
+    assert_eq!(lines(&board), [""; 0]);
+    append(&log, "OOMKilled now\n");
+    files.read(&board, &metrics);
+    assert_eq!(lines(&board), ["OOMKilled now"]);
+}

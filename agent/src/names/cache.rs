@@ -1,0 +1,136 @@
+//! Names on disk, so that a restart while Kubernetes does not answer loses none.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::state::Source;
+use crate::workload::{NamesFrom, directory::Directory, pod::Pod};
+
+/// The file in the state directory.
+const FILE: &str = "names.json";
+/// Form of the file; another one is not read.
+const FORM: u32 = 1;
+/// Most bytes read.
+const MAX_FILE: u64 = 64 << 20;
+/// Changes are written at most this often.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// See the module's head.
+pub(super) struct Cache {
+    path: PathBuf,
+    node: String,
+    source: Arc<Source>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Content {
+    form: u32,
+    node: String,
+    pods: Vec<Pod>,
+}
+
+impl Cache {
+    pub fn new(dir: &Path, node: &str, source: Arc<Source>) -> Self {
+        let path = dir.join(FILE);
+        source.at(path.display().to_string());
+        Self {
+            path,
+            node: node.to_owned(),
+            source,
+        }
+    }
+
+    /// Takes what an earlier run left; whatever is wrong with it costs the names only.
+    pub fn load(&self, directory: &Directory) {
+        match self.read() {
+            Ok(pods) => {
+                let count = pods.len();
+                for pod in pods {
+                    directory.apply(pod, NamesFrom::Cache);
+                }
+                if count > 0 {
+                    tracing::info!(pods = count, file = %self.path.display(), "Names of an earlier run are used until there are newer ones");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "Names of an earlier run cannot be used");
+            }
+        }
+    }
+
+    fn read(&self) -> io::Result<Vec<Pod>> {
+        let file = crate::host::proc::read_bounded(&self.path, MAX_FILE)?;
+        let content: Content = serde_json::from_slice(&file)?;
+        if content.form != FORM || content.node != self.node {
+            return Err(io::Error::other("written for another node or version"));
+        }
+        // A file is as little to be trusted as its directory: same bounds as from the API.
+        Ok(content.pods.into_iter().filter_map(Pod::bounded).collect())
+    }
+
+    /// Writes changes until the agent stops, and the last then.
+    pub async fn keep(self, directory: Arc<Directory>, stop: CancellationToken) {
+        let cache = Arc::new(self);
+        let mut written = directory.version();
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = stop.cancelled() => {}
+            }
+            let version = directory.version();
+            if version == written {
+                continue;
+            }
+            written = version;
+            let (this, from) = (Arc::clone(&cache), Arc::clone(&directory));
+            let result = tokio::task::spawn_blocking(move || this.write(&from)).await;
+            match result {
+                Ok(Ok(())) => cache.source.live(),
+                Ok(Err(error)) => cache.source.failing(format!(
+                    "{}: {error}; give --state-dir a directory that can be written",
+                    cache.path.display()
+                )),
+                Err(error) => cache.source.failing(error.to_string()),
+            }
+        }
+    }
+
+    /// Beside the file, then in its place: a crash leaves the old one.
+    fn write(&self, directory: &Directory) -> io::Result<()> {
+        let content = Content {
+            form: FORM,
+            node: self.node.clone(),
+            pods: directory
+                .all()
+                .into_iter()
+                .map(Arc::unwrap_or_clone)
+                .collect(),
+        };
+        let beside = self.path.with_extension("json.new");
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(&serde_json::to_vec(&content)?)?;
+        file.sync_all()?;
+        fs::rename(&beside, &self.path)
+    }
+}

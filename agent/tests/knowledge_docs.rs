@@ -1,0 +1,24 @@
+//! `docs/layers.md` is what the knowledge generates.
+
+use std::{env, fs, path::PathBuf};
+
+use isostack_agent::knowledge::page::page;
+
+#[test]
+fn the_page_is_up_to_date() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/layers.md");
+    let generated = page();
+    if env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, &generated).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    let differs = committed
+        .lines()
+        .zip(generated.lines())
+        .find(|(old, new)| old != new);
+    assert!(
+        committed == generated,
+        "docs/layers.md is not what the knowledge says (first difference: {differs:?}): run \
+         `UPDATE_DOCS=1 cargo test -p isostack-agent --test knowledge_docs` and commit the result"
+    );
+}
