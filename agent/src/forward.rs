@@ -38,6 +38,7 @@ mod body;
 mod checked;
 mod client;
 pub mod config;
+mod gather;
 mod lane;
 mod pace;
 mod signal;

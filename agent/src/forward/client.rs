@@ -9,23 +9,26 @@ use bytes::{Buf, BufMut, Bytes};
 use flate2::{Compression as Level, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Request, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{Client as Hyper, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use tokio::net::TcpStream;
 use tonic::{
     Status,
     client::Grpc,
     codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::MetadataMap,
 };
+use tower::{ServiceExt, util::MapResponse};
 
 use super::{
     answer::{self, Answer, MAX_ANSWER_BYTES},
     body::Chunks,
     checked::Checked,
     config::{Compression, Protocol, Target},
+    gather::Gathering,
     signal::Named,
 };
 use crate::otlp::Signal;
@@ -50,7 +53,9 @@ pub(super) enum Client {
     },
 }
 
-pub(super) type Connector = HttpsConnector<HttpConnector>;
+pub(super) type Connector =
+    MapResponse<HttpsConnector<HttpConnector>, fn(Stream) -> Gathering<Stream>>;
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 impl Client {
     /// Connects at the first request, not here.
@@ -169,10 +174,11 @@ fn connector(target: &Target) -> Connector {
     let builder = HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_or_http();
-    match target.protocol {
+    let connector = match target.protocol {
         Protocol::Grpc => builder.enable_http2().wrap_connector(tcp),
         Protocol::HttpProtobuf => builder.enable_all_versions().wrap_connector(tcp),
-    }
+    };
+    connector.map_response(Gathering::new)
 }
 
 fn gzip(parts: &[Bytes]) -> std::io::Result<Bytes> {

@@ -1,17 +1,14 @@
 //! The span index: which intervals of a span were its children's.
 //!
-//! Bounds: a ring of the last 256 Ki children by default, 32 bytes each and at most 17 more
-//! for the index: 17 MB when full. The oldest gives way, and is counted. A parent is kept as a
+//! Bounds: a ring of the last 256 Ki children by default, 32 bytes each and at most 16 more
+//! for the index: 12 MB when full. The oldest gives way, and is counted. A parent is kept as a
 //! keyed 64-bit hash of its trace id and span id: two parents among 256 Ki share one
 //! with probability 2^-29, and nobody outside can choose ids that do.
 //!
 //! Not on the request path, and so not here: children of kind CONSUMER (they run on their
 //! own), links, a span that names itself as parent.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasher, BuildHasherDefault, Hasher},
-};
+use std::hash::BuildHasher;
 
 // Seeded at random, as ids and names come from the network; cheaper than the standard
 // one.
@@ -19,17 +16,20 @@ use foldhash::quality::RandomState;
 
 use crate::span::{SpanId, TraceId};
 
-/// The children seen so far.
+/// The children seen so far: a hash table whose chains run through the ring, newest first,
+/// so that what gave way needs no removal.
 #[derive(Debug)]
 pub struct ChildIndex {
+    /// The first child has sequence number 1; each stays until the one `capacity` later takes
+    /// its slot.
     ring: Vec<Child>,
     /// Most children kept.
     capacity: u64,
-    /// Children ever seen; the next one's sequence number. Sequence `n` is in the ring at
-    /// `n % capacity` until `n + capacity` comes.
-    next: u64,
-    /// Sequence number of a parent's latest child.
-    latest: HashMap<u64, u64, BuildHasherDefault<Hashed>>,
+    /// Children ever seen, which is the sequence number of the last one.
+    seen: u64,
+    /// By a parent's hash: the latest child of the parents that fall there. Two for each
+    /// child, a power of two.
+    latest: Vec<u64>,
     keys: RandomState,
     evicted: u64,
 }
@@ -39,41 +39,23 @@ struct Child {
     parent: u64,
     start_unix_ns: u64,
     end_unix_ns: u64,
-    /// The same parent's child before, [`NONE`] for the first.
+    /// The child before of those whose parents fall into the same place.
     previous: u64,
 }
 
-const NONE: u64 = u64::MAX;
-
-/// The key is a keyed hash already.
-#[derive(Clone, Copy, Debug, Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-}
+/// No child's sequence number. Zero, as a table of zeros takes no memory before it is used.
+const NONE: u64 = 0;
 
 impl ChildIndex {
     /// An index of at most `capacity` children (at least one).
     #[must_use]
     pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
         Self {
-            ring: Vec::new(),
-            capacity: capacity.max(1) as u64,
-            next: 0,
-            latest: HashMap::default(),
+            ring: Vec::with_capacity(capacity),
+            capacity: capacity as u64,
+            seen: 0,
+            latest: vec![NONE; (2 * capacity).next_power_of_two()],
             keys: RandomState::default(),
             evicted: 0,
         }
@@ -82,52 +64,54 @@ impl ChildIndex {
     /// Notes a child's interval under its parent.
     pub fn add(&mut self, trace: TraceId, parent: SpanId, start_unix_ns: u64, end_unix_ns: u64) {
         let parent = self.key(trace, parent);
-        let slot = (self.next % self.capacity) as usize;
-        if let Some(old) = self.ring.get(slot) {
-            self.evicted += 1;
-            // The oldest of all is the oldest of its parent: when it also is the latest,
-            // the parent has no other.
-            if self.latest.get(&old.parent) == Some(&(self.next - self.capacity)) {
-                self.latest.remove(&old.parent);
-            }
-        }
-        let previous = self.latest.insert(parent, self.next).unwrap_or(NONE);
+        let place = self.place(parent);
+        self.seen += 1;
         let child = Child {
             parent,
             start_unix_ns,
             end_unix_ns,
-            previous,
+            previous: std::mem::replace(&mut self.latest[place], self.seen),
         };
+        let slot = self.slot(self.seen);
         match self.ring.get_mut(slot) {
-            Some(place) => *place = child,
+            Some(oldest) => {
+                *oldest = child;
+                self.evicted += 1;
+            }
             None => self.ring.push(child),
         }
-        self.next += 1;
     }
 
     /// The intervals of a span's children in wall time, the latest seen first.
     pub fn of(&self, trace: TraceId, span: SpanId) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let latest = if self.ring.is_empty() {
-            None
-        } else {
-            self.latest.get(&self.key(trace, span))
-        };
-        let mut at = latest.copied().unwrap_or(NONE);
-        std::iter::from_fn(move || {
+        let parent = self.key(trace, span);
+        let mut at = self.latest[self.place(parent)];
+        let chain = std::iter::from_fn(move || {
             // A link to a child that gave way ends the chain: what is before it is older.
-            if at == NONE || at + self.capacity < self.next {
+            if at == NONE || at + self.capacity <= self.seen {
                 return None;
             }
-            let child = &self.ring[(at % self.capacity) as usize];
+            let child = &self.ring[self.slot(at)];
             at = child.previous;
-            Some((child.start_unix_ns, child.end_unix_ns))
-        })
+            Some(child)
+        });
+        chain
+            .filter(move |child| child.parent == parent)
+            .map(|child| (child.start_unix_ns, child.end_unix_ns))
     }
 
     /// Hashed as two numbers: as arrays, the hasher is given their lengths too.
     fn key(&self, trace: TraceId, span: SpanId) -> u64 {
         let numbers = (u128::from_ne_bytes(trace), u64::from_ne_bytes(span));
         self.keys.hash_one(numbers)
+    }
+
+    fn place(&self, parent: u64) -> usize {
+        parent as usize & (self.latest.len() - 1)
+    }
+
+    fn slot(&self, sequence: u64) -> usize {
+        ((sequence - 1) % self.capacity) as usize
     }
 
     /// Children that gave way to newer ones since the last call.
@@ -164,10 +148,6 @@ mod tests {
             let mut index = ChildIndex::new(4);
             for n in 0..100u32 {
                 index.add(TRACE, span(n % parents), n.into(), 1_000);
-                assert!(
-                    index.latest.len() <= 4,
-                    "parents without children are forgotten"
-                );
                 let newest = n.saturating_sub(3)..=n;
                 for parent in 0..parents {
                     let found: Vec<u64> = index.of(TRACE, span(parent)).map(|(at, _)| at).collect();
