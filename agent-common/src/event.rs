@@ -4,6 +4,7 @@
 //! Every sensor writes the same [`Record`]; what its `kind`, `detail` and `extra` mean is
 //! said in the module of the sensor's name.
 
+pub mod block;
 pub mod cpu;
 pub mod kvm;
 pub mod memory;
@@ -21,7 +22,7 @@ pub mod sensor {
     pub const TCP: u32 = 2;
     /// Packet drops and stuck devices, [`super::net`].
     pub const NET: u32 = 3;
-    /// Block I/O.
+    /// Block I/O, [`super::block`].
     pub const BLOCK: u32 = 4;
     /// System calls refused by a filter, [`super::seccomp`].
     pub const SECCOMP: u32 = 5;

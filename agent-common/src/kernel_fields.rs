@@ -100,6 +100,37 @@ macro_rules! for_each_kernel_field {
             SKB_SK: "sk_buff" "sk" 8 net, "socket that it belongs to";
 
             // block
+            RQ_QUEUE: "request" "q" 8 block, "its queue";
+            RQ_FLAGS: "request" "cmd_flags" 4 block, "operation and flags";
+            RQ_DATA_LEN: "request" "__data_len" 4 block, "bytes not completed yet";
+            RQ_BIO: "request" "bio" 8 block, "the first I/O merged into it that is not completed yet";
+            RQ_START: "request" "start_time_ns" 8 block, "monotonic clock at its allocation; 0 without statistics";
+            RQ_IO_START: "request" "io_start_time_ns" 8 optional, "at which the device got it; 0 where nobody asked the kernel to note it";
+            RQ_DISK: "request" "rq_disk" 8 optional, "its disk; until 5.16";
+            QUEUE_DISK: "request_queue" "disk" 8 optional, "its disk; 5.15";
+            DISK_MAJOR: "gendisk" "major" 4 block, "major number";
+            DISK_MINOR: "gendisk" "first_minor" 4 block, "minor number of the whole disk";
+            BIO_NEXT: "bio" "bi_next" 8 block, "the next of the same request";
+            BIO_VCNT: "bio" "bi_vcnt" 2 block, "pieces of memory; none for a flush";
+            BIO_BDEV: "bio" "bi_bdev" 8 optional, "its device; 5.12";
+            BIO_DISK: "bio" "bi_disk" 8 optional, "its disk; until 5.11";
+            BDEV_DISK: "block_device" "bd_disk" 8 optional, "its disk";
+            BIO_OPF: "bio" "bi_opf" 4 block, "operation and flags";
+            BIO_BLKG: "bio" "bi_blkg" 8 optional, "its cgroup's share of the queue; BLK_CGROUP";
+            BIO_ISSUE: "bio" "bi_issue.value" 8 optional, "low bits: monotonic clock at submission; until 6.17";
+            BLKG_BLKCG: "blkcg_gq" "blkcg" 8 optional, "that cgroup's state";
+            BLKCG_CGROUP: "blkcg" "css.cgroup" 8 optional, "the cgroup";
+            CSS_SET_IO: "css_set" "subsys[io_cgrp_id]" 8 optional, "state in the I/O controller's hierarchy";
+            TASK_STATE: "task_struct" "__state" 4 optional, "0 while runnable; 5.14";
+            TASK_STATE_LONG: "task_struct" "state" 8 optional, "likewise; before";
+            TASK_FLAGS: "task_struct" "flags" 4 block, "PF_ flags";
+            TASK_WORKER_PRIVATE: "task_struct" "worker_private" 8 optional, "struct kthread; 5.17";
+            TASK_SET_CHILD_TID: "task_struct" "set_child_tid" 8 optional, "likewise for a kernel thread; before";
+            KTHREAD_DATA: "kthread" "data" 8 optional, "struct worker for a worker";
+            WORKER_PWQ: "worker" "current_pwq" 8 optional, "whose work it does";
+            PWQ_WQ: "pool_workqueue" "wq" 8 optional, "the work queue";
+            WQ_NAME: "workqueue_struct" "name" 24 optional, "its name; until 6.9";
+            WQ_NAME_LONG: "workqueue_struct" "name" 32 optional, "its name; 6.10";
 
             // seccomp and wait: the system call that a thread is in
             PT_REGS_ORIG_AX: "pt_regs" "orig_ax" 8 optional, "x86: number of the system call, or a fault's error code";
@@ -117,7 +148,8 @@ macro_rules! for_each_kernel_field {
             FILE_DENTRY: "file" "f_path.dentry" 8 optional, "its name";
             DENTRY_NAME: "dentry" "d_name.name" 8 optional, "as text";
             // memory
-
+            TASK_NVCSW: "task_struct" "nvcsw" 8 optional, "times it gave up the CPU by itself";
+            PROCESS_TIMER_TASK: "process_timer" "task" 8 optional, "who sleeps until the timer expires";
             // wait
             TASK_IN_IOWAIT: "task_struct" "in_iowait" 0 optional, "blocked on a disk";
             TASK_IN_MEMSTALL: "task_struct" "in_memstall" 0 optional, "blocked for lack of memory; PSI";
@@ -171,6 +203,10 @@ macro_rules! for_each_kernel_argument {
 
             // net
             KFREE_SKB_SOCKET: "kfree_skb" 3 "sock", "socket that did not take it; 6.11";
+
+            // block
+            BIO_QUEUE_BIO: "block_bio_queue" 1 "bio", "before it came the queue; until 5.10";
+            RQ_ISSUE_RQ: "block_rq_issue" 1 "request", "likewise";
 
             // memory
             MARK_VICTIM_TASK: "mark_victim" 0 "task_struct", "before, the thread id; 6.8";

@@ -43,6 +43,10 @@ pub mod family {
     pub const NET_UDP_SENDS: u32 = 3 * 16 + 2;
 
     // block
+    /// Histogram of time in the block layer; `a`: the disk, major number * 2^20 + minor; `b`:
+    /// operation + 256 * phase, both of [`crate::event::block`]. The cgroup is the I/O
+    /// controller's.
+    pub const BLOCK: u32 = 4 * 16;
 
     // seccomp
     /// Counter of refused system calls; `a`: [`crate::event::seccomp`] action, `b`: number of
@@ -50,9 +54,10 @@ pub mod family {
     pub const SECCOMP_DENIALS: u32 = 5 * 16;
 
     // memory
-    /// Histogram of reclaim; `a`: 1 for the memory cgroup's limit, 0 for the host's.
+    /// Histogram of reclaim; `a`: 0 for the host, 1 for the limit of a memory cgroup, 2 for
+    /// being put to sleep above `memory.high`.
     pub const MEMORY_RECLAIM: u32 = 6 * 16;
-    /// Counter of kills; `a` likewise.
+    /// Counter of kills; `a`: 1 for the limit of a memory cgroup, 0 for the host.
     pub const OOM_KILLS: u32 = 6 * 16 + 1;
 
     // wait

@@ -1,9 +1,11 @@
 //! Kernel structures by the offsets that the loader found in BTF. Nothing else in this crate
 //! knows a layout.
 
+pub mod block;
 pub mod net;
 pub mod sched;
 pub mod syscall;
+pub mod worker;
 
 use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 

@@ -19,6 +19,8 @@ mod sensor;
 mod series;
 #[cfg(target_arch = "bpf")]
 mod tracked;
+#[cfg(target_arch = "bpf")]
+mod wanted;
 
 #[cfg(target_arch = "bpf")]
 #[unsafe(link_section = "license")]

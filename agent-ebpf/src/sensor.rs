@@ -1,5 +1,6 @@
 //! The programs, one module per sensor.
 
+mod block;
 mod cpu;
 mod kvm;
 mod memory;

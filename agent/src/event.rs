@@ -19,6 +19,19 @@ pub struct Limiter {
     pub is_ancestor: bool,
 }
 
+/// A memory limit that a cgroup runs into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryLimit {
+    /// Path of the limited group below the hierarchy's mount.
+    pub cgroup_path: String,
+    /// The limit in bytes.
+    pub bytes: u64,
+    /// The file in that directory that sets it, e.g. `memory.high`.
+    pub file: &'static str,
+    /// The limited group is an ancestor of the victim's own.
+    pub is_ancestor: bool,
+}
+
 /// Where a flow leaves the place that the process lives in, from the process outwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Slice {
@@ -114,6 +127,8 @@ pub enum Particulars {
     Memory {
         /// A memory cgroup was at its limit, not the host.
         memcg: bool,
+        /// That limit, once attributed and where it can be found.
+        limit: Option<Arc<MemoryLimit>>,
     },
     /// Of `block_*`.
     Disk(Arc<Disk>),

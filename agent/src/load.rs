@@ -11,12 +11,14 @@ mod cost;
 mod demand;
 mod devices;
 mod late;
+mod missed;
 mod object;
 mod reader;
 mod self_test;
 mod series;
 mod tracked;
 mod upkeep;
+mod watch;
 
 use std::{
     io,
@@ -27,21 +29,28 @@ use std::{
     thread::JoinHandle,
 };
 
-use aya::Ebpf;
 use parking_lot::Mutex;
 
 pub(crate) use self::attach::{not_built, off};
 pub use self::cost::Toggled;
 use self::{
-    attach::not_selected, cgroups::CgroupTables, demand::OnDemand, late::Late, object::Object,
-    reader::Reader, series::SeriesTables, tracked::Tracked, upkeep::Upkeep,
+    attach::not_selected,
+    cgroups::CgroupTables,
+    late::Late,
+    missed::Missed,
+    object::Object,
+    reader::Reader,
+    series::SeriesTables,
+    tracked::Tracked,
+    upkeep::Upkeep,
+    watch::{Programs, Watch},
 };
 use crate::{
     event::Event,
     host::{capabilities, roots::Roots},
     metrics::{AgentMetrics, Map},
     sensor::{
-        Activation, Counted, Decoder, SENSORS, Selection, SensorState, SensorStatus, cpu,
+        Activation, Counted, Decoder, Poller, SENSORS, Selection, SensorState, SensorStatus, cpu,
         seccomp::SeccompMode,
     },
     time::MonoNs,
@@ -114,20 +123,13 @@ pub struct Sensors {
 
 struct Running {
     /// `None` once stopped.
-    programs: Mutex<Option<Programs>>,
+    programs: Arc<Mutex<Option<Programs>>>,
     tracked: Arc<Tracked>,
     cgroups: CgroupTables,
     series: SeriesTables,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
-}
-
-/// Owns programs and links: dropping it detaches and unloads them all.
-struct Programs {
-    ebpf: Ebpf,
-    on_demand: OnDemand,
-    upkeep: Upkeep,
-    late: Late,
+    missed: Missed,
 }
 
 impl Sensors {
@@ -258,6 +260,9 @@ impl Sensors {
         ] {
             metrics.map_fill.get_or_create(&Map { map }).set(fill);
         }
+        if let Some(programs) = running.programs.lock().as_ref() {
+            running.missed.count(&programs.ebpf, metrics);
+        }
     }
 
     /// Starts sensors whose kernel module has appeared, and keeps every sensor within its
@@ -308,10 +313,13 @@ impl Running {
             .map(|status| status.name)
             .collect();
         let decoder = Decoder::new(&object.kernel());
+        let programs = Arc::new(Mutex::new(None));
+        let watch = Watch::new(object.wanted()?, programs.clone());
         let pollers = SENSORS
             .iter()
             .filter(|entry| running_sensors.contains(&entry.name))
             .filter_map(|entry| entry.sensor?.poller(&settings.roots))
+            .chain([Box::new(watch) as Box<dyn Poller>])
             .collect();
         let mut reader = Reader::new(&mut object.ebpf, decoder, pollers, metrics, stop.clone())?;
         let mut sink = sink;
@@ -323,18 +331,20 @@ impl Running {
                     sink(batch);
                 });
             })?;
+        *programs.lock() = Some(Programs {
+            ebpf: object.ebpf,
+            on_demand: object.on_demand,
+            upkeep,
+            late,
+        });
         let running = Self {
-            programs: Mutex::new(Some(Programs {
-                ebpf: object.ebpf,
-                on_demand: object.on_demand,
-                upkeep,
-                late,
-            })),
+            programs,
             tracked,
             cgroups,
             series,
             stop,
             reader: Some(thread),
+            missed: Missed::new(&settings.roots),
         };
         // It looks at what the switch hook tells; the others lean on the same offsets.
         if running_sensors.contains(&cpu::NAME)
@@ -353,11 +363,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut programs = self.programs.lock();
-        if let Some(programs) = programs.as_mut() {
+        // Not under the lock: the reader takes it too.
+        let programs = self.programs.lock().take();
+        if let Some(mut programs) = programs {
             programs.on_demand.end(&mut programs.ebpf);
+            drop(programs); // detaches: nothing is written any more
         }
-        *programs = None; // detaches: nothing is written any more
         self.stop.store(true, Ordering::Release);
         if let Some(reader) = self.reader.take() {
             // A panic of the sink has already been reported by the panic hook.

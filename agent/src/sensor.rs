@@ -2,6 +2,7 @@
 //! them. A new sensor is a module here, a row in [`SENSORS`], its kinds in
 //! `agent_common::event` and its programs in `agent-ebpf`.
 
+pub mod block;
 pub mod cpu;
 pub mod decode;
 pub mod hook;
@@ -72,7 +73,12 @@ pub const SENSORS: &[Entry] = &[
         loses: "dropped packets, stuck virtqueues, conntrack failures",
         sensor: Some(&net::Net),
     },
-    absent("block", true, "disk throttling, queueing and service time"),
+    Entry {
+        name: "block",
+        core: true,
+        loses: "disk throttling, queueing and service time",
+        sensor: Some(&block::Block),
+    },
     Entry {
         name: "seccomp",
         core: true,
@@ -104,15 +110,6 @@ pub const SENSORS: &[Entry] = &[
         sensor: Some(&logs::LogLines),
     },
 ];
-
-const fn absent(name: &'static str, core: bool, loses: &'static str) -> Entry {
-    Entry {
-        name,
-        core,
-        loses,
-        sensor: None,
-    }
-}
 
 /// What a sensor may look at before it starts.
 #[derive(Clone, Copy)]
@@ -146,6 +143,11 @@ pub trait Sensor: Sync {
     /// The reason and the remedy.
     fn check(&self, _kernel: &Kernel<'_>) -> Result<(), WhyNot> {
         Ok(())
+    }
+
+    /// What this kernel lacks that the sensor can do without, and what that loses.
+    fn reduced(&self, _kernel: &Kernel<'_>) -> Option<(String, &'static str)> {
+        None
     }
 
     /// Values of constants of its programs that depend on the kernel, by name, beside the
@@ -206,6 +208,8 @@ pub enum Activation {
     WhileTracking,
     /// While there are processes under a seccomp filter that send spans.
     WhileFiltered,
+    /// While a limit holds back I/O: of the `block` sensor, whose kernel side says so.
+    WhileThrottled,
 }
 
 /// What a sensor reads by itself. Runs on the thread that empties the ring buffer, and so

@@ -91,6 +91,12 @@ const NEEDS: &[Need] = &[
         "connections redirected on the node, as kube-proxy does",
         Purpose::Test,
     ),
+    need(
+        "fio",
+        "fio",
+        "counts the I/O that the block sensor counts",
+        Purpose::Test,
+    ),
     need("runc", "runc", "real containers", Purpose::Test),
     need(
         "crun",

@@ -96,6 +96,64 @@ impl<M: Memory> Task<M> {
         self.get(&field::TASK_PCOUNT)
     }
 
+    /// It runs or wants to run; also where the kernel does not say.
+    #[inline(always)]
+    pub fn is_runnable(self) -> bool {
+        self.state() == 0
+    }
+
+    /// It waits for something that no signal can end (`TASK_UNINTERRUPTIBLE`; not one that
+    /// idles, `TASK_NOLOAD`).
+    #[inline(always)]
+    pub fn is_uninterruptible(self) -> bool {
+        self.state() & 0x402 == 2
+    }
+
+    /// It sleeps until it is woken or killed (`TASK_KILLABLE`).
+    #[inline(always)]
+    pub fn is_killable(self) -> bool {
+        self.state() & 0x502 == 0x102
+    }
+
+    /// How often it gave up the CPU by itself; 0 where the kernel does not say.
+    #[inline(always)]
+    pub fn voluntary_switches(self) -> u64 {
+        if has(&field::TASK_NVCSW) {
+            self.get(&field::TASK_NVCSW)
+        } else {
+            0
+        }
+    }
+
+    /// Its scheduler state.
+    #[inline(always)]
+    fn state(self) -> u32 {
+        if has(&field::TASK_STATE) {
+            self.get(&field::TASK_STATE)
+        } else if has(&field::TASK_STATE_LONG) {
+            self.get::<u64>(&field::TASK_STATE_LONG) as u32
+        } else {
+            0
+        }
+    }
+
+    /// Inode of its cgroup in the I/O controller's hierarchy; 0 if there is no controller.
+    #[inline(always)]
+    pub fn io_cgroup_id(self) -> u64 {
+        if !has(&field::CSS_SET_IO) {
+            return 0;
+        }
+        // SAFETY: `new` promised a task; a task always has a state of each controller, that
+        // has a cgroup, and that has a directory.
+        unsafe {
+            let state = M::pointer(M::pointer(self.0, &field::TASK_CGROUPS), &field::CSS_SET_IO);
+            M::read(
+                M::pointer(M::pointer(state, &field::CSS_CGROUP), &field::CGROUP_KN),
+                &field::KERNFS_NODE_ID,
+            )
+        }
+    }
+
     /// A quota took it off its queue. Ask only where [`throttles_tasks`].
     #[inline(always)]
     pub fn throttled(self) -> bool {

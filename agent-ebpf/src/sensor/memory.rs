@@ -1,7 +1,10 @@
-//! `memory`: threads that must free memory before they get any, and those killed for it.
+//! `memory`: threads that must free memory before they get any, those put to sleep for using
+//! too much, and those killed for it.
 //!
 //! Reclaim begins and ends in the context of the thread that suffers. All hooks are rare, and
 //! so they are raw tracepoints with checked reads: one program for every kernel.
+
+mod high;
 
 use agent_common::{
     event::{
@@ -13,7 +16,7 @@ use agent_common::{
 };
 use aya_ebpf::{
     Global,
-    bindings::BPF_ANY,
+    bindings::{BPF_ANY, BPF_NOEXIST},
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::{map, raw_tracepoint},
     maps::LruHashMap,
@@ -42,6 +45,10 @@ struct Reclaim {
     start_ns: u64,
     /// `KIND_MEMCG_RECLAIM` or `KIND_DIRECT_RECLAIM`.
     kind: u64,
+    /// Its end; 0 until then.
+    end_ns: u64,
+    /// How often the thread had given up the CPU by then.
+    switches: u64,
 }
 
 /// By thread id. Least recently used ones go first: threads come and go.
@@ -52,6 +59,19 @@ static RECLAIMS: LruHashMap<u32, Reclaim> = LruHashMap::with_max_entries(4096, 0
 /// memory cgroup's limit was the reason.
 #[map]
 static VICTIMS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(1024, 0);
+
+/// Processes that were killed and counted: further threads of theirs may be marked too while
+/// they end.
+#[map]
+static COUNTED: LruHashMap<Process, u32> = LruHashMap::with_max_entries(1024, 0);
+
+/// A thread group, never mistaken for a later one of the same id.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Process {
+    leader_start_boottime_ns: u64,
+    tgid: u64,
+}
 
 /// kernel: v5.10.. include/trace/events/vmscan.h: mm_vmscan_direct_reclaim_begin(int order,
 /// gfp_t gfp_flags, ..)
@@ -113,6 +133,16 @@ pub fn memory_exit(_: RawTracePointContext) -> u32 {
         return 0;
     };
     let _ = VICTIMS.remove(tid);
+    let process = Process {
+        leader_start_boottime_ns: task.leader_start_boottime_ns(),
+        tgid: u64::from(task.tgid()),
+    };
+    if COUNTED
+        .insert(process, memcg, u64::from(BPF_NOEXIST))
+        .is_err()
+    {
+        return 0;
+    }
     let cgroup_id = task.cgroup_id();
     let key = SeriesKey {
         cgroup_id,
@@ -145,6 +175,8 @@ fn begin(kind: u32) -> u32 {
         // SAFETY: returns a number.
         start_ns: unsafe { bpf_ktime_get_ns() },
         kind: u64::from(kind),
+        end_ns: 0,
+        switches: 0,
     };
     // A full table evicts: the worst is one stretch of reclaim that is not counted.
     let _ = RECLAIMS.insert(Task::current().tid(), reclaim, u64::from(BPF_ANY));
@@ -163,33 +195,65 @@ fn end(kind: u32) -> u32 {
     if start_ns == 0 {
         return 0;
     }
-    // SAFETY: return numbers.
-    let (end_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-    let ns = end_ns.saturating_sub(start_ns);
-    let cgroup_id = task.cgroup_id();
-    let key = SeriesKey {
-        cgroup_id,
-        family: family::MEMORY_RECLAIM,
-        a: u32::from(kind == KIND_MEMCG_RECLAIM),
-        b: 0,
-    };
-    series::observe(sensor::MEMORY, &key, ns);
-    let pid = task.tgid();
-    let told = |min_ns| emit::is_told(sensor::MEMORY, ns, min_ns);
-    if told(RECLAIM_MIN_NS.load()) || (told(TRACKED_RECLAIM_MIN_NS.load()) && is_tracked(pid)) {
+    // SAFETY: returns a number.
+    let end_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: as above.
+    unsafe {
+        (*reclaim).end_ns = end_ns;
+        (*reclaim).switches = task.voluntary_switches();
+    }
+    let limit = u32::from(kind == KIND_MEMCG_RECLAIM);
+    Stall {
+        kind,
+        limit,
+        start_ns,
+        end_ns,
+    }
+    .tell(task);
+    0
+}
+
+/// A stretch that a thread lost for lack of memory.
+struct Stall {
+    kind: u32,
+    /// The label of its histogram.
+    limit: u32,
+    start_ns: u64,
+    end_ns: u64,
+}
+
+impl Stall {
+    #[inline(always)]
+    fn tell(&self, task: Task<Probed>) {
+        let ns = self.end_ns.saturating_sub(self.start_ns);
+        let cgroup_id = task.cgroup_id();
+        let key = SeriesKey {
+            cgroup_id,
+            family: family::MEMORY_RECLAIM,
+            a: self.limit,
+            b: 0,
+        };
+        series::observe(sensor::MEMORY, &key, ns);
+        let pid = task.tgid();
+        let told = |min_ns| emit::is_told(sensor::MEMORY, ns, min_ns);
+        let is_told =
+            told(RECLAIM_MIN_NS.load()) || (told(TRACKED_RECLAIM_MIN_NS.load()) && is_tracked(pid));
+        if !is_told {
+            return;
+        }
         emit::record(&Record {
             sensor: sensor::MEMORY,
-            kind,
-            start_ns,
-            end_ns,
+            kind: self.kind,
+            start_ns: self.start_ns,
+            end_ns: self.end_ns,
             cgroup_id,
             detail: 0,
             leader_start_boottime_ns: task.leader_start_boottime_ns(),
             pid,
-            tid,
-            cpu,
+            tid: task.tid(),
+            // SAFETY: returns a number.
+            cpu: unsafe { bpf_get_smp_processor_id() },
             extra: 0,
         });
     }
-    0
 }

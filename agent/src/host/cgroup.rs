@@ -6,9 +6,11 @@
 
 mod index;
 mod layout;
+mod memory;
 mod quota;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 use std::{
     path::{Path, PathBuf},
@@ -16,11 +18,14 @@ use std::{
     time::Instant,
 };
 
-pub use layout::{Layout, Version};
+pub use self::{
+    layout::{Layout, Version},
+    twins::Twins,
+};
 
-use self::{index::Index, quota::Quotas};
+use self::{index::Index, memory::MemoryLimits, quota::Quotas};
 use crate::{
-    event::Limiter,
+    event::{Limiter, MemoryLimit},
     host::{
         proc::{CgroupLine, ProcDir, own_pid, read_bounded},
         roots::Roots,
@@ -36,14 +41,18 @@ pub struct Cgroups {
     namespace_root: OnceLock<String>,
     index: Index,
     quotas: Quotas,
+    memory: Option<MemoryLimits>,
 }
 
 impl Cgroups {
     /// Looks at the mounts; nothing else is read yet.
     #[must_use]
     pub fn new(roots: &Roots) -> Self {
+        let layout = Layout::detect(&roots.cgroupfs);
+        let memory = layout.as_ref();
         Self {
-            layout: Layout::detect(&roots.cgroupfs),
+            memory: memory.and_then(|layout| MemoryLimits::new(roots, layout)),
+            layout,
             roots: roots.clone(),
             namespace_root: OnceLock::new(),
             index: Index::default(),
@@ -150,6 +159,15 @@ impl Cgroups {
             hint => self.index.path(hint, &layout.cpu, now),
         };
         self.quotas.limiter(layout, &path, hinted.as_deref(), now)
+    }
+
+    /// The memory limit that `cgroup_id` is nearest to: its own or an ancestor's.
+    #[must_use]
+    pub fn memory_limit(&self, cgroup_id: u64) -> Option<Arc<MemoryLimit>> {
+        let layout = self.layout.as_ref()?;
+        let now = Instant::now();
+        let path = self.index.path(cgroup_id, &layout.cpu, now)?;
+        self.memory.as_ref()?.nearest(&path, now)
     }
 
     fn directory(&self, path: &str) -> Option<PathBuf> {

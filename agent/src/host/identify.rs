@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use self::cache::Generations;
 use crate::{
-    event::Limiter,
+    event::{Limiter, MemoryLimit},
     host::{
         cgroup::Cgroups,
         naming::Naming,
@@ -372,6 +372,12 @@ impl Identifier {
     #[must_use]
     pub fn limiter(&self, cgroup_id: u64, hint_cgroup_id: u64) -> Option<Arc<Limiter>> {
         self.cgroups.limiter(cgroup_id, hint_cgroup_id)
+    }
+
+    /// See [`Cgroups::memory_limit`].
+    #[must_use]
+    pub fn memory_limit(&self, cgroup_id: u64) -> Option<Arc<MemoryLimit>> {
+        self.cgroups.memory_limit(cgroup_id)
     }
 
     /// The facts are this process's only if the pid was its own before (`stat`) and after.

@@ -20,6 +20,8 @@ struct Attached {
     refused: String,
     /// What is lost.
     loses: &'static str,
+    /// When it is attached.
+    activation: Activation,
 }
 
 impl Object {
@@ -40,7 +42,7 @@ impl Object {
         };
         let mut all: Vec<Attached> = Vec::new();
         for probe in sensor.probes() {
-            let attached = self.probe(probe);
+            let attached = self.probe(probe, activation);
             if attached.hook.is_none() && probe.optional.is_none() {
                 // Without this one the others are of no use.
                 for (hook, _) in all.iter().filter_map(|attached| attached.hook.as_ref()) {
@@ -56,13 +58,18 @@ impl Object {
             }
             all.push(attached);
         }
-        let status = status(entry, &all, activation);
-        let programs = all
-            .into_iter()
-            .filter_map(|attached| attached.hook)
-            .collect();
-        self.on_demand
-            .add(&mut self.ebpf, sensor, activation, programs);
+        let status = status(entry, &all, sensor.reduced(&self.kernel()));
+        // The sensor's own first: the others are exceptions.
+        let mut activations = vec![activation];
+        activations.extend(sensor.probes().iter().filter_map(|probe| probe.activation));
+        for activation in activations {
+            let programs = all
+                .extract_if(.., |attached| attached.activation == activation)
+                .filter_map(|attached| attached.hook)
+                .collect();
+            self.on_demand
+                .add(&mut self.ebpf, sensor, activation, programs);
+        }
         status
     }
 
@@ -90,7 +97,8 @@ impl Object {
         }
     }
 
-    fn probe(&mut self, probe: &'static Probe) -> Attached {
+    fn probe(&mut self, probe: &'static Probe, of_sensor: Activation) -> Attached {
+        let activation = probe.activation.unwrap_or(of_sensor);
         let mut refused = String::new();
         for hook in probe.hooks {
             match self.attach(hook) {
@@ -99,6 +107,7 @@ impl Object {
                         hook: Some((hook, link)),
                         refused,
                         loses: hook.loses,
+                        activation,
                     };
                 }
                 Err(error) => {
@@ -114,6 +123,7 @@ impl Object {
             hook: None,
             refused,
             loses: probe.optional.unwrap_or_default(),
+            activation,
         }
     }
 
@@ -151,7 +161,11 @@ impl Object {
     }
 }
 
-fn status(entry: &'static Entry, all: &[Attached], activation: Activation) -> SensorStatus {
+fn status(
+    entry: &'static Entry,
+    all: &[Attached],
+    reduced: Option<(String, &'static str)>,
+) -> SensorStatus {
     let list = |words: Vec<String>| {
         let mut unique: Vec<String> = Vec::new();
         for word in words.into_iter().filter(|word| !word.is_empty()) {
@@ -161,19 +175,18 @@ fn status(entry: &'static Entry, all: &[Attached], activation: Activation) -> Se
         }
         unique
     };
-    let hooks = all
-        .iter()
-        .filter_map(|a| a.hook.as_ref().map(|(hook, _)| hook.to_string()));
+    let hooks = all.iter().filter_map(|a| {
+        let (hook, _) = a.hook.as_ref()?;
+        Some(format!("{hook}{}", condition(a.activation)))
+    });
     let reads = entry.sensor.map_or("", |sensor| sensor.reads());
     let hooks = hooks.chain([reads.to_owned()]);
-    let mut hook = list(hooks.collect()).join(", ");
-    hook.push_str(match activation {
-        Activation::Always => "",
-        Activation::WhileTracking => " (while processes send spans)",
-        Activation::WhileFiltered => " (while processes under a filter send spans)",
-    });
-    let loses = list(all.iter().map(|a| a.loses.to_owned()).collect()).join("; ");
-    let refused = list(all.iter().map(|a| a.refused.clone()).collect()).join("; ");
+    let hook = list(hooks.collect()).join(", ");
+    let (lacks, lost) = reduced.unwrap_or_default();
+    let loses = all.iter().map(|a| a.loses).chain([lost]);
+    let loses = list(loses.map(str::to_owned).collect()).join("; ");
+    let refused = all.iter().map(|a| a.refused.clone()).chain([lacks]);
+    let refused = list(refused.collect()).join("; ");
     let reduced = !loses.is_empty();
     SensorStatus {
         name: entry.name,
@@ -190,6 +203,16 @@ fn status(entry: &'static Entry, all: &[Attached], activation: Activation) -> Se
         } else {
             String::new()
         },
+    }
+}
+
+/// When a hook is in use, where that is not always.
+const fn condition(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Always => "",
+        Activation::WhileTracking => " (while processes send spans)",
+        Activation::WhileFiltered => " (while processes under a filter send spans)",
+        Activation::WhileThrottled => " (while a limit holds I/O back)",
     }
 }
 

@@ -164,6 +164,11 @@ impl Object {
         ))
     }
 
+    /// What the kernel side asks for.
+    pub fn wanted(&mut self) -> io::Result<Array<MapData, u64>> {
+        Array::try_from(self.take("WANTED")?).map_err(wrong)
+    }
+
     /// The tables of cgroups.
     pub fn cgroups(&mut self) -> io::Result<CgroupTables> {
         let slots: PerCpuArray<_, CpuSlot> =

@@ -1,5 +1,7 @@
 //! Reads the counters and histograms by cgroup and label.
 
+use std::collections::BTreeMap;
+
 use agent_common::{histogram::Histogram, series::SeriesKey};
 use aya::maps::{HashMap as KernelHashMap, MapData};
 use parking_lot::Mutex;
@@ -39,16 +41,26 @@ impl SeriesTables {
     /// Everything counted so far, in no order.
     pub fn read(&self) -> Vec<Measured> {
         let inner = &mut *self.inner.lock();
-        let mut all = Vec::new();
+        let (mut histograms, mut counts) = (BTreeMap::new(), BTreeMap::new());
         for (key, histogram) in inner.histograms.iter().filter_map(Result::ok) {
-            let mut sum = KernelHistogram::default();
-            sum.add(&histogram);
-            all.extend(measured(&mut inner.decoder, key, Value::Histogram(sum)));
+            if let Some(key) = translated(&mut inner.decoder, key) {
+                let sum: &mut KernelHistogram = histograms.entry(key).or_default();
+                sum.add(&histogram);
+            }
         }
         for (key, count) in inner.counters.iter().filter_map(Result::ok) {
-            all.extend(measured(&mut inner.decoder, key, Value::Count(count)));
+            if let Some(key) = translated(&mut inner.decoder, key) {
+                *counts.entry(key).or_insert(0_u64) += count;
+            }
         }
-        all
+        let histograms = histograms
+            .into_iter()
+            .map(|(k, v)| (k, Value::Histogram(v)));
+        let counts = counts.into_iter().map(|(k, v)| (k, Value::Count(v)));
+        histograms
+            .chain(counts)
+            .filter_map(|(key, value)| measured(&mut inner.decoder, key, value))
+            .collect()
     }
 
     /// How full each table is, 0..1, histograms first.
@@ -71,12 +83,16 @@ impl SeriesTables {
     /// Forgets the cgroups that are no longer live.
     pub fn prune(&self, is_live: impl Fn(u64) -> bool) {
         let inner = &mut *self.inner.lock();
-        let gone = |key: &SeriesKey| key.cgroup_id != 0 && !is_live(key.cgroup_id);
+        let decoder = &mut inner.decoder;
+        let mut gone = |key: &SeriesKey| {
+            key.cgroup_id != 0
+                && translated(decoder, *key).is_none_or(|key| !is_live(key.cgroup_id))
+        };
         let dead: Vec<SeriesKey> = inner
             .histograms
             .keys()
             .filter_map(Result::ok)
-            .filter(gone)
+            .filter(&mut gone)
             .collect();
         for key in dead {
             // Somebody who removed it meanwhile did what was wanted.
@@ -86,12 +102,19 @@ impl SeriesTables {
             .counters
             .keys()
             .filter_map(Result::ok)
-            .filter(gone)
+            .filter(&mut gone)
             .collect();
         for key in dead {
             drop(inner.counters.remove(&key));
         }
     }
+}
+
+/// With the cgroup as the CPU controller's hierarchy has it; `None` if it is gone.
+fn translated(decoder: &mut Decoder, key: SeriesKey) -> Option<SeriesKey> {
+    // A family's id is its sensor's times 16, and a number.
+    let cgroup_id = decoder.cgroup(key.family / 16, key.cgroup_id)?;
+    Some(SeriesKey { cgroup_id, ..key })
 }
 
 /// A family that nobody knows is of another version's object, which cannot be.

@@ -37,7 +37,7 @@ impl Circumstances {
     #[must_use]
     pub fn with(self, particulars: &Particulars) -> Self {
         match particulars {
-            Particulars::Memory { memcg } => Self {
+            Particulars::Memory { memcg, .. } => Self {
                 memcg_bound: *memcg,
                 ..self
             },

@@ -2,7 +2,7 @@
 //! what bends a terminal's or a page's line is taken out and lengths bounded; escaping is the output's part.
 
 use crate::{
-    event::{Limiter, Particulars},
+    event::{Limiter, MemoryLimit, Particulars},
     knowledge::{self, sentence::Slot},
     process::Identity,
     stack::report::bends_output,
@@ -37,6 +37,14 @@ impl Evidence {
     pub fn limiter(&self) -> Option<&Limiter> {
         self.particulars.limiter().map(AsRef::as_ref)
     }
+
+    /// For `memory_reclaim` and `oom_kill`: the limit that was run into, where known.
+    fn memory_limit(&self) -> Option<&MemoryLimit> {
+        match &self.particulars {
+            Particulars::Memory { limit, .. } => limit.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// One sentence that a person understands.
@@ -60,8 +68,14 @@ pub fn summary(
         ),
         Cause::Steal => format!("the hypervisor took the CPU from {who}"),
         Cause::KvmExit => format!("the virtual CPUs of {who} were out of guest mode"),
-        Cause::MemoryReclaim => format!("{who} had to free memory before it got any"),
-        Cause::OomKill => format!("the kernel killed a process of {who} for lack of memory"),
+        Cause::MemoryReclaim => format!(
+            "{who} had to free memory before it got any{}",
+            below(evidence.memory_limit())
+        ),
+        Cause::OomKill => format!(
+            "the kernel killed a process of {who} for lack of memory{}",
+            below(evidence.memory_limit())
+        ),
         Cause::BlockThrottle => format!("the I/O limit held back requests of {who}"),
         Cause::BlockQueue => format!("disk requests of {who} waited in the scheduler's queue"),
         Cause::BlockDevice => format!("the disk took unusually long for requests of {who}"),
@@ -116,6 +130,22 @@ fn throttled(who: &str, identity: &Identity, limiter: Option<&Limiter>) -> Strin
     )
 }
 
+/// Whose memory limit it was.
+fn below(limit: Option<&MemoryLimit>) -> String {
+    limit.map_or_else(String::new, |limit| {
+        let whose = if limit.is_ancestor {
+            format!("of the enclosing cgroup {}", printable(&limit.cgroup_path))
+        } else {
+            "of its own".to_owned()
+        };
+        format!(", below a limit {whose} ({})", mebibytes(limit.bytes))
+    })
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 /// Whether the quota is set on the pod that the workload is in.
 fn is_of_pod(workload: &Workload, limiter: &Limiter) -> bool {
     limiter.is_ancestor && !workload.pod_uid.is_empty() && is_pod(&limiter.cgroup_path)
@@ -138,6 +168,17 @@ fn known(slot: Slot, identity: &Identity, evidence: &Evidence) -> Option<String>
     let particulars = &evidence.particulars;
     let name = match (slot, particulars) {
         (Slot::Workload, _) => return Some(who(identity)).filter(|name| !name.is_empty()),
+        (Slot::Setting, Particulars::Memory { limit, .. }) => {
+            let limit = limit.as_ref()?;
+            return Some(format!(
+                "{} of {}",
+                limit.file,
+                printable(&limit.cgroup_path)
+            ));
+        }
+        (Slot::Limit, Particulars::Memory { limit, .. }) => {
+            return Some(mebibytes(limit.as_ref()?.bytes));
+        }
         (Slot::Setting, _) => return Some(quota(&identity.workload, evidence.limiter()?)),
         (Slot::Limit, _) => return Some(cpus(evidence.limiter()?.cores)),
         (Slot::Device, Particulars::Disk(disk)) => &disk.name,

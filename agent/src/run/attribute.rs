@@ -46,13 +46,16 @@ impl Attributor {
     pub fn take(&mut self, mut events: Vec<Event>) {
         for event in &mut events {
             let Event::Delay(delay) = event else { continue };
-            match delay.particulars {
+            match &mut delay.particulars {
                 Particulars::QuotaOf(hint) => {
-                    let limiter = self.identifier.limiter(delay.cgroup_id, hint);
+                    let limiter = self.identifier.limiter(delay.cgroup_id, *hint);
                     delay.particulars = limiter.map_or(Particulars::None, Particulars::Limiter);
                 }
+                Particulars::Memory { memcg: true, limit } => {
+                    *limit = self.identifier.memory_limit(delay.cgroup_id);
+                }
                 Particulars::CpuWentTo(cgroup_id) => {
-                    let neighbour = self.neighbour(cgroup_id);
+                    let neighbour = self.neighbour(*cgroup_id);
                     delay.particulars = neighbour.map_or(Particulars::None, Particulars::Neighbour);
                 }
                 _ => {}

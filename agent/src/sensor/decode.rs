@@ -25,6 +25,12 @@ pub trait Interpreter: Send {
     /// If the kernel side cannot have written it.
     fn record(&mut self, record: &Record) -> Result<Meaning, DecodeError>;
 
+    /// The cgroup of a series as the CPU controller's hierarchy knows it; `None` once it is
+    /// gone. The key's own, unless the kernel side counts by another hierarchy's.
+    fn cgroup(&mut self, id: u64) -> Option<u64> {
+        Some(id)
+    }
+
     /// Values of the labels of the key's family, in its order.
     fn labels(&mut self, _key: &SeriesKey) -> Vec<String> {
         Vec::new()
@@ -120,6 +126,12 @@ impl Decoder {
     #[must_use]
     pub fn labels(&mut self, sensor: u32, key: &SeriesKey) -> Vec<String> {
         self.of(sensor).map_or_else(Vec::new, |i| i.labels(key))
+    }
+
+    /// See [`Interpreter::cgroup`].
+    #[must_use]
+    pub fn cgroup(&mut self, sensor: u32, id: u64) -> Option<u64> {
+        self.of(sensor).and_then(|i| i.cgroup(id))
     }
 
     fn of(&mut self, sensor: u32) -> Option<&mut Box<dyn Interpreter>> {

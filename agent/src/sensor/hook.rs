@@ -1,5 +1,7 @@
 //! Where the programs of a sensor attach.
 
+use super::Activation;
+
 /// One thing that a sensor has to see, and the ways to see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
@@ -7,6 +9,8 @@ pub struct Probe {
     pub hooks: &'static [Hook],
     /// What is not known where the kernel takes none of them; `None`: then the sensor is off.
     pub optional: Option<&'static str>,
+    /// When they are attached, where that is not the same as for the rest of the sensor.
+    pub activation: Option<Activation>,
 }
 
 impl Probe {
@@ -16,6 +20,7 @@ impl Probe {
         Self {
             hooks,
             optional: None,
+            activation: None,
         }
     }
 
@@ -25,6 +30,21 @@ impl Probe {
         Self {
             hooks,
             optional: Some(loses),
+            activation: None,
+        }
+    }
+
+    /// One without which the sensor is reduced, attached at times only.
+    #[must_use]
+    pub const fn at_times(
+        hooks: &'static [Hook],
+        loses: &'static str,
+        activation: Activation,
+    ) -> Self {
+        Self {
+            hooks,
+            optional: Some(loses),
+            activation: Some(activation),
         }
     }
 }

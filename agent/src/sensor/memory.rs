@@ -3,7 +3,7 @@
 use agent_common::{
     event::{
         Record,
-        memory::{KIND_DIRECT_RECLAIM, KIND_MEMCG_RECLAIM, KIND_OOM_KILL},
+        memory::{KIND_DIRECT_RECLAIM, KIND_HIGH_SLEEP, KIND_MEMCG_RECLAIM, KIND_OOM_KILL},
         sensor,
     },
     series::{SeriesKey, family},
@@ -40,7 +40,13 @@ const PROBES: &[Probe] = &[
         &[Hook::raw_tp("memory_exit", "sched_process_exit")],
         OOM_KILLS,
     ),
+    Probe::optional(
+        &[Hook::raw_tp("memory_timer", "timer_expire_entry")],
+        HIGH_SLEEP,
+    ),
 ];
+
+const HIGH_SLEEP: &str = "sleeps above memory.high";
 
 const OOM_KILLS: &str = "out-of-memory kills";
 
@@ -74,6 +80,12 @@ impl Sensor for Memory {
         PROBES
     }
 
+    fn reduced(&self, kernel: &Kernel<'_>) -> Option<(String, &'static str)> {
+        let known = |symbol| kernel.fields.has(symbol);
+        let all = known("PROCESS_TIMER_TASK") && known("TASK_NVCSW");
+        (!all).then(|| ("this kernel's timers look different".to_owned(), HIGH_SLEEP))
+    }
+
     fn interpreter(&self, _: &Kernel<'_>) -> Box<dyn Interpreter> {
         Box::new(MemoryInterpreter)
     }
@@ -89,7 +101,7 @@ impl Interpreter for MemoryInterpreter {
     fn record(&mut self, record: &Record) -> Result<Meaning, DecodeError> {
         let (cause, memcg) = match record.kind {
             KIND_DIRECT_RECLAIM => (Cause::MemoryReclaim, false),
-            KIND_MEMCG_RECLAIM => (Cause::MemoryReclaim, true),
+            KIND_MEMCG_RECLAIM | KIND_HIGH_SLEEP => (Cause::MemoryReclaim, true),
             KIND_OOM_KILL => (Cause::OomKill, record.extra != 0),
             kind => {
                 return Err(DecodeError::Unknown {
@@ -100,12 +112,16 @@ impl Interpreter for MemoryInterpreter {
         };
         Ok(Meaning {
             cause,
-            particulars: Particulars::Memory { memcg },
+            particulars: Particulars::Memory { memcg, limit: None },
         })
     }
 
     fn labels(&mut self, key: &SeriesKey) -> Vec<String> {
-        let limit = if key.a != 0 { "cgroup" } else { "host" };
+        let limit = match key.a {
+            0 => "host",
+            1 => "cgroup",
+            _ => "high",
+        };
         vec![limit.to_owned()]
     }
 }

@@ -38,7 +38,8 @@ impl Group {
         Self::at(self.path.join("child"), self.v1)
     }
 
-    fn at(path: PathBuf, v1: bool) -> Self {
+    /// A new group at `path`; `v1`: of a version 1 hierarchy.
+    pub fn at(path: PathBuf, v1: bool) -> Self {
         fs::create_dir(&path).unwrap();
         Self { path, v1 }
     }

@@ -30,20 +30,7 @@ impl Layout {
                 cpu: cgroupfs.to_owned(),
             });
         }
-        let mut v1: Vec<PathBuf> = std::fs::read_dir(cgroupfs)
-            .ok()?
-            .flatten()
-            .filter(|entry| {
-                let name = entry.file_name();
-                let name = name.to_string_lossy();
-                name.split(',').any(|controller| controller == "cpu")
-            })
-            .map(|entry| entry.path())
-            .filter(|path| path.is_dir())
-            .collect();
-        // `cpu` may be a symbolic link to `cpu,cpuacct`; either will do, the same each time.
-        v1.sort();
-        if let Some(cpu) = v1.into_iter().next() {
+        if let Some(cpu) = mount_of(cgroupfs, "cpu") {
             return Some(Self {
                 version: Version::V1,
                 cpu,
@@ -66,4 +53,22 @@ impl Layout {
         );
         dir
     }
+}
+
+/// The version 1 mount of a controller, which may share it with others.
+pub fn mount_of(cgroupfs: &Path, controller: &str) -> Option<PathBuf> {
+    let mut mounts: Vec<PathBuf> = std::fs::read_dir(cgroupfs)
+        .ok()?
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.split(',').any(|word| word == controller)
+        })
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    // `cpu` may be a symbolic link to `cpu,cpuacct`; either will do, the same each time.
+    mounts.sort();
+    mounts.into_iter().next()
 }
