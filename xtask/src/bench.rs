@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what the agent costs, as ratios inside one run: with it against
 //! without it, and its span path against a real Collector's.
 
+mod disk;
 mod host;
 mod identify;
 mod idle;

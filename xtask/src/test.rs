@@ -88,10 +88,8 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
     deny_all.args(["check", "licenses", "bans", "sources"]);
     let advisories = advisories(&deny);
     let own = std::env::current_exe().context("own path")?;
-    let mut ebpf = Command::new(&own);
+    let mut ebpf = Command::new(own);
     ebpf.args(["ebpf", "--check"]);
-    let mut vm = Command::new(own);
-    vm.arg("vm");
     let not_here = [
         "--workspace",
         "--exclude",
@@ -121,7 +119,6 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
                 "--test-threads=1",
             ]),
         ),
-        suite("other kernels", vm),
     ];
     Ok(suites.into_iter().chain(advisories).collect())
 }

@@ -1,7 +1,7 @@
 //! What the agent's hooks cost the host: the same loops with and without it, in turns, so
 //! that a drift of the machine hits both sides alike.
 
-use super::{Programs, Row, median, pingpong};
+use super::{Programs, Row, disk, median, pingpong};
 
 /// Long enough for a stable number, short enough to change sides often.
 const ROUNDS: u32 = 60_000;
@@ -15,7 +15,7 @@ const CPU: usize = 1;
 pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
     println!("Host: {repeat} times without and with the agent, in turns");
     let mut sides = [(); 2].map(|()| [(); 3].map(|()| Vec::new()));
-    let file = pingpong::DirectFile::create()?;
+    let file = disk::DirectFile::create()?;
     for _ in 0..repeat {
         for (side, [pipe, tcp, read]) in sides.iter_mut().enumerate() {
             let agent = (side == 1).then(|| programs.start_agent(&["--sensors", "cpu,block"]));
