@@ -91,10 +91,10 @@ impl Upkeep {
                 }
                 Err(error) if !self.refused => {
                     self.refused = true;
-                    tracing::warn!(
+                    tracing::info!(
                         %error,
-                        "What the sensors cost cannot be measured, and so is not limited \
-                         (the kernel counts that from 5.8 on, for CAP_SYS_ADMIN)"
+                        "What the sensors cost is not measured here, and so not limited: the \
+                         kernel counts that from 5.8 on, for CAP_SYS_ADMIN"
                     );
                 }
                 Err(_) => {}

@@ -132,15 +132,14 @@ impl Status {
                 fix,
                 ..
             } = sensor;
-            let exists = SENSORS
-                .iter()
-                .any(|s| s.name == *name && s.sensor.is_some());
+            // Not every host has what the others look at (virtual machines, a kernel log).
+            let matters = SENSORS.iter().any(|s| s.name == *name && s.core);
             match sensor.state {
                 SensorState::On => tracing::info!(sensor = name, %hook, "Sensor on"),
                 SensorState::Reduced => {
                     tracing::warn!(sensor = name, %hook, %reason, %loses, "Sensor reduced");
                 }
-                SensorState::Off if exists && config.sensors.wants(name) => {
+                SensorState::Off if matters && config.sensors.wants(name) => {
                     tracing::warn!(sensor = name, %reason, %loses, %fix, "Sensor off");
                 }
                 SensorState::Off => tracing::info!(sensor = name, %reason, "Sensor off"),
