@@ -16,7 +16,7 @@ use agent_common::{
     series::{SeriesKey, family},
 };
 use aya_ebpf::{
-    Global,
+    EbpfContext as _, Global,
     bindings::BPF_ANY,
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::{map, raw_tracepoint},
@@ -54,11 +54,11 @@ static EXITS: LruHashMap<u32, Exit> = LruHashMap::with_max_entries(4096, 0);
 pub fn kvm_exit(ctx: RawTracePointContext) -> u32 {
     let layout = |at| KVM_LAYOUT.get(at).copied().unwrap_or(0);
     let first = layout(LAYOUT_FIRST);
-    let argument: u64 = if first & 0xff == 0 {
-        ctx.arg(0)
-    } else {
-        ctx.arg(1)
-    };
+    let arguments = ctx.as_ptr().cast::<u64>();
+    // Both, and not the one whose place was computed: kernels before 7.0 refuse that.
+    // SAFETY: every version of the tracepoint has at least two arguments.
+    let (one, other) = unsafe { (arguments.read_volatile(), arguments.add(1).read_volatile()) };
+    let argument = if first & 0xff == 0 { one } else { other };
     let reason = match layout(LAYOUT_REASON) {
         REASON_ARGUMENT => argument as u32,
         REASON_MEMBER => word(argument, first >> 8),

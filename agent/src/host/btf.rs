@@ -134,6 +134,13 @@ impl KernelTypes {
             .collect()
     }
 
+    /// Whether the kernel has the tracepoint.
+    #[must_use]
+    pub fn has_tracepoint(&self, name: &str) -> bool {
+        let types = self.0.resolve_types_by_name(&format!("btf_trace_{name}"));
+        types.is_ok_and(|types| !types.is_empty())
+    }
+
     /// Whether the tracepoint has the argument. (Its prototype is behind the type that the
     /// kernel names after it; the first parameter there is not an argument.)
     #[must_use]

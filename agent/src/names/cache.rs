@@ -66,7 +66,7 @@ impl Cache {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(file = %self.path.display(), %error, "Names of an earlier run cannot be used");
+                tracing::info!(file = %self.path.display(), %error, "Names of an earlier run cannot be used");
             }
         }
     }
