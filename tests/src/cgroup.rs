@@ -15,7 +15,8 @@ use crate::guardian::Guardian;
 /// The period the quota counts in; the kernel's own default.
 const PERIOD_US: u64 = 100_000;
 
-/// Kills what is still inside and removes the directories, deepest first.
+/// Kills what is still inside and removes the directories, deepest first; then those of the
+/// same name that container runtimes made in the other v1 hierarchies.
 const REMOVE: &str = r#"
 n=0
 while [ -d "$1" ] && [ $n -lt 200 ]; do
@@ -23,6 +24,9 @@ while [ -d "$1" ] && [ $n -lt 200 ]; do
   find "$1" -depth -type d -exec rmdir {} +
   n=$((n + 1))
   [ -d "$1" ] && sleep 0.05
+done
+for other in "${1%/*}"/../*/"${1##*/}"; do
+  [ -d "$other" ] && find "$other" -depth -type d -exec rmdir {} +
 done
 "#;
 
