@@ -5,88 +5,45 @@
 
 #[path = "support/cgroup.rs"]
 mod cgroup;
+#[allow(dead_code, reason = "counters are for other test programs")]
+#[path = "support/observed.rs"]
+mod observed;
 
 use std::{
     fs,
     io::{Read as _, Write as _},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use cgroup::Group;
 use isostack_agent::{
-    event::{Delay, Event, Particulars},
+    event::{Delay, Particulars},
     load::{Sensors, Settings},
-    metrics::{AgentMetrics, Sensor},
+    metrics::AgentMetrics,
     sensor::{CgroupCpu, SensorState},
     vocabulary::Cause,
 };
-
+use observed::Observed;
 use rustix::{
     process::{Pid, WaitId, WaitIdOptions, waitid},
     thread::{CpuSet, sched_setaffinity},
 };
 
-/// Loads disturb each other: one test at a time.
-static TURN: Mutex<()> = Mutex::new(());
-
-/// A running sensor and what it has said so far.
-struct Observed {
-    sensors: Sensors,
-    metrics: AgentMetrics,
-    delays: Arc<Mutex<Vec<Delay>>>,
-    _turn: MutexGuard<'static, ()>,
+/// Starts all sensors; the one under test is on by its first hook.
+fn start() -> Observed {
+    let observed = Observed::start("cpu", &Settings::default());
+    let cpu = &observed.sensors.statuses()[0];
+    assert_eq!(cpu.state, SensorState::On, "{cpu:?}");
+    observed
 }
 
-impl Observed {
-    fn start() -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let delays = Arc::new(Mutex::new(Vec::new()));
-        let (metrics, seen) = (AgentMetrics::default(), delays.clone());
-        let sensors = Sensors::start(&Settings::default(), metrics.clone(), move |batch| {
-            seen.lock()
-                .unwrap()
-                .extend(batch.into_iter().filter_map(|event| match event {
-                    Event::Delay(delay) => Some(delay),
-                    Event::Steal(_) => None,
-                }));
-        })
-        .unwrap();
-        let cpu = &sensors.statuses()[0];
-        assert_eq!(cpu.state, SensorState::On, "{cpu:?}");
-        Self {
-            sensors,
-            metrics,
-            delays,
-            _turn: turn,
-        }
-    }
-
-    /// Stops, so that everything has arrived, and returns all intervals and the histograms
-    /// of one cgroup.
-    fn finish(self, group: &Group) -> (Vec<Delay>, CgroupCpu) {
-        let id = group.id();
-        let counted = self
-            .sensors
-            .counted()
-            .cpu
-            .into_iter()
-            .find(|c| c.cgroup_id == id);
-        self.sensors.stop();
-        let lost = self
-            .metrics
-            .events_lost
-            .get_or_create(&Sensor { sensor: "cpu" })
-            .get();
-        assert_eq!(lost, 0, "a test that lost events proves nothing");
-        let delays = self.delays.lock().unwrap();
-        let own = delays
-            .iter()
-            .filter(|delay| delay.cgroup_id == id)
-            .cloned()
-            .collect();
-        (own, counted.expect("the group ran, so it was counted"))
-    }
+/// Stops, and returns all intervals and the histograms of one cgroup.
+fn finish(observed: Observed, group: &Group) -> (Vec<Delay>, CgroupCpu) {
+    let seen = observed.finish(group.id());
+    (
+        seen.delays,
+        seen.cpu.expect("the group ran, so it was counted"),
+    )
 }
 
 /// A process that is busy for some seconds; killed if the test fails before it has ended.
@@ -192,12 +149,12 @@ fn assert_ratio(what: &str, measured_ns: u64, truth_ns: u64, from: f64, to: f64)
 
 #[test]
 fn throttled_intervals_add_up_to_cpu_stat() {
-    let observed = Observed::start();
+    let observed = start();
     let group = Group::new();
     group.limit(30_000);
     Busy::start(&group, last_cpu(), 4).wait();
     let truth_ns = group.throttled_ns();
-    let (delays, counted) = observed.finish(&group);
+    let (delays, counted) = finish(observed, &group);
 
     let throttled_ns = total_ns(&delays, Cause::CpuThrottle);
     assert_ratio("one thread", throttled_ns, truth_ns, 0.97, 1.03);
@@ -216,13 +173,13 @@ fn throttled_intervals_add_up_to_cpu_stat() {
 
 #[test]
 fn a_quota_on_the_parent_is_named_as_the_limiter() {
-    let observed = Observed::start();
+    let observed = start();
     let parent = Group::new();
     parent.limit(40_000);
     let group = parent.child();
     Busy::start(&group, last_cpu(), 4).wait();
     let truth_ns = parent.throttled_ns();
-    let (delays, counted) = observed.finish(&group);
+    let (delays, counted) = finish(observed, &group);
 
     let throttled_ns = total_ns(&delays, Cause::CpuThrottle);
     assert_ratio("below the quota", throttled_ns, truth_ns, 0.97, 1.03);
@@ -239,7 +196,7 @@ fn a_quota_on_the_parent_is_named_as_the_limiter() {
 #[test]
 fn of_two_nested_quotas_the_one_that_holds_is_named() {
     for (outer_us, inner_us) in [(70_000, 30_000), (30_000, 70_000)] {
-        let observed = Observed::start();
+        let observed = start();
         let parent = Group::new();
         let group = parent.child();
         if inner_us > outer_us && !group.may_exceed_its_parent() {
@@ -258,7 +215,7 @@ fn of_two_nested_quotas_the_one_that_holds_is_named() {
         // Used up only where this machine itself stood still for a while, as guests do.
         let other_ns = other.throttled_ns();
         let either_ns = truth_ns + other_ns;
-        let (delays, counted) = observed.finish(&group);
+        let (delays, counted) = finish(observed, &group);
 
         let throttled_ns = total_ns(&delays, Cause::CpuThrottle);
         let what = format!("{inner_us} us within {outer_us} us");
@@ -277,7 +234,7 @@ fn of_two_nested_quotas_the_one_that_holds_is_named() {
 /// Quota that was saved is no throttle; what `cpu.stat` still counts is.
 #[test]
 fn with_a_burst_the_throttle_is_what_is_left_of_it() {
-    let observed = Observed::start();
+    let observed = start();
     let group = Group::new();
     group.limit(40_000);
     if !group.burst(40_000) {
@@ -286,7 +243,7 @@ fn with_a_burst_the_throttle_is_what_is_left_of_it() {
     }
     Busy::start(&group, last_cpu(), 4).wait();
     let truth_ns = group.throttled_ns();
-    let (delays, _) = observed.finish(&group);
+    let (delays, _) = finish(observed, &group);
 
     let throttled_ns = total_ns(&delays, Cause::CpuThrottle);
     assert_ratio("with a burst", throttled_ns, truth_ns, 0.97, 1.03);
@@ -298,7 +255,7 @@ fn with_a_burst_the_throttle_is_what_is_left_of_it() {
 #[test]
 fn every_thread_held_back_counts() {
     const PER_CPU: usize = 2;
-    let observed = Observed::start();
+    let observed = start();
     let group = Group::new();
     group.limit(50_000);
     let mut cpus = vec![0, last_cpu()];
@@ -308,7 +265,7 @@ fn every_thread_held_back_counts() {
         .collect();
     let waited_ns: u64 = busy.into_iter().map(|b| b.wait().waited_ns).sum();
     let truth_ns = group.throttled_ns() * PER_CPU as u64;
-    let (delays, counted) = observed.finish(&group);
+    let (delays, counted) = finish(observed, &group);
 
     let throttled_ns = total_ns(&delays, Cause::CpuThrottle);
     assert_ratio("two threads a CPU", throttled_ns, truth_ns, 0.75, 1.03);
@@ -318,14 +275,14 @@ fn every_thread_held_back_counts() {
 
 #[test]
 fn run_queue_delay_is_what_schedstat_says_less_the_throttle() {
-    let observed = Observed::start();
+    let observed = start();
     let (group, neighbour) = (Group::new(), Group::new());
     group.limit(40_000);
     let cpu = last_cpu();
     let load = Busy::start(&neighbour, cpu, 5);
     let waited_ns = Busy::start(&group, cpu, 4).wait().waited_ns;
     drop(load);
-    let (_, counted) = observed.finish(&group);
+    let (_, counted) = finish(observed, &group);
 
     assert!(counted.throttled.sum_ns > 0 && counted.throttled.sum_ns < waited_ns);
     let truth_ns = waited_ns - counted.throttled.sum_ns;
@@ -334,7 +291,7 @@ fn run_queue_delay_is_what_schedstat_says_less_the_throttle() {
 
 #[test]
 fn without_a_quota_nothing_is_called_throttle() {
-    let observed = Observed::start();
+    let observed = start();
     let (group, neighbour) = (Group::new(), Group::new());
     // The neighbour's own throttling must not rub off.
     neighbour.limit(60_000);
@@ -345,7 +302,7 @@ fn without_a_quota_nothing_is_called_throttle() {
     let neighbour_ran_ns = load.ran_ns() - before_ns;
     drop(load);
     let neighbour_id = neighbour.id();
-    let (delays, counted) = observed.finish(&group);
+    let (delays, counted) = finish(observed, &group);
 
     assert_eq!(counted.throttled.count(), 0);
     assert_eq!(total_ns(&delays, Cause::CpuThrottle), 0);
@@ -364,7 +321,7 @@ fn without_a_quota_nothing_is_called_throttle() {
 
 #[test]
 fn of_a_tracked_process_the_running_time_is_told_too() {
-    let observed = Observed::start();
+    let observed = start();
     let (tracked, other) = (Group::new(), Group::new());
     let busy = Busy::start(&tracked, last_cpu(), 2);
     let pid = busy.pid();
@@ -373,7 +330,7 @@ fn of_a_tracked_process_the_running_time_is_told_too() {
     let truth = busy.wait();
     assert!(observed.sensors.untrack(pid));
     let all = observed.delays.clone();
-    let (delays, _) = observed.finish(&tracked);
+    let (delays, _) = finish(observed, &tracked);
 
     assert!(delays.iter().all(|delay| delay.process.pid == pid));
     let ran_ns = total_ns(&delays, Cause::OnCpu);

@@ -6,7 +6,7 @@ use isostack_agent::{
     event::{Delay, Event},
     load::{Sensors, Settings},
     metrics::{AgentMetrics, Sensor},
-    sensor::{Counted, KernelHistogram, Measured, SensorState, Value},
+    sensor::{CgroupCpu, Counted, KernelHistogram, Measured, SensorState, Value},
 };
 
 /// Loads disturb each other: one test of a program at a time.
@@ -16,7 +16,7 @@ static TURN: Mutex<()> = Mutex::new(());
 pub struct Observed {
     pub sensors: Sensors,
     metrics: AgentMetrics,
-    delays: Arc<Mutex<Vec<Delay>>>,
+    pub delays: Arc<Mutex<Vec<Delay>>>,
     sensor: &'static str,
     _turn: MutexGuard<'static, ()>,
 }
@@ -51,7 +51,7 @@ impl Observed {
     /// Stops, so that everything has arrived, and returns what one cgroup suffered, one by
     /// one and counted.
     pub fn finish(self, cgroup_id: u64) -> Seen {
-        let Counted { measured, .. } = self.sensors.counted();
+        let Counted { cpu, measured } = self.sensors.counted();
         self.sensors.stop();
         let label = Sensor {
             sensor: self.sensor,
@@ -65,6 +65,7 @@ impl Observed {
                 .filter(|delay| delay.cgroup_id == cgroup_id)
                 .cloned()
                 .collect(),
+            cpu: cpu.into_iter().find(|c| c.cgroup_id == cgroup_id),
             measured: measured
                 .into_iter()
                 .filter(|m| m.key.cgroup_id == cgroup_id)
@@ -76,6 +77,7 @@ impl Observed {
 /// What was said of one cgroup.
 pub struct Seen {
     pub delays: Vec<Delay>,
+    pub cpu: Option<CgroupCpu>,
     pub measured: Vec<Measured>,
 }
 
