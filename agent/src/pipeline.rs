@@ -17,16 +17,23 @@ pub mod words;
 
 mod correlate;
 mod culprit;
+mod requests;
+mod ring;
+mod scope;
+mod thread;
+mod turns;
 
 use std::{collections::VecDeque, time::Duration};
 
 use self::{
     baseline::Baselines,
     children::ChildIndex,
-    correlate::Correlator,
+    correlate::{Context, Correlator},
     judge::Rules,
     place::Unjudged,
+    requests::Requests,
     timeline::{Dropped, Timeline, TimelineConfig},
+    turns::Turns,
 };
 use crate::{
     event::Event,
@@ -81,6 +88,8 @@ pub struct Pipeline {
     clock: WallClock,
     metrics: AgentMetrics,
     timeline: Timeline,
+    turns: Turns,
+    requests: Requests,
     children: ChildIndex,
     baselines: Baselines,
     correlator: Correlator,
@@ -102,6 +111,8 @@ impl Pipeline {
             clock,
             metrics,
             timeline: Timeline::new(config.timeline),
+            turns: Turns::default(),
+            requests: Requests::default(),
             children: ChildIndex::new(config.max_children),
             baselines: Baselines::new(config.max_operations),
             correlator: Correlator::new(rules),
@@ -127,6 +138,7 @@ impl Pipeline {
         let taken = match event {
             Event::Delay(delay) => self.timeline.add(delay, now),
             Event::Steal(steal) => self.timeline.add_steal(steal, now),
+            Event::Turn(turn) => self.turns.add(turn, self.timeline.horizon(now), now),
         };
         if let Err(dropped) = taken {
             self.count_dropped(dropped.as_str(), 1);
@@ -148,6 +160,8 @@ impl Pipeline {
                 );
             }
         }
+        let horizon = self.timeline.horizon(batch.received);
+        scope::note_requests(&batch, &self.clock, horizon, &mut self.requests);
         self.settling.push_back(batch);
         self.metrics.settling.set(self.settling.len() as i64);
     }
@@ -183,15 +197,16 @@ impl Pipeline {
             return;
         };
         self.metrics.settling.set(self.settling.len() as i64);
-        let horizon = self.timeline.horizon(now);
-        let (judgements, counts) = self.correlator.judge(
-            &batch,
-            horizon,
-            &self.clock,
-            &self.timeline,
-            &self.children,
-            &mut self.baselines,
-        );
+        let context = Context {
+            clock: &self.clock,
+            horizon: self.timeline.horizon(now),
+            timeline: &self.timeline,
+            turns: &self.turns,
+            children: &self.children,
+        };
+        let (judgements, counts) =
+            self.correlator
+                .judge(&batch, context, &mut self.requests, &mut self.baselines);
         self.count(&counts);
         out(batch, judgements);
     }
@@ -231,12 +246,17 @@ impl Pipeline {
         }
         self.next_sweep = MonoNs(now.0.saturating_add(SWEEP_NS));
         self.timeline.expire(now);
+        let horizon = self.timeline.horizon(now).0;
+        self.turns.expire(horizon);
+        self.requests.expire(horizon);
         self.metrics
             .timeline_intervals
             .set(self.timeline.len() as i64);
         for (reason, n) in [
             (Dropped::EVICTED, self.timeline.take_evicted()),
             ("child_evicted", self.children.take_evicted()),
+            ("turn_evicted", self.turns.take_evicted()),
+            ("request_evicted", self.requests.take_evicted()),
         ] {
             if n > 0 {
                 self.count_dropped(reason, n);

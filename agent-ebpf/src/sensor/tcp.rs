@@ -8,6 +8,7 @@
 
 mod flow;
 mod tell;
+mod turn;
 mod user;
 
 use agent_common::{
@@ -29,6 +30,7 @@ use crate::{
 #[raw_tracepoint(tracepoint = "tcp_rcv_space_adjust")]
 pub fn tcp_read(ctx: RawTracePointContext) -> u32 {
     user::uses(ctx.arg(0), true);
+    turn::on_read(ctx.arg(0));
     0
 }
 
@@ -36,6 +38,7 @@ pub fn tcp_read(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_sendmsg_locked")]
 pub fn tcp_send(ctx: RawTracePointContext) -> u32 {
     user::uses(ctx.arg(0), true);
+    turn::on_write(ctx.arg(0), true);
     0
 }
 
@@ -44,6 +47,7 @@ pub fn tcp_send(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sock_send_length")]
 pub fn tcp_sent(ctx: RawTracePointContext) -> u32 {
     user::uses(ctx.arg(0), false);
+    turn::on_write(ctx.arg(0), false);
     0
 }
 

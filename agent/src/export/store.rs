@@ -212,11 +212,15 @@ impl Store {
 
     /// Takes a kernel event that was attributed; `start` is the wall time of its beginning.
     pub fn record_event(&self, event: &Event, start: UnixNs) {
-        if let Event::Steal(steal) = event {
-            self.metrics.add_steal(steal.stolen_ns);
-            if steal.stolen_ns == 0 {
-                return;
+        match event {
+            Event::Steal(steal) => {
+                self.metrics.add_steal(steal.stolen_ns);
+                if steal.stolen_ns == 0 {
+                    return;
+                }
             }
+            Event::Turn(_) => return, // nothing was lost by it
+            Event::Delay(_) => {}
         }
         let stored = StoredEvent {
             event: event.clone(),
@@ -344,6 +348,7 @@ impl StoredEvent {
         match &self.event {
             Event::Delay(Delay { cause, .. }) => *cause,
             Event::Steal(_) => Cause::Steal,
+            Event::Turn(_) => Cause::OnCpu,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Brings a span, its children and its process's delays together, and has it judged.
+//! Brings a span, its children and the delays that it is measured by together, and has it
+//! judged.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,8 +13,11 @@ use crate::{
         intervals,
         judge::{self, Rules},
         place::{Place, Unjudged, place},
+        requests::Requests,
+        scope::{self, Scope, Scopes},
         split::Sweep,
-        timeline::{Entry, Timeline, Visit},
+        timeline::{Entry, Timeline},
+        turns::Turns,
         words::Evidence,
     },
     process::Identity,
@@ -44,17 +48,21 @@ pub(super) struct Counts {
 pub(super) struct Correlator {
     rules: Rules,
     sweep: Sweep,
+    scopes: Scopes,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
     budget: usize,
 }
 
 /// What a batch is judged against.
-struct Context<'a> {
-    clock: &'a WallClock,
-    horizon: MonoNs,
-    timeline: &'a Timeline,
-    children: &'a ChildIndex,
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) clock: &'a WallClock,
+    /// Before it nothing is kept.
+    pub(super) horizon: MonoNs,
+    pub(super) timeline: &'a Timeline,
+    pub(super) turns: &'a Turns,
+    pub(super) children: &'a ChildIndex,
 }
 
 impl Correlator {
@@ -62,6 +70,7 @@ impl Correlator {
         Self {
             rules,
             sweep: Sweep::default(),
+            scopes: Scopes::default(),
             counts: Counts::default(),
             budget: 0,
         }
@@ -71,20 +80,14 @@ impl Correlator {
     pub(super) fn judge(
         &mut self,
         batch: &SpanBatch,
-        horizon: MonoNs,
-        clock: &WallClock,
-        timeline: &Timeline,
-        children: &ChildIndex,
+        context: Context<'_>,
+        requests: &mut Requests,
         baselines: &mut Baselines,
     ) -> (Vec<Judgement>, Counts) {
         self.counts = Counts::default();
         self.budget = MAX_PER_BATCH;
-        let context = Context {
-            clock,
-            horizon,
-            timeline,
-            children,
-        };
+        // All first, as what one request is given is not the others'.
+        scope::find_workers(batch, context, requests);
         let nobody = Joined {
             identity: None,
             confidence: Confidence::Host,
@@ -97,7 +100,7 @@ impl Correlator {
                 judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
             }
             for span in spans {
-                judgements.push(self.span(batch, resource, span, &context, baselines));
+                judgements.push(self.span(batch, resource, span, context, requests, baselines));
             }
         }
         while judgements.len() < batch.spans.len() {
@@ -111,17 +114,25 @@ impl Correlator {
         batch: &SpanBatch,
         resource: &ResourceSpans,
         span: &SpanView,
-        context: &Context<'_>,
+        context: Context<'_>,
+        requests: &Requests,
         baselines: &mut Baselines,
     ) -> Judgement {
         let joined = &resource.joined;
         let Some(identity) = &joined.identity else {
             return self.unjudged(joined, Unjudged::NotJoined);
         };
-        let judged = place(span, context.clock, batch.received, context.horizon)
-            .and_then(|place| Ok((place, self.split(span, place, joined, identity, context)?)));
-        let (place, split) = match judged {
-            Ok(judged) => judged,
+        let place = match place(span, context.clock, batch.received, context.horizon) {
+            Ok(place) => place,
+            Err(reason) => return self.unjudged(joined, reason),
+        };
+        let scope = self.scopes.of(resource, span, place, context, requests);
+        let joined = &Joined {
+            identity: joined.identity.clone(),
+            confidence: scope.confidence,
+        };
+        let split = match self.split(span, place, &scope, identity, context) {
+            Ok(split) => split,
             Err(reason) => return self.unjudged(joined, reason),
         };
         self.count_join(joined);
@@ -130,7 +141,7 @@ impl Correlator {
             .get(span.name.start as usize..span.name.end as usize);
         let key = baselines.key(&resource.resource.service, name.unwrap_or_default());
         let at = |cause| {
-            let of = dominant(cause, place, joined, identity, context.timeline);
+            let of = dominant(cause, place, &scope, identity, context.timeline);
             Circumstances::of(identity.stack.layer()).with(&of)
         };
         let blamed = match joined.confidence {
@@ -146,7 +157,7 @@ impl Correlator {
                 intervals: Vec::new(),
             };
         };
-        let mut evidence = evidence(blamed.0, place, joined, identity, context.timeline);
+        let mut evidence = evidence(blamed.0, place, &scope, identity, context.timeline);
         evidence.usual_ns = baselines.cause_ns(key, blamed.0);
         let verdict: Verdict = judge::verdict(blamed, &split, identity, &evidence);
         Judgement {
@@ -161,9 +172,9 @@ impl Correlator {
         &mut self,
         span: &SpanView,
         place: Place,
-        joined: &Joined,
+        scope: &Scope,
         identity: &Identity,
-        context: &Context<'_>,
+        context: Context<'_>,
     ) -> Result<Split, Unjudged> {
         if self.budget == 0 {
             return Err(Unjudged::WorkLimit);
@@ -179,9 +190,13 @@ impl Correlator {
         }
         let from = i128::from(place.start.0);
         let sweep = &mut self.sweep;
-        let processes = delays(
+        sweep.shared_by(scope.sharers);
+        for (start, end) in &scope.others {
+            visited += 1;
+            sweep.other_request(i128::from(*start) - from, i128::from(*end) - from);
+        }
+        let processes = scope.delays(
             context.timeline,
-            joined,
             identity,
             place,
             &mut |entry: &Entry, _| {
@@ -251,33 +266,11 @@ impl Correlator {
     }
 }
 
-/// Calls `f` with the delays that a span of this join is measured by: those of its process,
-/// or of its cgroup where no more than the container is known. Returns how many processes
-/// were looked at.
-fn delays(
-    timeline: &Timeline,
-    joined: &Joined,
-    identity: &Identity,
-    place: Place,
-    f: &mut Visit<'_>,
-) -> usize {
-    match joined.confidence {
-        Confidence::Host => 0,
-        Confidence::Container => {
-            timeline.of_cgroup(identity.cgroup_id, place.start, place.end(), f)
-        }
-        _ => {
-            timeline.of_process(identity.process, place.start, place.end(), f);
-            1
-        }
-    }
-}
-
 /// What the single intervals of the verdict's cause say beyond the split.
 fn evidence(
     cause: Cause,
     place: Place,
-    joined: &Joined,
+    scope: &Scope,
     identity: &Identity,
     timeline: &Timeline,
 ) -> Evidence {
@@ -290,9 +283,8 @@ fn evidence(
     let mut evidence = Evidence::default();
     let mut threads = Vec::new();
     let mut all = Vec::new();
-    delays(
+    scope.delays(
         timeline,
-        joined,
         identity,
         place,
         &mut |entry, particulars| {
@@ -319,14 +311,13 @@ fn evidence(
 fn dominant(
     cause: Cause,
     place: Place,
-    joined: &Joined,
+    scope: &Scope,
     identity: &Identity,
     timeline: &Timeline,
 ) -> Particulars {
     let mut all = Vec::new();
-    delays(
+    scope.delays(
         timeline,
-        joined,
         identity,
         place,
         &mut |entry, particulars| {

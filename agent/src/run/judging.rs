@@ -132,6 +132,7 @@ impl Judging {
             let start = match &event {
                 Event::Delay(delay) => delay.start,
                 Event::Steal(steal) => steal.start,
+                Event::Turn(turn) => turn.read,
             };
             let start = self.pipeline.clock().wall(start);
             self.output.store.record_event(&event, start);

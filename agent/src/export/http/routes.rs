@@ -268,6 +268,17 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
                 .limiter()
                 .map_or_else(String::new, |l| l.cgroup_path.clone()),
         },
+        Event::Turn(t) => EventRow {
+            cause: stored.cause(),
+            start_unix_nano,
+            duration_ms: view::ms(t.written.since(t.read)),
+            pid: t.process.pid,
+            tid: t.tid,
+            cpu: 0,
+            cgroup_id: 0,
+            workload: String::new(),
+            limiter: String::new(),
+        },
         Event::Steal(s) => EventRow {
             cause: stored.cause(),
             start_unix_nano,

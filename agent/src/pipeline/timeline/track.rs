@@ -1,11 +1,10 @@
 //! The intervals of one process, ordered by their end so that a query is a binary search
 //! and a walk over little more than what overlaps.
 
-use std::collections::VecDeque;
-
 use super::Visit;
 use crate::{
     event::{Delay, Particulars},
+    pipeline::ring::{Interval, Ring},
     vocabulary::Cause,
 };
 
@@ -31,23 +30,26 @@ const _: () = assert!(
     "the bound of the timeline counts on it"
 );
 
+impl Interval for Entry {
+    fn start(&self) -> u64 {
+        self.start
+    }
+
+    fn end(&self) -> u64 {
+        self.end
+    }
+}
+
 const NOTHING: u8 = u8::MAX;
 /// Intervals up to this length are kept apart from longer ones: a walk must look at what
 /// ended up to one longest interval after the span, and this keeps that short.
 const SHORT_NS: u64 = 64_000_000;
 
-/// A ring in order of `end`.
-#[derive(Debug, Default)]
-struct Ring {
-    entries: VecDeque<Entry>,
-    longest_ns: u64,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Track {
-    short: Ring,
-    long: Ring,
+    short: Ring<Entry>,
+    long: Ring<Entry>,
     /// `(particulars, end of the last interval that has them)`.
     particulars: Vec<(Particulars, u64)>,
     pub(super) cgroup_id: u64,
@@ -55,7 +57,7 @@ pub(super) struct Track {
 
 impl Track {
     pub(super) fn len(&self) -> usize {
-        self.short.entries.len() + self.long.entries.len()
+        self.short.len() + self.long.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -63,12 +65,12 @@ impl Track {
     }
 
     pub(super) fn first_end(&self) -> u64 {
-        let end = |ring: &Ring| ring.entries.front().map_or(u64::MAX, |e| e.end);
+        let end = |ring: &Ring<Entry>| ring.front().map_or(u64::MAX, |e| e.end);
         end(&self.short).min(end(&self.long))
     }
 
     pub(super) fn last_end(&self) -> u64 {
-        let end = |ring: &Ring| ring.entries.back().map_or(0, |e| e.end);
+        let end = |ring: &Ring<Entry>| ring.back().map_or(0, |e| e.end);
         end(&self.short).max(end(&self.long))
     }
 
@@ -102,13 +104,13 @@ impl Track {
     pub(super) fn evict_oldest(&mut self, count: usize) -> usize {
         let mut gone = 0;
         while gone < count {
-            let oldest = |ring: &Ring| ring.entries.front().map_or(u64::MAX, |e| e.end);
+            let oldest = |ring: &Ring<Entry>| ring.front().map_or(u64::MAX, |e| e.end);
             let ring = if oldest(&self.short) <= oldest(&self.long) {
                 &mut self.short
             } else {
                 &mut self.long
             };
-            if ring.entries.pop_front().is_none() {
+            if ring.pop_front().is_none() {
                 break;
             }
             gone += 1;
@@ -117,15 +119,9 @@ impl Track {
     }
 
     pub(super) fn overlapping(&self, start: u64, end: u64, f: &mut Visit<'_>) {
-        for ring in [&self.short, &self.long] {
-            let first = ring.entries.partition_point(|e| e.end <= start);
-            let last_end = end.saturating_add(ring.longest_ns);
-            for entry in ring.entries.range(first..).take_while(|e| e.end < last_end) {
-                if entry.start < end {
-                    let particulars = self.particulars.get(usize::from(entry.particulars));
-                    f(entry, particulars.map_or(&Particulars::None, |(p, _)| p));
-                }
-            }
+        for entry in self.short.overlapping(start, end).chain(self.long.overlapping(start, end)) {
+            let particulars = self.particulars.get(usize::from(entry.particulars));
+            f(entry, particulars.map_or(&Particulars::None, |(p, _)| p));
         }
     }
 
@@ -151,32 +147,5 @@ impl Track {
         }
         self.particulars.push(fresh);
         (self.particulars.len() - 1) as u8
-    }
-}
-
-impl Ring {
-    fn insert(&mut self, entry: Entry) {
-        self.longest_ns = self.longest_ns.max(entry.end - entry.start);
-        if self.entries.back().is_none_or(|last| last.end <= entry.end) {
-            self.entries.push_back(entry);
-        } else {
-            // Another CPU's buffer was read first: near the end, so few entries move.
-            let at = self.entries.partition_point(|e| e.end <= entry.end);
-            self.entries.insert(at, entry);
-        }
-    }
-
-    fn expire(&mut self, horizon: u64) -> usize {
-        let before = self.entries.len();
-        while self.entries.front().is_some_and(|e| e.end < horizon) {
-            self.entries.pop_front();
-        }
-        if self.entries.is_empty() {
-            self.longest_ns = 0;
-        }
-        if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
-            self.entries.shrink_to(self.entries.len() * 2);
-        }
-        before - self.entries.len()
     }
 }
