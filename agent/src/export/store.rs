@@ -12,7 +12,12 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
-use super::{prometheus::SpanMetrics, stream::Published, view};
+use super::{
+    incidents::{History, Incidents},
+    prometheus::SpanMetrics,
+    stream::Published,
+    view,
+};
 use crate::{
     event::{Delay, Event},
     process::{ProcessKey, SharedIdentity},
@@ -27,6 +32,8 @@ use crate::{
 pub struct StoreConfig {
     /// Spans with a verdict kept.
     pub verdicts: usize,
+    /// Incidents kept; not fewer than the pipeline remembers, or some would count twice.
+    pub incidents: usize,
     /// Latest spans kept.
     pub spans: usize,
     /// Latest delay intervals kept.
@@ -43,6 +50,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             verdicts: 1_000,
+            incidents: 500,
             spans: 500,
             events: 2_000,
             workloads: 1_000,
@@ -65,6 +73,7 @@ pub struct StoredSpan {
     pub(crate) start_unix_ns: u64,
     pub(crate) end_unix_ns: u64,
     pub(crate) joined: Joined,
+    pub(crate) thread: Option<u32>,
     pub(crate) split: Option<Split>,
     pub(crate) verdict: Option<Arc<Verdict>>,
     pub(crate) intervals: Vec<CauseInterval>,
@@ -113,6 +122,7 @@ pub struct Filter {
 pub struct Store {
     config: StoreConfig,
     rings: Mutex<Rings>,
+    incidents: Mutex<History>,
     workloads: Mutex<HashMap<ProcessKey, SeenWorkload>>,
     events: Mutex<VecDeque<StoredEvent>>,
     stream: broadcast::Sender<Published>,
@@ -166,9 +176,11 @@ impl Store {
     #[must_use]
     pub fn new(config: StoreConfig, metrics: Arc<SpanMetrics>) -> Self {
         let (stream, _) = broadcast::channel(config.stream_backlog.max(1));
+        let incidents = Mutex::new(History::new(config.incidents));
         Self {
             config,
             rings: Mutex::default(),
+            incidents,
             workloads: Mutex::default(),
             events: Mutex::default(),
             stream,
@@ -200,6 +212,7 @@ impl Store {
                 kept.push(Arc::new(keep(batch, &resource.resource, span, judgement)));
             }
         }
+        self.note_incidents(&kept);
         self.publish(&kept, batch.received);
         let mut rings = self.rings.lock();
         for span in kept {
@@ -239,6 +252,14 @@ impl Store {
     #[must_use]
     pub fn spans(&self, filter: &Filter) -> Vec<Arc<StoredSpan>> {
         select(&self.rings.lock().spans, filter)
+    }
+
+    /// Incidents, the latest first: at most `filter.limit`, those of one service or cause where
+    /// asked for.
+    #[must_use]
+    pub fn incidents(&self, filter: &Filter) -> Incidents {
+        let history = self.incidents.lock();
+        history.select(filter.limit, filter.service.as_deref(), filter.cause)
     }
 
     /// Processes that sent spans, the latest first.
@@ -313,6 +334,19 @@ impl Store {
         }
     }
 
+    fn note_incidents(&self, kept: &[Arc<StoredSpan>]) {
+        let mut incidents = self.incidents.lock();
+        for span in kept.iter().filter(|span| span.verdict.is_some()) {
+            if incidents.note(span)
+                && let Some(verdict) = &span.verdict
+            {
+                let service = &span.resource.service;
+                self.metrics
+                    .count_incident(service, verdict.cause, verdict.fault);
+            }
+        }
+    }
+
     fn publish(&self, kept: &[Arc<StoredSpan>], now: MonoNs) {
         if self.stream.receiver_count() == 0 {
             return;
@@ -370,6 +404,7 @@ fn keep(
         start_unix_ns: span.start_unix_ns,
         end_unix_ns: span.end_unix_ns,
         joined: judgement.joined.clone(),
+        thread: judgement.thread,
         split: judgement.split.clone(),
         verdict: judgement.verdict.clone(),
         intervals: judgement.intervals.clone(),

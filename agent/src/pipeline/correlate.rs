@@ -10,6 +10,7 @@ use crate::{
         children::ChildIndex,
         culprit,
         fault::{Circumstances, fault_of},
+        incident::{Incidents, Story},
         intervals,
         judge::{self, Rules},
         place::{Place, Unjudged, place},
@@ -49,6 +50,7 @@ pub(super) struct Correlator {
     rules: Rules,
     sweep: Sweep,
     scopes: Scopes,
+    incidents: Incidents,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
     budget: usize,
@@ -71,6 +73,7 @@ impl Correlator {
             rules,
             sweep: Sweep::default(),
             scopes: Scopes::default(),
+            incidents: Incidents::default(),
             counts: Counts::default(),
             budget: 0,
         }
@@ -126,6 +129,9 @@ impl Correlator {
             Ok(place) => place,
             Err(reason) => return self.unjudged(joined, reason),
         };
+        if self.budget == 0 {
+            return self.unjudged(joined, Unjudged::WorkLimit);
+        }
         let scope = self.scopes.of(resource, span, place, context, requests);
         let joined = &Joined {
             identity: joined.identity.clone(),
@@ -152,6 +158,7 @@ impl Correlator {
             baselines.learn(key, &split);
             return Judgement {
                 joined: joined.clone(),
+                thread: scope.thread(),
                 split: Some(split),
                 verdict: None,
                 intervals: Vec::new(),
@@ -159,9 +166,14 @@ impl Correlator {
         };
         let mut evidence = evidence(blamed.0, place, &scope, identity, context.timeline);
         evidence.usual_ns = baselines.cause_ns(key, blamed.0);
-        let verdict: Verdict = judge::verdict(blamed, &split, identity, &evidence);
+        let service = &resource.resource.service;
+        let story = Story::of(blamed.0, blamed.1, &evidence, service);
+        let (start, end) = (span.start_unix_ns, span.end_unix_ns);
+        let incident = self.incidents.note(story, start, end);
+        let verdict: Verdict = judge::verdict(blamed, &split, identity, &evidence, incident);
         Judgement {
             joined: joined.clone(),
+            thread: scope.thread(),
             intervals: self.intervals(span, blamed.0, &split, &at),
             split: Some(split),
             verdict: Some(Arc::new(verdict)),
@@ -176,9 +188,6 @@ impl Correlator {
         identity: &Identity,
         context: Context<'_>,
     ) -> Result<Split, Unjudged> {
-        if self.budget == 0 {
-            return Err(Unjudged::WorkLimit);
-        }
         self.sweep.begin(place.duration_ns);
         let mut visited = 0;
         let from = i128::from(span.start_unix_ns);
@@ -252,6 +261,7 @@ impl Correlator {
         }
         Judgement {
             joined: joined.clone(),
+            thread: None,
             split: None,
             verdict: None,
             intervals: Vec::new(),
@@ -283,21 +293,16 @@ fn evidence(
     let mut evidence = Evidence::default();
     let mut threads = Vec::new();
     let mut all = Vec::new();
-    scope.delays(
-        timeline,
-        identity,
-        place,
-        &mut |entry, particulars| {
-            if entry.cause != source {
-                return;
-            }
-            let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
-            evidence.intervals += 1;
-            evidence.longest_ns = evidence.longest_ns.max(inside);
-            threads.push(entry.tid);
-            all.push((particulars.clone(), inside));
-        },
-    );
+    scope.delays(timeline, identity, place, &mut |entry, particulars| {
+        if entry.cause != source {
+            return;
+        }
+        let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
+        evidence.intervals += 1;
+        evidence.longest_ns = evidence.longest_ns.max(inside);
+        threads.push(entry.tid);
+        all.push((particulars.clone(), inside));
+    });
     threads.sort_unstable();
     threads.dedup();
     evidence.threads = threads.len();
@@ -316,17 +321,12 @@ fn dominant(
     timeline: &Timeline,
 ) -> Particulars {
     let mut all = Vec::new();
-    scope.delays(
-        timeline,
-        identity,
-        place,
-        &mut |entry, particulars| {
-            if entry.cause == cause {
-                let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
-                all.push((particulars.clone(), inside));
-            }
-        },
-    );
+    scope.delays(timeline, identity, place, &mut |entry, particulars| {
+        if entry.cause == cause {
+            let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
+            all.push((particulars.clone(), inside));
+        }
+    });
     heaviest(all)
 }
 

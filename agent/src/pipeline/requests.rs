@@ -18,6 +18,8 @@ use crate::{
 const MAX_REQUESTS: usize = 1 << 17;
 /// Requests up to this length are kept apart from longer ones, see [`Ring`].
 const SHORT_NS: u64 = 1_000_000_000;
+/// Requests looked at for one that a span is, or is part of.
+const MAX_LOOKED_AT: usize = 1_024;
 /// A span may stick out of the request that it belongs to by this much: different clocks of
 /// one SDK.
 const STICK_OUT_NS: u64 = 1_000_000;
@@ -104,6 +106,7 @@ impl Requests {
         end: u64,
     ) -> Option<&Request> {
         self.in_flight(process, start, end)
+            .take(MAX_LOOKED_AT)
             .filter(|request| {
                 request.trace == trace
                     && request.start <= start.saturating_add(STICK_OUT_NS)
@@ -112,14 +115,18 @@ impl Requests {
             .min_by_key(|request| (request.end - request.start, request.span))
     }
 
+    /// What is kept of a request.
+    pub fn of(&self, process: ProcessKey, request: &Request) -> Option<&Request> {
+        let rings = self.processes.get(&process).into_iter().flatten();
+        let mut ended = rings.flat_map(|ring| ring.ended_at(request.end).take(MAX_LOOKED_AT));
+        ended.find(|r| r.span == request.span && r.trace == request.trace)
+    }
+
     /// Notes who works on a request.
     pub fn set_worker(&mut self, process: ProcessKey, request: &Request, worker: Worker) {
         let rings = self.processes.get_mut(&process).into_iter().flatten();
-        let mut kept = rings.flat_map(|ring| {
-            let end = request.end.max(request.start.saturating_add(1));
-            ring.overlapping_mut(request.start, end)
-        });
-        let same = kept.find(|r| r.span == request.span && r.trace == request.trace);
+        let mut ended = rings.flat_map(|ring| ring.ended_at_mut(request.end).take(MAX_LOOKED_AT));
+        let same = ended.find(|r| r.span == request.span && r.trace == request.trace);
         if let Some(same) = same {
             same.thread = worker;
         }

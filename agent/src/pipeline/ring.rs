@@ -83,12 +83,20 @@ impl<T: Interval> Ring<T> {
             .filter(move |e| e.start() < end)
     }
 
-    /// As [`Ring::overlapping`]; what is changed must not be a time.
-    pub fn overlapping_mut(&mut self, start: u64, end: u64) -> impl Iterator<Item = &mut T> {
-        let range = self.range(start, end);
+    /// Those that end right then.
+    pub fn ended_at(&self, end: u64) -> impl Iterator<Item = &T> {
+        let first = self.entries.partition_point(|e| e.end() < end);
         self.entries
-            .range_mut(range)
-            .filter(move |e| e.start() < end)
+            .range(first..)
+            .take_while(move |e| e.end() == end)
+    }
+
+    /// The same; what is changed must not be a time.
+    pub fn ended_at_mut(&mut self, end: u64) -> impl Iterator<Item = &mut T> {
+        let first = self.entries.partition_point(|e| e.end() < end);
+        self.entries
+            .range_mut(first..)
+            .take_while(move |e| e.end() == end)
     }
 
     /// The places of what may overlap.

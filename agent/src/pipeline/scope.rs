@@ -35,7 +35,7 @@ use crate::{
 /// `SpanKind` of a request's span.
 const SERVER: i32 = 2;
 /// Other requests that a span's time is shared with; with more, with so many.
-const MAX_OTHERS: usize = 4_096;
+const MAX_OTHERS: usize = 256;
 /// Threads that are told apart in one span; with more, all count.
 const MAX_THREADS: usize = 4_096;
 
@@ -157,9 +157,7 @@ impl Scopes {
             slack_ns: thread::slack_ns(span.start_unix_ns),
         };
         let own = if span.kind == SERVER {
-            requests
-                .in_flight(process, start, end)
-                .find(|r| r.span == span.span_id && r.trace == span.trace_id)
+            requests.of(process, &request(span, place))
         } else {
             requests.around(process, span.trace_id, start, end)
         };
@@ -201,17 +199,12 @@ impl Scopes {
     fn leave_out_who_was_away(&mut self, scope: &mut Scope, window: Window, timeline: &Timeline) {
         self.was_away.clear();
         let was_away = &mut self.was_away;
-        timeline.within(
-            window.process,
-            window.start,
-            window.end,
-            &mut |entry, _| {
-                let counts = entry.tid != 0 && scope.not.binary_search(&entry.tid).is_err();
-                if counts && was_away.len() < MAX_THREADS {
-                    *was_away.entry(entry.tid).or_default() |= thread::is_away(entry, window);
-                }
-            },
-        );
+        timeline.within(window.process, window.start, window.end, &mut |entry, _| {
+            let counts = entry.tid != 0 && scope.not.binary_search(&entry.tid).is_err();
+            if counts && was_away.len() < MAX_THREADS {
+                *was_away.entry(entry.tid).or_default() |= thread::is_away(entry, window);
+            }
+        });
         let present = was_away.values().filter(|away| !**away).count();
         if present == 0 || was_away.len() >= MAX_THREADS {
             return; // it was handed from one to another, or is not seen
@@ -224,6 +217,11 @@ impl Scopes {
 }
 
 impl Scope {
+    /// The thread that it is measured by, where it is one.
+    pub const fn thread(&self) -> Option<u32> {
+        self.only
+    }
+
     /// Calls `f` with the delays that count, in `place`; returns how many processes were
     /// looked at.
     pub fn delays(

@@ -117,10 +117,7 @@ pub fn only_one(turns: &Turns, window: Window) -> Option<u32> {
     let (mut only, mut reads) = (None, false);
     let from = window.start.saturating_sub(2 * REACH_NS);
     let until = window.end.saturating_add(2 * REACH_NS);
-    for written in turns
-        .written(window.process, from, until)
-        .take(MAX_TURNS)
-    {
+    for written in turns.written(window.process, from, until).take(MAX_TURNS) {
         if *only.get_or_insert(written.tid) != written.tid {
             return None;
         }
@@ -136,7 +133,9 @@ fn candidates(turns: &Turns, window: Window) -> Option<Vec<Candidate>> {
         end,
         slack_ns,
     } = window;
-    let from = end.saturating_sub(REACH_NS).max(start.saturating_sub(slack_ns));
+    let from = end
+        .saturating_sub(REACH_NS)
+        .max(start.saturating_sub(slack_ns));
     let until = end.saturating_add(REACH_NS);
     let mut candidates: Vec<Candidate> = Vec::new();
     for (seen, turn) in turns.written(process, from, until).enumerate() {
@@ -178,24 +177,39 @@ fn measure(candidates: &mut [Candidate], timeline: &Timeline, window: Window) {
     let around_start = moment(start, slack_ns);
     let around_end = moment(end, slack_ns);
     let mut near = |from: u64, to: u64, moment: (u64, u64), is_start: bool| {
-        timeline.within(process, from.min(moment.0), to.max(moment.1), &mut |entry, _| {
-            if !is_off_cpu(entry.cause) {
-                return;
-            }
-            let at = candidates.partition_point(|c| c.tid < entry.tid);
-            for c in candidates[at..].iter_mut().take_while(|c| c.tid == entry.tid) {
-                c.was_away |= entry.start <= moment.0 && entry.end >= moment.1;
-                let overlap = |from: u64, to: u64| entry.end.min(to).saturating_sub(entry.start.max(from));
-                if is_start {
-                    c.off_before += overlap(c.read, start);
-                } else {
-                    c.off_after += overlap(end.min(c.written), end.max(c.written));
+        timeline.within(
+            process,
+            from.min(moment.0),
+            to.max(moment.1),
+            &mut |entry, _| {
+                if !is_off_cpu(entry.cause) {
+                    return;
                 }
-            }
-        });
+                let at = candidates.partition_point(|c| c.tid < entry.tid);
+                for c in candidates[at..]
+                    .iter_mut()
+                    .take_while(|c| c.tid == entry.tid)
+                {
+                    c.was_away |= entry.start <= moment.0 && entry.end >= moment.1;
+                    let overlap = |from: u64, to: u64| {
+                        entry.end.min(to).saturating_sub(entry.start.max(from))
+                    };
+                    if is_start {
+                        c.off_before += overlap(c.read, start);
+                    } else {
+                        c.off_after += overlap(end.min(c.written), end.max(c.written));
+                    }
+                }
+            },
+        );
     };
     near(first_read, start, around_start, true);
-    near(first_written.min(end), last_written.max(end), around_end, false);
+    near(
+        first_written.min(end),
+        last_written.max(end),
+        around_end,
+        false,
+    );
 }
 
 fn fits(candidate: &Candidate, window: Window) -> bool {
@@ -219,4 +233,3 @@ const fn is_off_cpu(cause: Cause) -> bool {
         Cause::CpuThrottle | Cause::Runqueue | Cause::LockWait | Cause::SocketWait | Cause::Sleep
     )
 }
-

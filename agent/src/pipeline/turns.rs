@@ -161,7 +161,10 @@ mod tests {
             turns.add(&turn(2, n, n + 1), MonoNs(0), NOW).unwrap();
         }
         assert!(turns.count <= MAX_TURNS);
-        assert_eq!(turns.take_evicted() as usize + turns.count, 2 * MAX_TURNS + 1);
+        assert_eq!(
+            turns.take_evicted() as usize + turns.count,
+            2 * MAX_TURNS + 1
+        );
         assert_eq!(turns.written(turn(1, 0, 0).process, 0, 2).count(), 1);
     }
 }

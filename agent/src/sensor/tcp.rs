@@ -36,7 +36,7 @@ const PROBES: &[Probe] = &[
                 ..Hook::raw_tp("tcp_sent", "sock_send_length")
             },
         ],
-        "who owns a connection that was handed over and is only written to",
+        "who owns a connection that was handed over and is only written to, and which thread answered a request",
     ),
     Probe::optional(
         &[Hook::raw_tp("tcp_reset_received", "tcp_receive_reset")],

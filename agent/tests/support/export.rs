@@ -121,7 +121,7 @@ pub fn judged(plan: &Plan) -> (SpanView, Judgement) {
             cause,
             share,
             culprit: culprit.into(),
-            incident: String::new(),
+            incident: format!("i-{cause}-{culprit}"),
             summary: format!(
                 "{cause_ms:.0} ms of {} ms ({:.0} %) went to {cause} in {}.",
                 self_time_ns / MS,
@@ -157,6 +157,7 @@ pub fn judged(plan: &Plan) -> (SpanView, Judgement) {
         .as_ref()
         .map_or_else(Vec::new, |v| stretches(plan, v, &parts));
     let judgement = Judgement {
+        thread: None,
         joined: Joined {
             identity: Some(plan.identity.clone()),
             confidence: Confidence::Process,

@@ -119,7 +119,11 @@ impl Track {
     }
 
     pub(super) fn overlapping(&self, start: u64, end: u64, f: &mut Visit<'_>) {
-        for entry in self.short.overlapping(start, end).chain(self.long.overlapping(start, end)) {
+        for entry in self
+            .short
+            .overlapping(start, end)
+            .chain(self.long.overlapping(start, end))
+        {
             let particulars = self.particulars.get(usize::from(entry.particulars));
             f(entry, particulars.map_or(&Particulars::None, |(p, _)| p));
         }
