@@ -6,11 +6,12 @@
 //!    or ended: then another thread made the span.
 //! 2. Where one thread answers everything that the process answers (an event loop), by that
 //!    thread's: what holds it back holds all its requests back, each in full.
-//! 3. Else by those of all threads that may be the span's: not of those that work on another
-//!    request, and not of those that were off the CPU when it began or ended, as a span's
-//!    times are taken by a thread that runs (in languages whose spans stay on a thread). An
-//!    instant is then shared among the requests in flight, or among the threads where those
-//!    are more: see [`Sweep::shared_by`](super::split::Sweep::shared_by).
+//! 3. Else by those of all threads that may be the span's, and not of those that work on
+//!    another request. A span's times are taken by a thread that runs (in languages whose
+//!    spans stay on a thread): if some are known to have run at both, only theirs count, else
+//!    not of those that are known to have been off the CPU at one. An instant is then shared
+//!    among the requests in flight, or among the threads that ran at both ends where those are
+//!    more: see [`Sweep::shared_by`](super::split::Sweep::shared_by).
 //!
 //! Delays of which no thread is known (a kill, a drop) are everybody's.
 
@@ -57,8 +58,17 @@ pub struct Scope {
 /// Finds scopes; keeps what saves allocations.
 #[derive(Debug, Default)]
 pub struct Scopes {
-    /// Whether a thread was off the CPU at either end of the span.
-    was_away: HashMap<u32, bool, RandomState>,
+    /// By thread: what it is known to have done at the ends of a span.
+    presence: HashMap<u32, Presence, RandomState>,
+}
+
+/// What a thread is known to have done at the ends of a span.
+#[derive(Clone, Copy, Debug, Default)]
+struct Presence {
+    at_start: bool,
+    at_end: bool,
+    /// It was off the CPU at one of them.
+    away: bool,
 }
 
 /// Takes the requests of a batch that has just arrived.
@@ -195,24 +205,51 @@ impl Scopes {
         scope
     }
 
-    /// Rule 3: who was off the CPU at either end did not make the span.
+    /// Rule 3: keeps those who may have made the span.
     fn leave_out_who_was_away(&mut self, scope: &mut Scope, window: Window, timeline: &Timeline) {
-        self.was_away.clear();
-        let was_away = &mut self.was_away;
-        timeline.within(window.process, window.start, window.end, &mut |entry, _| {
-            let counts = entry.tid != 0 && scope.not.binary_search(&entry.tid).is_err();
-            if counts && was_away.len() < MAX_THREADS {
-                *was_away.entry(entry.tid).or_default() |= thread::is_away(entry, window);
+        let presence = &mut self.presence;
+        presence.clear();
+        timeline.within(
+            window.process,
+            window.start,
+            window.end,
+            &mut |entry, _| {
+                let counts = entry.tid != 0 && scope.not.binary_search(&entry.tid).is_err();
+                if counts && presence.len() < MAX_THREADS {
+                    presence.entry(entry.tid).or_default().add(entry, window);
+                }
+            },
+        );
+        if presence.len() >= MAX_THREADS {
+            return;
+        }
+        let present = presence.values().filter(|p| p.was_present()).count();
+        let left_out = |p: &Presence| {
+            if present > 0 {
+                !p.was_present()
+            } else {
+                p.away
             }
-        });
-        let present = was_away.values().filter(|away| !**away).count();
-        if present == 0 || was_away.len() >= MAX_THREADS {
+        };
+        if presence.values().all(left_out) {
             return; // it was handed from one to another, or is not seen
         }
         scope.sharers = present;
-        let away = was_away.iter().filter(|(_, away)| **away);
-        scope.not.extend(away.map(|(tid, _)| *tid));
+        let others = presence.iter().filter(|(_, p)| left_out(p));
+        scope.not.extend(others.map(|(tid, _)| *tid));
         scope.not.sort_unstable();
+    }
+}
+
+impl Presence {
+    fn add(&mut self, entry: &Entry, window: Window) {
+        self.away |= thread::is_away(entry, window);
+        self.at_start |= thread::ran_at_start(entry, window);
+        self.at_end |= thread::ran_at_end(entry, window);
+    }
+
+    const fn was_present(self) -> bool {
+        self.at_start && self.at_end && !self.away
     }
 }
 

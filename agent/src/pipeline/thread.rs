@@ -23,6 +23,8 @@ const GAP_NS: u64 = 5_000_000;
 const REACH_NS: u64 = 500_000_000;
 /// By so much the two clocks may be off: their offset is a sample.
 const CLOCK_NS: u64 = 100_000;
+/// Running and queueing for so long together may go untold (of tracked processes).
+const UNTOLD_NS: u64 = 200_000;
 /// Resolution of coarse clocks.
 const COARSE_NS: u64 = 1_000_000;
 /// Turns looked at for one request; where there are more, no thread is named.
@@ -124,6 +126,29 @@ pub fn only_one(turns: &Turns, window: Window) -> Option<u32> {
         reads |= written.read < written.at;
     }
     only.filter(|_| reads)
+}
+
+/// Whether the interval says that its thread ran at the start: it did, or something held it up
+/// right after.
+#[must_use]
+pub fn ran_at_start(entry: &Entry, window: Window) -> bool {
+    let (from, to) = moment(window.start, window.slack_ns);
+    if entry.cause == Cause::OnCpu {
+        entry.start <= to && entry.end >= from
+    } else {
+        entry.start >= from && entry.start <= to.saturating_add(UNTOLD_NS)
+    }
+}
+
+/// Likewise at the end: something had held it up right before.
+#[must_use]
+pub fn ran_at_end(entry: &Entry, window: Window) -> bool {
+    let (from, to) = moment(window.end, window.slack_ns);
+    if entry.cause == Cause::OnCpu {
+        entry.start <= to && entry.end >= from
+    } else {
+        entry.end <= to && entry.end >= from.saturating_sub(UNTOLD_NS)
+    }
 }
 
 fn candidates(turns: &Turns, window: Window) -> Option<Vec<Candidate>> {

@@ -200,6 +200,23 @@ fn what_holds_an_event_loop_holds_all_its_requests() {
 }
 
 #[test]
+fn who_ran_at_both_ends_made_the_span() {
+    let judged = judge(
+        vec![
+            of_thread(7, Cause::OnCpu, 90, 120),
+            of_thread(7, Cause::CpuThrottle, 120, 190),
+            of_thread(7, Cause::OnCpu, 190, 210),
+            // Active in between: nobody knows what it did at the ends.
+            of_thread(8, Cause::OnCpu, 130, 140),
+            of_thread(8, Cause::LockWait, 140, 160),
+        ],
+        vec![request(1, 100, 200)],
+    );
+    assert_eq!(part(&judged[0], Cause::CpuThrottle), 70 * MS);
+    assert_eq!(part(&judged[0], Cause::OnCpu), 30 * MS);
+}
+
+#[test]
 fn what_cannot_be_told_apart_is_shared() {
     // Four requests at once, one thread held back: nobody knows whose it is.
     let spans: Vec<_> = (1..=4).map(|id| request(id, 100, 200)).collect();
