@@ -97,6 +97,19 @@ pub fn expected(fault: &Fault, paravirtual: bool) -> Expected {
     }
 }
 
+/// Whether the fault makes somebody wait for a CPU or for the disk: what the kernel's books
+/// say of such waits is then the fault's own.
+#[must_use]
+pub const fn is_about(kind: Kind, cause: &str) -> bool {
+    match cause.as_bytes() {
+        b"runqueue" | b"steal" => matches!(kind, Kind::CpuNeighbour),
+        _ => matches!(
+            kind,
+            Kind::DiskNeighbour | Kind::Writeback | Kind::FsyncStorm | Kind::IoLimit
+        ),
+    }
+}
+
 /// Whether the fault is the application's own: nobody else may be blamed for it.
 #[must_use]
 pub const fn is_own(kind: Kind) -> bool {

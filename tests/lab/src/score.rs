@@ -107,6 +107,9 @@ pub struct Outcome {
     pub false_verdicts: Vec<FalseVerdict>,
     /// Verdicts on them that the kernel's books confirm: another program was in the way.
     pub disturbed: Vec<FalseVerdict>,
+    /// Verdicts on affected spans that the kernel's books confirm and that are of no injected
+    /// fault: they are in no answer.
+    pub others: usize,
     /// Spans by the join that was used.
     pub joins: BTreeMap<String, usize>,
     /// Milliseconds from the end of a span with a verdict until it came back.
@@ -179,7 +182,14 @@ pub fn score(
                 }
             }
         } else if has_verdict && affected.contains(&span.trace.as_str()) {
-            judged.push(span);
+            let cause = span.text("cause");
+            let is_about = |fault: &Fault| expect::is_about(fault.kind, cause);
+            if !spec.faults.iter().any(is_about) && is_confirmed(&false_verdict(span, sampler)) {
+                // True, and not of this fault: what else runs on the machine was in the way.
+                outcome.others += 1;
+            } else {
+                judged.push(span);
+            }
         }
     }
     outcome.answers = answers(&judged);

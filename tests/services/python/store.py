@@ -65,7 +65,12 @@ def touch(mebibytes):
 
 
 def child(mebibytes):
-    program = f"memory = bytearray({mebibytes} << 20)\nfor at in range(0, len(memory), 4096): memory[at] = 1"
+    # If somebody has to go, then this one.
+    program = (
+        "open('/proc/self/oom_score_adj', 'w').write('1000')\n"
+        f"memory = bytearray({mebibytes} << 20)\n"
+        "for at in range(0, len(memory), 4096): memory[at] = 1"
+    )
     subprocess.run([sys.executable, "-S", "-c", program], check=False)
 
 

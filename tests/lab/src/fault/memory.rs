@@ -1,23 +1,32 @@
 //! Memory limits of the store, and collections of the Java service.
 
-use std::sync::Arc;
+use std::{
+    fs::{self, File},
+    process::Command,
+    sync::Arc,
+};
 
-use harness::http;
+use harness::{http, process::Process};
 
 use super::{Active, Effect, between};
 use crate::{
     plan::Fault,
     service::{PORT, Service},
-    stage::Stage,
+    stage::{NEIGHBOUR, Stage},
 };
 
-/// A limit 8 to 24 MiB above what the store has; each request writes more than that.
+/// Reads without end what costs memory and no disk: the holes of a file.
+const READER: &str =
+    "while :; do dd if=\"$0\" of=/dev/null bs=1M count=256 2>/dev/null; sleep 0.02; done";
+
+/// A limit 160 to 200 MiB above what the store has, and a helper in its group that fills all
+/// of it with page cache; each request writes 120 MiB, which the kernel has to free first.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
     let group = Service::Store.group();
-    let room = between(24.0, 8.0, fault.strength) as u64;
+    let room = between(200.0, 160.0, fault.strength) as u64;
     let before = stage.groups.memory_hits(group)?;
     set(stage, room)?;
     let groups = Arc::clone(&stage.groups);
@@ -28,10 +37,18 @@ pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
             there: hits >= 10,
         })
     };
-    Ok(Active::measured_by(measure).undone_by(move || {
-        // The group is gone only when the lab is ending.
+    let holes = stage.dir.join(NEIGHBOUR).join("holes");
+    File::create(&holes)?.set_len(1 << 30)?;
+    let cached = holes.clone();
+    let active = Active::measured_by(measure).undone_by(move || {
+        // The group is gone only when the lab is ending. With the file goes its page cache.
         let _ = groups.limit_memory(group, None);
-    }))
+        let _ = fs::remove_file(cached);
+    });
+    let mut reader = Command::new("sh");
+    reader.args(["-c", READER]).arg(&holes);
+    let procs = stage.groups.procs(group);
+    Ok(active.with(vec![Process::start_in("reader", &mut reader, &procs)?]))
 }
 
 /// A limit that a helper process of the store runs into and is killed for.

@@ -44,7 +44,7 @@ pub fn rate_limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
 /// # Errors
 /// When the kernel refuses.
 pub fn loss(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
-    let probability = format!("{:.3}", between(0.05, 0.25, fault.strength));
+    let probability = format!("{:.3}", between(0.15, 0.40, fault.strength));
     let rule = |side: &str| {
         let rule = format!(
             "-p tcp {side} {PORT} -m statistic --mode random --probability {probability} -j DROP"
