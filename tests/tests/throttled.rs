@@ -86,7 +86,10 @@ fn server_span(spans: &[Span]) -> anyhow::Result<&Span> {
 /// By its process at least. (The very first requests come before the process is known to
 /// send spans, so that nobody looked at its threads.)
 fn is_known(span: &Span) -> bool {
-    matches!(span.text("isostack.confidence"), "process" | "thread_inferred")
+    matches!(
+        span.text("isostack.confidence"),
+        "process" | "thread_inferred"
+    )
 }
 
 fn says_who_held_it_back(language: Language) -> anyhow::Result<()> {

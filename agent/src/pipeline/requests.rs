@@ -20,6 +20,8 @@ const MAX_REQUESTS: usize = 1 << 17;
 const SHORT_NS: u64 = 1_000_000_000;
 /// Requests looked at for one that a span is, or is part of.
 const MAX_LOOKED_AT: usize = 1_024;
+/// What is no step of the wall clock moves a span by less than this.
+const CORRECTED_NS: u64 = 2_000_000;
 /// A span may stick out of the request that it belongs to by this much: different clocks of
 /// one SDK.
 const STICK_OUT_NS: u64 = 1_000_000;
@@ -118,14 +120,16 @@ impl Requests {
     /// What is kept of a request.
     pub fn of(&self, process: ProcessKey, request: &Request) -> Option<&Request> {
         let rings = self.processes.get(&process).into_iter().flatten();
-        let mut ended = rings.flat_map(|ring| ring.ended_at(request.end).take(MAX_LOOKED_AT));
+        let (from, to) = about(request.end);
+        let mut ended = rings.flat_map(|ring| ring.ending(from, to).take(MAX_LOOKED_AT));
         ended.find(|r| r.span == request.span && r.trace == request.trace)
     }
 
     /// Notes who works on a request.
     pub fn set_worker(&mut self, process: ProcessKey, request: &Request, worker: Worker) {
         let rings = self.processes.get_mut(&process).into_iter().flatten();
-        let mut ended = rings.flat_map(|ring| ring.ended_at_mut(request.end).take(MAX_LOOKED_AT));
+        let (from, to) = about(request.end);
+        let mut ended = rings.flat_map(|ring| ring.ending_mut(from, to).take(MAX_LOOKED_AT));
         let same = ended.find(|r| r.span == request.span && r.trace == request.trace);
         if let Some(same) = same {
             same.thread = worker;
@@ -165,6 +169,14 @@ impl Requests {
             self.evicted += 1;
         }
     }
+}
+
+/// The offset of the clocks may have been corrected since the request was noted.
+const fn about(end: u64) -> (u64, u64) {
+    (
+        end.saturating_sub(CORRECTED_NS),
+        end.saturating_add(CORRECTED_NS),
+    )
 }
 
 #[cfg(test)]

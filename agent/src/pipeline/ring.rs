@@ -83,20 +83,20 @@ impl<T: Interval> Ring<T> {
             .filter(move |e| e.start() < end)
     }
 
-    /// Those that end right then.
-    pub fn ended_at(&self, end: u64) -> impl Iterator<Item = &T> {
-        let first = self.entries.partition_point(|e| e.end() < end);
+    /// Those that end in `[from, to]`.
+    pub fn ending(&self, from: u64, to: u64) -> impl Iterator<Item = &T> {
+        let first = self.entries.partition_point(|e| e.end() < from);
         self.entries
             .range(first..)
-            .take_while(move |e| e.end() == end)
+            .take_while(move |e| e.end() <= to)
     }
 
     /// The same; what is changed must not be a time.
-    pub fn ended_at_mut(&mut self, end: u64) -> impl Iterator<Item = &mut T> {
-        let first = self.entries.partition_point(|e| e.end() < end);
+    pub fn ending_mut(&mut self, from: u64, to: u64) -> impl Iterator<Item = &mut T> {
+        let first = self.entries.partition_point(|e| e.end() < from);
         self.entries
             .range_mut(first..)
-            .take_while(move |e| e.end() == end)
+            .take_while(move |e| e.end() <= to)
     }
 
     /// The places of what may overlap.

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     process::{Identity, ProcessKey},
-    span::{ResourceSpans, SpanBatch, SpanView},
+    span::{ResourceSpans, SpanBatch, SpanId, SpanView},
     time::{MonoNs, WallClock},
     vocabulary::Confidence,
 };
@@ -189,7 +189,8 @@ impl Scopes {
             }
         }
         for other in requests.in_flight(process, start, end).take(MAX_OTHERS) {
-            if own.is_some_and(|own| own.span == other.span && own.trace == other.trace) {
+            let is = |of: SpanId| other.span == of && other.trace == span.trace_id;
+            if is(span.span_id) || own.is_some_and(|own| is(own.span)) {
                 continue;
             }
             match other.thread {
@@ -209,17 +210,12 @@ impl Scopes {
     fn leave_out_who_was_away(&mut self, scope: &mut Scope, window: Window, timeline: &Timeline) {
         let presence = &mut self.presence;
         presence.clear();
-        timeline.within(
-            window.process,
-            window.start,
-            window.end,
-            &mut |entry, _| {
-                let counts = entry.tid != 0 && scope.not.binary_search(&entry.tid).is_err();
-                if counts && presence.len() < MAX_THREADS {
-                    presence.entry(entry.tid).or_default().add(entry, window);
-                }
-            },
-        );
+        timeline.within(window.process, window.start, window.end, &mut |entry, _| {
+            let counts = entry.tid != 0 && scope.not.binary_search(&entry.tid).is_err();
+            if counts && presence.len() < MAX_THREADS {
+                presence.entry(entry.tid).or_default().add(entry, window);
+            }
+        });
         if presence.len() >= MAX_THREADS {
             return;
         }

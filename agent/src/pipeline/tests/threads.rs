@@ -217,6 +217,28 @@ fn who_ran_at_both_ends_made_the_span() {
 }
 
 #[test]
+fn a_correction_of_the_clock_makes_no_second_request() {
+    let mut pipeline = pipeline();
+    for event in [
+        turn(7, 100, 201),
+        turn(77, 900, 901),
+        of_thread(7, Cause::CpuThrottle, 110, 190),
+    ] {
+        pipeline.on_event(&event, at(2_000));
+    }
+    pipeline.on_batch(batch(
+        at(2_000),
+        Confidence::Process,
+        vec![request(1, 100, 200)],
+    ));
+    pipeline.sample_clock(at(2_100), UnixNs(WALL + 2_100 * MS + 70_000));
+    let mut all = Vec::new();
+    pipeline.settle(at(2_500), &mut |_, mut judged| all.append(&mut judged));
+    assert_eq!(all[0].thread, Some(7));
+    assert_eq!(part(&all[0], Cause::CpuThrottle), 80 * MS);
+}
+
+#[test]
 fn what_cannot_be_told_apart_is_shared() {
     // Four requests at once, one thread held back: nobody knows whose it is.
     let spans: Vec<_> = (1..=4).map(|id| request(id, 100, 200)).collect();
