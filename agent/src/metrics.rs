@@ -165,6 +165,8 @@ pub struct AgentMetrics {
     pub log_lines_lost: Family<Reason, Counter>,
     /// Requests of logs passed on without being classified, as another one was.
     pub log_requests_unclassified: Counter,
+    /// Entries of a recording that are missing in it, as its writer did not keep up.
+    pub recording_lost: Counter,
     /// Series left out because the cap was reached: refused when they were to be made, or
     /// left out of an answer to a scrape.
     pub series_overflow: Counter,
