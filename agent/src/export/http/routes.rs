@@ -31,10 +31,10 @@ use crate::{
         query::{self, QueryError},
         store::{Filter, StoredEvent},
         stream::Client,
-        view::{self, EventRow},
+        view::{self, EventRow, IncidentRow},
     },
     knowledge::show::Overview,
-    time::MonoNs,
+    time::{MonoNs, UnixNs},
 };
 
 const PAGE: &str = include_str!("../page/index.html");
@@ -230,10 +230,21 @@ async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryErr
     Ok(Json(json!({ "verdicts": rows })))
 }
 
-/// Verdicts are not yet gathered into incidents, so there are none to show.
-async fn incidents(pairs: Pairs) -> Result<Json, QueryError> {
-    parse(pairs, "limit")?;
-    Ok(Json(json!({ "incidents": [] })))
+async fn incidents(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
+    let filter = parse(pairs, "limit, service, cause")?;
+    let found = app.sources.store.incidents(&filter);
+    let now = UnixNs::now();
+    let rows: Vec<_> = found
+        .rows
+        .iter()
+        .map(|i| IncidentRow::new(i, now))
+        .collect();
+    Ok(Json(json!({
+        "incidents": rows,
+        "total": found.incidents,
+        "verdicts": found.verdicts,
+        "convergence": found.convergence(),
+    })))
 }
 
 async fn log_matches(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
