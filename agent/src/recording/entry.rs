@@ -133,6 +133,8 @@ pub struct Settings {
     pub window_ns: u64,
     /// Most intervals kept.
     pub max_intervals: usize,
+    /// Most bytes that intervals take.
+    pub max_bytes: usize,
     /// Most processes kept.
     pub max_processes: usize,
     /// Children kept.
@@ -155,6 +157,7 @@ impl From<&PipelineConfig> for Settings {
             baseline_factor: config.baseline_factor,
             window_ns: ns(config.timeline.window),
             max_intervals: config.timeline.max_intervals,
+            max_bytes: config.timeline.max_bytes,
             max_processes: config.timeline.max_processes,
             max_children: config.max_children,
             max_operations: config.max_operations,
@@ -170,6 +173,7 @@ impl Settings {
     pub fn config(&self) -> Option<PipelineConfig> {
         let most = PipelineConfig::default();
         let fits = self.max_intervals <= 4 * most.timeline.max_intervals
+            && self.max_bytes <= 4 * most.timeline.max_bytes
             && self.max_processes <= 4 * most.timeline.max_processes
             && self.max_children <= 4 * most.max_children
             && self.max_operations <= 4 * most.max_operations
@@ -183,6 +187,7 @@ impl Settings {
             timeline: TimelineConfig {
                 window: std::time::Duration::from_nanos(self.window_ns),
                 max_intervals: self.max_intervals,
+                max_bytes: self.max_bytes,
                 max_processes: self.max_processes,
             },
             max_children: self.max_children,

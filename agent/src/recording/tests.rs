@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufReader, Cursor, Read as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use flate2::bufread::GzDecoder;
@@ -572,6 +572,12 @@ fn put(value: &mut Value, nth: &mut usize, new: &Value) {
     }
 }
 
+/// The recording's bytes, and its lines.
+static RECORDED: LazyLock<(Vec<u8>, Vec<Value>)> = LazyLock::new(|| {
+    let (_dir, file) = recorded();
+    (fs::read(&file).unwrap(), lines(&file))
+});
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -581,10 +587,9 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         packed in any::<bool>(),
     ) {
-        let (_dir, file) = recorded();
         let mut bytes = match packed {
-            true => fs::read(&file).unwrap(),
-            false => lines(&file).iter().flat_map(|l| format!("{l}\n").into_bytes()).collect(),
+            true => RECORDED.0.clone(),
+            false => RECORDED.1.iter().flat_map(|l| format!("{l}\n").into_bytes()).collect(),
         };
         for (index, byte) in changes {
             let at = index.index(bytes.len());
@@ -600,8 +605,7 @@ proptest! {
     fn a_file_with_wrong_values_is_replayed_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), 0usize..40, hurting()), 1..12),
     ) {
-        let (_dir, file) = recorded();
-        let mut lines = lines(&file);
+        let mut lines = RECORDED.1.clone();
         for (index, mut nth, value) in changes {
             let at = index.index(lines.len());
             put(&mut lines[at], &mut nth, &value);
