@@ -18,6 +18,7 @@ pub mod words;
 
 mod correlate;
 mod culprit;
+mod retry;
 
 use std::{collections::VecDeque, time::Duration};
 
