@@ -19,9 +19,10 @@ pub mod words;
 mod correlate;
 mod culprit;
 mod requests;
+mod retry;
 mod ring;
 mod scope;
-mod thread;
+pub mod thread;
 mod turns;
 
 use std::{collections::VecDeque, time::Duration};
@@ -175,6 +176,12 @@ impl Pipeline {
             return Some(first.received);
         }
         Some(MonoNs(first.received.0.saturating_add(self.settle_ns)))
+    }
+
+    /// Whether [`Pipeline::settle`] would do anything.
+    #[must_use]
+    pub fn has_work(&self, now: MonoNs) -> bool {
+        now >= self.next_sweep || self.next_due().is_some_and(|due| due <= now)
     }
 
     /// Judges the batches whose settle time has passed and hands them out in order of

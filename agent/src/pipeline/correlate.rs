@@ -15,6 +15,7 @@ use crate::{
         judge::{self, Rules},
         place::{Place, Unjudged, place},
         requests::Requests,
+        retry::Retries,
         scope::{self, Scope, Scopes},
         split::Sweep,
         timeline::{Entry, Timeline},
@@ -50,6 +51,7 @@ pub(super) struct Correlator {
     rules: Rules,
     sweep: Sweep,
     scopes: Scopes,
+    retries: Retries,
     incidents: Incidents,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
@@ -73,6 +75,7 @@ impl Correlator {
             rules,
             sweep: Sweep::default(),
             scopes: Scopes::default(),
+            retries: Retries::default(),
             incidents: Incidents::default(),
             counts: Counts::default(),
             budget: 0,
@@ -198,10 +201,10 @@ impl Correlator {
                 .child(i128::from(start) - from, i128::from(end) - from);
         }
         let from = i128::from(place.start.0);
-        let sweep = &mut self.sweep;
+        self.retries.begin();
+        let (sweep, retries) = (&mut self.sweep, &mut self.retries);
         sweep.shared_by(scope.sharers);
         for (start, end) in &scope.others {
-            visited += 1;
             sweep.other_request(i128::from(*start) - from, i128::from(*end) - from);
         }
         let processes = scope.delays(
@@ -211,7 +214,8 @@ impl Correlator {
             &mut |entry: &Entry, _| {
                 visited += 1;
                 if visited < MAX_PER_SPAN {
-                    let (start, end) = (i128::from(entry.start), i128::from(entry.end));
+                    let begins = retries.start(entry.cause, entry.tid, entry.start, entry.end);
+                    let (start, end) = (i128::from(begins), i128::from(entry.end));
                     sweep.delay(entry.cause, entry.cpu, start - from, end - from);
                 }
             },

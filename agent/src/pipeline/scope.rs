@@ -35,8 +35,11 @@ use crate::{
 
 /// `SpanKind` of a request's span.
 const SERVER: i32 = 2;
-/// Other requests that a span's time is shared with; with more, with so many.
-const MAX_OTHERS: usize = 256;
+/// Other requests of which it is known when a span's time is shared with them; with more, all
+/// of it is shared with all.
+const MAX_OTHERS: usize = 64;
+/// Other requests looked at.
+const MAX_LOOKED_AT: usize = 1_024;
 /// Threads that are told apart in one span; with more, all count.
 const MAX_THREADS: usize = 4_096;
 
@@ -126,7 +129,7 @@ fn worker(
     // A thread works on one request at a time; one in another's trace and time is the same.
     let taken = requests
         .in_flight(process, request.start, request.end)
-        .take(MAX_OTHERS)
+        .take(MAX_LOOKED_AT)
         .any(|other| {
             other.thread == Worker::Thread(tid)
                 && other.span != request.span
@@ -188,15 +191,26 @@ impl Scopes {
                 return scope;
             }
         }
-        for other in requests.in_flight(process, start, end).take(MAX_OTHERS) {
+        let mut unknown = 0;
+        let in_flight = requests.in_flight(process, start, end);
+        for other in in_flight.take(MAX_LOOKED_AT) {
             let is = |of: SpanId| other.span == of && other.trace == span.trace_id;
             if is(span.span_id) || own.is_some_and(|own| is(own.span)) {
                 continue;
             }
             match other.thread {
                 Worker::Thread(tid) => scope.not.push(tid),
-                Worker::Open | Worker::Unknown => scope.others.push((other.start, other.end)),
+                Worker::Open | Worker::Unknown => {
+                    unknown += 1;
+                    if unknown <= MAX_OTHERS {
+                        scope.others.push((other.start, other.end));
+                    }
+                }
             }
+        }
+        if unknown > MAX_OTHERS {
+            scope.others.clear();
+            scope.sharers = unknown + 1;
         }
         scope.not.sort_unstable();
         scope.not.dedup();
@@ -230,7 +244,7 @@ impl Scopes {
         if presence.values().all(left_out) {
             return; // it was handed from one to another, or is not seen
         }
-        scope.sharers = present;
+        scope.sharers = scope.sharers.max(present);
         let others = presence.iter().filter(|(_, p)| left_out(p));
         scope.not.extend(others.map(|(tid, _)| *tid));
         scope.not.sort_unstable();

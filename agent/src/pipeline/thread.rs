@@ -21,6 +21,8 @@ use crate::{process::ProcessKey, vocabulary::Cause};
 const GAP_NS: u64 = 5_000_000;
 /// The same by the wall clock, being off the CPU included.
 const REACH_NS: u64 = 500_000_000;
+/// What happens up to this long before and after a span is looked at.
+pub const LOOKS_AROUND_NS: u64 = 2 * REACH_NS;
 /// By so much the two clocks may be off: their offset is a sample.
 const CLOCK_NS: u64 = 100_000;
 /// Running and queueing for so long together may go untold (of tracked processes).
@@ -117,8 +119,8 @@ pub fn is_away(entry: &Entry, window: Window) -> bool {
 #[must_use]
 pub fn only_one(turns: &Turns, window: Window) -> Option<u32> {
     let (mut only, mut reads) = (None, false);
-    let from = window.start.saturating_sub(2 * REACH_NS);
-    let until = window.end.saturating_add(2 * REACH_NS);
+    let from = window.start.saturating_sub(LOOKS_AROUND_NS);
+    let until = window.end.saturating_add(LOOKS_AROUND_NS);
     for written in turns.written(window.process, from, until).take(MAX_TURNS) {
         if *only.get_or_insert(written.tid) != written.tid {
             return None;

@@ -1,10 +1,9 @@
 //! The intervals of one process, ordered by their end so that a query is a binary search
 //! and a walk over little more than what overlaps.
 
-use super::Visit;
+use super::{Visit, packed::Packed};
 use crate::{
     event::{Delay, Particulars},
-    pipeline::ring::{Interval, Ring},
     vocabulary::Cause,
 };
 
@@ -22,22 +21,7 @@ pub struct Entry {
     /// The mechanism.
     pub cause: Cause,
     /// Index into the track's particulars, [`NOTHING`] for none.
-    particulars: u8,
-}
-
-const _: () = assert!(
-    size_of::<Entry>() == 24,
-    "the bound of the timeline counts on it"
-);
-
-impl Interval for Entry {
-    fn start(&self) -> u64 {
-        self.start
-    }
-
-    fn end(&self) -> u64 {
-        self.end
-    }
+    pub(super) particulars: u8,
 }
 
 const NOTHING: u8 = u8::MAX;
@@ -48,8 +32,8 @@ const SHORT_NS: u64 = 64_000_000;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Track {
-    short: Ring<Entry>,
-    long: Ring<Entry>,
+    short: Packed,
+    long: Packed,
     /// `(particulars, end of the last interval that has them)`.
     particulars: Vec<(Particulars, u64)>,
     pub(super) cgroup_id: u64,
@@ -64,14 +48,21 @@ impl Track {
         self.len() == 0
     }
 
+    /// Bytes that it takes, but for what particulars share with others.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.short.bytes()
+            + self.long.bytes()
+            + self.particulars.capacity() * size_of::<(Particulars, u64)>()
+    }
+
     pub(super) fn first_end(&self) -> u64 {
-        let end = |ring: &Ring<Entry>| ring.front().map_or(u64::MAX, |e| e.end);
-        end(&self.short).min(end(&self.long))
+        let ends = [self.short.first_end(), self.long.first_end()];
+        ends.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     pub(super) fn last_end(&self) -> u64 {
-        let end = |ring: &Ring<Entry>| ring.back().map_or(0, |e| e.end);
-        end(&self.short).max(end(&self.long))
+        self.short.last_end().max(self.long.last_end()).unwrap_or(0)
     }
 
     pub(super) fn insert(&mut self, delay: &Delay, horizon: crate::time::MonoNs) {
@@ -103,30 +94,24 @@ impl Track {
     /// Forgets about `count` of the oldest; returns how many.
     pub(super) fn evict_oldest(&mut self, count: usize) -> usize {
         let mut gone = 0;
-        while gone < count {
-            let oldest = |ring: &Ring<Entry>| ring.front().map_or(u64::MAX, |e| e.end);
-            let ring = if oldest(&self.short) <= oldest(&self.long) {
-                &mut self.short
-            } else {
-                &mut self.long
+        while gone < count && !self.is_empty() {
+            let oldest = |packed: &Packed| packed.first_end().unwrap_or(u64::MAX);
+            let packed = match oldest(&self.short) <= oldest(&self.long) {
+                true if self.short.len() > 0 => &mut self.short,
+                _ => &mut self.long,
             };
-            if ring.pop_front().is_none() {
-                break;
-            }
-            gone += 1;
+            gone += packed.evict(count - gone);
         }
         gone
     }
 
     pub(super) fn overlapping(&self, start: u64, end: u64, f: &mut Visit<'_>) {
-        for entry in self
-            .short
-            .overlapping(start, end)
-            .chain(self.long.overlapping(start, end))
-        {
+        let mut visit = |entry: &Entry| {
             let particulars = self.particulars.get(usize::from(entry.particulars));
             f(entry, particulars.map_or(&Particulars::None, |(p, _)| p));
-        }
+        };
+        self.short.overlapping(start, end, &mut visit);
+        self.long.overlapping(start, end, &mut visit);
     }
 
     /// The index of these particulars, put in the place of some that no kept interval has any
