@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the program, nothing of how it is answered.
 
 pub mod layers;
+pub mod trace;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -11,7 +12,10 @@ use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
 };
 
-use self::layers::LayersArgs;
+use self::{
+    layers::LayersArgs,
+    trace::TraceArgs,
+};
 use crate::{config::Settings, host::roots::Roots, vocabulary::Layer};
 
 /// Exit code for a bad flag, key or value (`EX_USAGE` of sysexits.h).
@@ -79,6 +83,12 @@ pub enum Command {
                       be read."
     )]
     Classify(ClassifyArgs),
+    /// Localise one trace: critical path, slowest hop, why it was slow, and who caused it.
+    #[command(
+        after_help = "Exit code 0 with a report, 1 if the trace is not there or cannot be had, 64 for \
+                      arguments that cannot be meant."
+    )]
+    Trace(TraceArgs),
     /// What is known of the isolation layers: show, compare, select.
     Layers(LayersArgs),
     /// Print a completion script for a shell.

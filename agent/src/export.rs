@@ -11,6 +11,7 @@ pub mod prometheus;
 mod query;
 pub mod store;
 mod stream;
+mod trace;
 pub mod view;
 
 use std::sync::Arc;

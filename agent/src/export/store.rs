@@ -1,8 +1,10 @@
 //! Bounded recent history: what the page and the API show.
 //!
 //! The pipeline calls [`Store::record`] for every settled batch. At high rates healthy spans
-//! are sampled by a budget per second, verdicts never; only what is kept is turned into
-//! strings, and JSON is made only while somebody listens to the stream.
+//! are sampled by a budget per second, verdicts never; [`traces`] has the latest of all, so
+//! that a trace is whole. JSON is made only while somebody listens to the stream.
+
+mod traces;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,6 +14,9 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
+pub(crate) use self::traces::KeptTrace;
+pub use self::traces::TraceBounds;
+use self::traces::Traces;
 use super::{prometheus::SpanMetrics, stream::Published, view};
 use crate::{
     event::{Delay, Event},
@@ -37,6 +42,8 @@ pub struct StoreConfig {
     pub spans_per_second: usize,
     /// Messages that a stream client may lag behind before it is dropped.
     pub stream_backlog: usize,
+    /// What is kept for who asks about a whole trace.
+    pub traces: TraceBounds,
 }
 
 impl Default for StoreConfig {
@@ -48,6 +55,7 @@ impl Default for StoreConfig {
             workloads: 1_000,
             spans_per_second: 500,
             stream_backlog: 256,
+            traces: TraceBounds::default(),
         }
     }
 }
@@ -113,6 +121,7 @@ pub struct Filter {
 pub struct Store {
     config: StoreConfig,
     rings: Mutex<Rings>,
+    traces: Mutex<Traces>,
     workloads: Mutex<HashMap<ProcessKey, SeenWorkload>>,
     events: Mutex<VecDeque<StoredEvent>>,
     stream: broadcast::Sender<Published>,
@@ -167,6 +176,7 @@ impl Store {
     pub fn new(config: StoreConfig, metrics: Arc<SpanMetrics>) -> Self {
         let (stream, _) = broadcast::channel(config.stream_backlog.max(1));
         Self {
+            traces: Mutex::new(Traces::new(config.traces)),
             config,
             rings: Mutex::default(),
             workloads: Mutex::default(),
@@ -182,6 +192,7 @@ impl Store {
         self.metrics.record(batch, judgements);
         self.note_workloads(batch, judgements);
         let healthy_budget = self.take_budget(batch, judgements);
+        let mut all = Vec::with_capacity(judgements.len());
         let mut kept = Vec::new();
         let mut healthy_left = judgements.iter().filter(|j| j.verdict.is_none()).count();
         for resource in &batch.resources {
@@ -190,6 +201,8 @@ impl Store {
                 else {
                     continue;
                 };
+                let stored = Arc::new(keep(batch, &resource.resource, span, judgement));
+                all.push(stored.clone());
                 if judgement.verdict.is_none() {
                     // The last ones of the batch are the ones kept.
                     healthy_left = healthy_left.saturating_sub(1);
@@ -197,10 +210,11 @@ impl Store {
                         continue;
                     }
                 }
-                kept.push(Arc::new(keep(batch, &resource.resource, span, judgement)));
+                kept.push(stored);
             }
         }
         self.publish(&kept, batch.received);
+        self.note_traces(&all, batch.received);
         let mut rings = self.rings.lock();
         for span in kept {
             if span.verdict.is_some() {
@@ -208,6 +222,11 @@ impl Store {
             }
             push_bounded(&mut rings.spans, span, self.config.spans);
         }
+    }
+
+    /// What is still here of a trace.
+    pub(crate) fn trace(&self, trace_id: TraceId) -> KeptTrace {
+        self.traces.lock().of(trace_id)
     }
 
     /// Takes a kernel event that was attributed; `start` is the wall time of its beginning.
@@ -271,6 +290,11 @@ impl Store {
         rings
             .healthy
             .take(batch.received, healthy, self.config.spans_per_second)
+    }
+
+    fn note_traces(&self, spans: &[Arc<StoredSpan>], now: MonoNs) {
+        let mut traces = self.traces.lock();
+        spans.iter().for_each(|span| traces.add(span, now));
     }
 
     fn note_workloads(&self, batch: &SpanBatch, judgements: &[Judgement]) {

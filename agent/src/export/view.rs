@@ -4,14 +4,16 @@
 //! Nanoseconds since the epoch are strings: they exceed 2^53, so a JSON number would lose
 //! digits in JavaScript (OTLP's own JSON does the same).
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
 use super::{LabelSource, store::StoredSpan};
+pub(crate) use crate::span::hex;
 use crate::{
     names::SourceView,
     process::Identity,
+    span::kind_word,
     stack::{Stack, StackEntry},
     verdict::{CauseInterval, Split, Verdict},
     vocabulary::{Cause, Fault},
@@ -203,7 +205,7 @@ impl<'a> SpanRow<'a> {
 
 /// What a process is called: names of a container may come after its span was joined, and
 /// after its end.
-fn named<'a>(identity: &'a Identity, names: Option<&LabelSource>) -> Cow<'a, Workload> {
+pub(super) fn named<'a>(identity: &'a Identity, names: Option<&LabelSource>) -> Cow<'a, Workload> {
     let known = &identity.workload;
     let late = names
         .filter(|_| known.lacks_names())
@@ -295,14 +297,6 @@ pub(crate) fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
-}
-
 /// Names from outside are shown up to this many bytes.
 const MAX_NAME_BYTES: usize = 256;
 
@@ -328,17 +322,6 @@ fn interval(span: &StoredSpan, i: &CauseInterval) -> IntervalView {
         start_ms: ms(i.start.0.saturating_sub(span.start_unix_ns)),
         end_ms: ms(i.end.0.saturating_sub(span.start_unix_ns)),
         cause_ms: ms(i.cause_ns),
-    }
-}
-
-fn kind_word(kind: i32) -> &'static str {
-    match kind {
-        1 => "internal",
-        2 => "server",
-        3 => "client",
-        4 => "producer",
-        5 => "consumer",
-        _ => "unspecified",
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{Path, Query, State, rejection::QueryRejection},
     middleware::from_fn_with_state,
     response::{
         IntoResponse, Response,
@@ -31,10 +31,12 @@ use crate::{
         query::{self, QueryError},
         store::{Filter, StoredEvent},
         stream::Client,
+        trace::localise,
         view::{self, EventRow},
     },
     knowledge::show::Overview,
     time::MonoNs,
+    trace::read::parse_trace_id,
 };
 
 const PAGE: &str = include_str!("../page/index.html");
@@ -95,6 +97,7 @@ pub(super) fn router(
         .route("/api/v1/workloads", get(workloads))
         .route("/api/v1/spans", get(spans))
         .route("/api/v1/verdicts", get(verdicts))
+        .route("/api/v1/traces/{trace_id}", get(trace))
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/events", get(events))
         .route("/api/v1/layers", get(layers))
@@ -228,6 +231,32 @@ async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryErr
     let rows = spans.iter().filter_map(|s| view::verdict_json(s, names));
     let rows: Vec<_> = rows.collect();
     Ok(Json(json!({ "verdicts": rows })))
+}
+
+/// One trace, localised: what this node knows of it.
+async fn trace(State(app): State<App>, Path(id): Path<String>, pairs: Pairs) -> Response {
+    if let Err(error) = parse(pairs, "") {
+        return error.into_response();
+    }
+    let trace_id = match parse_trace_id(&id) {
+        Ok(trace_id) => trace_id,
+        Err(bad) => return error(StatusCode::BAD_REQUEST, &bad.to_string()),
+    };
+    let report = tokio::task::spawn_blocking(move || localise(&app.sources, trace_id)).await;
+    match report {
+        Ok(Some(report)) => Json(view::to_json(&report)).into_response(),
+        Ok(None) => error(
+            StatusCode::NOT_FOUND,
+            "no span of that trace is here: the latest ones are, and longer those of traces with a verdict",
+        ),
+        Err(failed) => {
+            tracing::error!(error = %failed, "Localising a trace failed");
+            error(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "localising the trace failed: see the log",
+            )
+        }
+    }
 }
 
 /// Verdicts are not yet gathered into incidents, so there are none to show.
