@@ -7,6 +7,7 @@
 //! the pipeline wait only where it adds a new series while that family is being written.
 
 pub mod http;
+pub mod incidents;
 pub mod prometheus;
 mod query;
 pub mod store;

@@ -8,6 +8,7 @@
 pub mod baseline;
 pub mod children;
 pub mod fault;
+pub mod incident;
 pub mod intervals;
 pub mod judge;
 pub mod place;

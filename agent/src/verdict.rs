@@ -21,6 +21,15 @@ pub struct Split {
     pub downstream_ns: u64,
 }
 
+impl Split {
+    /// Nanoseconds of a cause, 0 where it has no part.
+    #[must_use]
+    pub fn part(&self, cause: Cause) -> u64 {
+        let part = self.parts.iter().find(|(c, _)| *c == cause);
+        part.map_or(0, |(_, ns)| *ns)
+    }
+}
+
 /// A stretch of a span's time, for a child span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CauseInterval {
@@ -48,7 +57,7 @@ pub struct Verdict {
     pub share: f64,
     /// The workload that consumed the resource; empty when it is the victim itself.
     pub culprit: String,
-    /// The incident it belongs to; empty until incidents exist.
+    /// Name of the incident that it belongs to, see [`crate::pipeline::incident`].
     pub incident: String,
     /// One sentence that a person understands.
     pub summary: String,

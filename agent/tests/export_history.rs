@@ -54,6 +54,28 @@ fn record(bench: &ExportSources, plans: &[Plan], at_s: u64) {
     bench.store.record(&batch, &judgements);
 }
 
+#[test]
+fn the_history_of_incidents_is_bounded() {
+    let bench = bench(&named());
+    for seed in 0..600 {
+        let mut plan = throttled(seed);
+        plan.verdict = Some((Cause::CpuThrottle, Fault::L3, cgroup_name(seed)));
+        record(&bench, &[plan.clone(), plan], seed);
+    }
+    let found = bench.store.incidents(&all());
+    let shown = format!("{found:?}");
+    assert_eq!(shown.matches("worst:").count(), 500);
+    assert!(
+        shown.contains("incidents: 600, verdicts: 1200"),
+        "{shown:.200}"
+    );
+}
+
+/// A name that lives for ever, as plans want.
+fn cgroup_name(n: u64) -> &'static str {
+    Box::leak(format!("neighbour-{n}").into_boxed_str())
+}
+
 fn all() -> Filter {
     Filter {
         limit: 1_000,

@@ -256,6 +256,85 @@ async fn a_verdict_has_the_shape_that_machines_rely_on() {
 }
 
 #[tokio::test]
+async fn incidents_tell_who_was_affected_and_since_when() {
+    let server = start().await;
+    let none = server.get("/api/v1/incidents").await.json();
+    assert_eq!(
+        (&none["total"], &none["convergence"]),
+        (&0.into(), &0.0.into())
+    );
+    server.record(1..11);
+    let (mut pay, mut later) = (plan(12), plan(13));
+    pay.service = "pay";
+    pay.parts = vec![(Cause::CpuThrottle, 150)];
+    later.start = START + 7;
+    later.verdict = Some((Cause::Runqueue, Fault::Host, "hog"));
+    later.parts = vec![(Cause::Runqueue, 100)];
+    let (batch, judgements) = support::batch(&[pay, later], MonoNs(99_000_000_000));
+    server.sources.store.record(&batch, &judgements);
+
+    let all = server.get("/api/v1/incidents").await.json();
+    assert_eq!((&all["total"], &all["verdicts"]), (&2.into(), &12.into()));
+    let convergence = all["convergence"].as_f64().unwrap();
+    assert!((convergence - (1.0 - 2.0 / 12.0)).abs() < 1e-9);
+    let rows = all["incidents"].as_array().unwrap();
+    assert_eq!(rows[0]["culprit"], "hog", "the latest first");
+    let quota = &rows[1];
+    assert_eq!(
+        (&quota["verdicts"], &quota["lost_ms"]),
+        (&11.into(), &1350.0.into())
+    );
+    assert_eq!(quota["start_unix_nano"], START.to_string());
+    let end = (START + 200_000_000).to_string();
+    assert_eq!(
+        (&quota["last_seen_unix_nano"], &quota["end_unix_nano"]),
+        (&end.clone().into(), &end.into())
+    );
+    let services = quota["services"].as_array().unwrap();
+    assert_eq!(
+        (&services[0]["service"], &services[0]["verdicts"]),
+        (&"pay".into(), &1.into())
+    );
+    assert_eq!(services[1]["operations"][0], "<b>GET</b> /\u{7}\"");
+    assert_eq!(quota["worst_ms"], 150.0);
+    let worst = quota["trace_id"].as_str().unwrap();
+    let span = server
+        .get(&format!("/api/v1/spans?trace_id={worst}"))
+        .await
+        .json();
+    assert_eq!(span["spans"][0]["service"], "pay");
+
+    for (query, count) in [
+        ("service=pay", 1),
+        ("cause=runqueue", 1),
+        ("limit=1", 1),
+        ("service=x", 0),
+    ] {
+        let some = server
+            .get(&format!("/api/v1/incidents?{query}"))
+            .await
+            .json();
+        assert_eq!(
+            some["incidents"].as_array().unwrap().len(),
+            count,
+            "{query}"
+        );
+    }
+    let page = server.get("/metrics").await.body;
+    for series in [
+        "isostack_incidents_total{service=\"shop\",cause=\"cpu_throttle\",fault=\"L-3\"} 1",
+        "isostack_incidents_total{service=\"shop\",cause=\"runqueue\",fault=\"host\"} 1",
+    ] {
+        assert!(page.contains(series), "{series}");
+    }
+    assert!(
+        !page.contains("isostack_incidents_total{service=\"pay\""),
+        "it opened none"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn events_name_who_suffered_and_who_limited() {
     let server = start().await;
     let limiter = Limiter {
@@ -316,6 +395,7 @@ async fn a_bad_request_is_told_what_is_wrong() {
         ("/api/v1/verdicts?trace_id=7", "32 hexadecimal digits"),
         ("/api/v1/events?service=shop", "limit, cause"),
         ("/api/v1/incidents?limit=0", "limit"),
+        ("/api/v1/incidents?trace_id=7", "limit, service, cause"),
     ] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, 400, "{path}");

@@ -17,7 +17,12 @@ use tokio::sync::broadcast;
 pub(crate) use self::traces::KeptTrace;
 pub use self::traces::TraceBounds;
 use self::traces::Traces;
-use super::{prometheus::SpanMetrics, stream::Published, view};
+use super::{
+    incidents::{History, Incidents},
+    prometheus::SpanMetrics,
+    stream::Published,
+    view,
+};
 use crate::{
     event::{Delay, Event},
     process::{ProcessKey, SharedIdentity},
@@ -32,6 +37,8 @@ use crate::{
 pub struct StoreConfig {
     /// Spans with a verdict kept.
     pub verdicts: usize,
+    /// Incidents kept; not fewer than the pipeline remembers, or some would count twice.
+    pub incidents: usize,
     /// Latest spans kept.
     pub spans: usize,
     /// Latest delay intervals kept.
@@ -50,6 +57,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             verdicts: 1_000,
+            incidents: 500,
             spans: 500,
             events: 2_000,
             workloads: 1_000,
@@ -122,6 +130,7 @@ pub struct Store {
     config: StoreConfig,
     rings: Mutex<Rings>,
     traces: Mutex<Traces>,
+    incidents: Mutex<History>,
     workloads: Mutex<HashMap<ProcessKey, SeenWorkload>>,
     events: Mutex<VecDeque<StoredEvent>>,
     stream: broadcast::Sender<Published>,
@@ -175,10 +184,12 @@ impl Store {
     #[must_use]
     pub fn new(config: StoreConfig, metrics: Arc<SpanMetrics>) -> Self {
         let (stream, _) = broadcast::channel(config.stream_backlog.max(1));
+        let incidents = Mutex::new(History::new(config.incidents));
         Self {
             traces: Mutex::new(Traces::new(config.traces)),
             config,
             rings: Mutex::default(),
+            incidents,
             workloads: Mutex::default(),
             events: Mutex::default(),
             stream,
@@ -213,6 +224,7 @@ impl Store {
                 kept.push(stored);
             }
         }
+        self.note_incidents(&kept);
         self.publish(&kept, batch.received);
         self.note_traces(&all, batch.received);
         let mut rings = self.rings.lock();
@@ -254,6 +266,14 @@ impl Store {
     #[must_use]
     pub fn spans(&self, filter: &Filter) -> Vec<Arc<StoredSpan>> {
         select(&self.rings.lock().spans, filter)
+    }
+
+    /// Incidents, the latest first: at most `filter.limit`, those of one service or cause where
+    /// asked for.
+    #[must_use]
+    pub fn incidents(&self, filter: &Filter) -> Incidents {
+        let history = self.incidents.lock();
+        history.select(filter.limit, filter.service.as_deref(), filter.cause)
     }
 
     /// Processes that sent spans, the latest first.
@@ -330,6 +350,19 @@ impl Store {
             seen.last = batch.received;
             seen.spans += of_resource.len() as u64;
             seen.verdicts += of_resource.iter().filter(|j| j.verdict.is_some()).count() as u64;
+        }
+    }
+
+    fn note_incidents(&self, kept: &[Arc<StoredSpan>]) {
+        let mut incidents = self.incidents.lock();
+        for span in kept.iter().filter(|span| span.verdict.is_some()) {
+            if incidents.note(span)
+                && let Some(verdict) = &span.verdict
+            {
+                let service = &span.resource.service;
+                self.metrics
+                    .count_incident(service, verdict.cause, verdict.fault);
+            }
         }
     }
 

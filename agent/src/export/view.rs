@@ -8,13 +8,15 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use super::{LabelSource, store::StoredSpan};
+use super::{LabelSource, incidents::Incident, store::StoredSpan};
 pub(crate) use crate::span::hex;
 use crate::{
     names::SourceView,
+    pipeline::incident,
     process::Identity,
     span::kind_word,
     stack::{Stack, StackEntry},
+    time::UnixNs,
     verdict::{CauseInterval, Split, Verdict},
     vocabulary::{Cause, Fault},
     workload::Workload,
@@ -239,6 +241,72 @@ pub fn verdict_json(span: &StoredSpan, names: Option<&LabelSource>) -> Option<se
     // The row is the verdict: the span's own `verdict` field would say it twice.
     row.as_object_mut()?.remove("verdict");
     Some(row)
+}
+
+/// An incident, as `/api/v1/incidents` shows it.
+#[derive(Debug, Serialize)]
+pub struct IncidentRow<'a> {
+    incident: &'a str,
+    fault: Fault,
+    cause: Cause,
+    culprit: &'a str,
+    start_unix_nano: String,
+    last_seen_unix_nano: String,
+    /// Empty while it may still go on.
+    end_unix_nano: String,
+    verdicts: u64,
+    lost_ms: f64,
+    services: Vec<AffectedService<'a>>,
+    summary: &'a str,
+    remedy: &'a str,
+    trace_id: String,
+    span_id: String,
+    worst_ms: f64,
+}
+
+/// A service in an [`IncidentRow`].
+#[derive(Debug, Serialize)]
+pub struct AffectedService<'a> {
+    service: &'a str,
+    verdicts: u64,
+    operations: Vec<&'a str>,
+}
+
+impl<'a> IncidentRow<'a> {
+    /// Of an incident as seen at `now`.
+    #[must_use]
+    pub fn new(incident: &'a Incident, now: UnixNs) -> Self {
+        let last = incident.last_unix_ns;
+        let is_over = now.0 > last.saturating_add(incident::WINDOW_NS);
+        let services = incident.services.iter();
+        Self {
+            incident: &incident.name,
+            fault: incident.fault,
+            cause: incident.cause,
+            culprit: &incident.culprit,
+            start_unix_nano: incident.start_unix_ns.to_string(),
+            last_seen_unix_nano: last.to_string(),
+            end_unix_nano: if is_over {
+                last.to_string()
+            } else {
+                String::new()
+            },
+            verdicts: incident.verdicts,
+            lost_ms: ms(incident.lost_ns),
+            services: services
+                .map(|(service, affected)| AffectedService {
+                    service,
+                    verdicts: affected.verdicts,
+                    operations: affected.operations.iter().map(String::as_str).collect(),
+                })
+                .collect(),
+            summary: &incident.worst.summary,
+            remedy: &incident.worst.remedy,
+            trace_id: hex(&incident.worst.trace_id),
+            span_id: hex(&incident.worst.span_id),
+            worst_ms: ms(incident.worst.lost_ns),
+        }
+    }
 }
 
 /// A workload that sent spans or was measured, as `/api/v1/workloads` shows it.

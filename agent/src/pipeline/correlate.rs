@@ -9,6 +9,7 @@ use crate::{
         children::ChildIndex,
         culprit,
         fault::{Circumstances, fault_of},
+        incident::{Incidents, Story},
         intervals,
         judge::{self, Rules},
         place::{Place, Unjudged, place},
@@ -44,6 +45,7 @@ pub(super) struct Counts {
 pub(super) struct Correlator {
     rules: Rules,
     sweep: Sweep,
+    incidents: Incidents,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
     budget: usize,
@@ -62,6 +64,7 @@ impl Correlator {
         Self {
             rules,
             sweep: Sweep::default(),
+            incidents: Incidents::default(),
             counts: Counts::default(),
             budget: 0,
         }
@@ -148,7 +151,11 @@ impl Correlator {
         };
         let mut evidence = evidence(blamed.0, place, joined, identity, context.timeline);
         evidence.usual_ns = baselines.cause_ns(key, blamed.0);
-        let verdict: Verdict = judge::verdict(blamed, &split, identity, &evidence);
+        let service = &resource.resource.service;
+        let story = Story::of(blamed.0, blamed.1, &evidence, service);
+        let (start, end) = (span.start_unix_ns, span.end_unix_ns);
+        let incident = self.incidents.note(story, start, end);
+        let verdict: Verdict = judge::verdict(blamed, &split, identity, &evidence, incident);
         Judgement {
             joined: joined.clone(),
             intervals: self.intervals(span, blamed.0, &split, &at),

@@ -154,22 +154,23 @@ fn is_times(ns: u64, factor: f64, usual: u64) -> bool {
 }
 
 /// Writes the verdict: the cause that [`blame`] named, and what is known about it.
+/// `incident` is the name of the one it belongs to.
 #[must_use]
 pub fn verdict(
     (cause, fault): (Cause, Fault),
     split: &Split,
     identity: &Identity,
     evidence: &Evidence,
+    incident: String,
 ) -> Verdict {
-    let part = split.parts.iter().find(|(c, _)| *c == cause);
-    let cause_ns = part.map_or(0, |(_, ns)| *ns);
+    let cause_ns = split.part(cause);
     let share = cause_ns as f64 / split.self_time_ns.max(1) as f64;
     Verdict {
         fault,
         cause,
         share,
         culprit: words::printable(&evidence.culprit),
-        incident: String::new(),
+        incident,
         summary: words::summary(cause, share, split.self_time_ns, identity, evidence),
         remedy: words::remedy(cause, fault, identity, evidence),
         evidence: words::numbers(cause, cause_ns, split, evidence),

@@ -121,7 +121,7 @@ pub fn judged(plan: &Plan) -> (SpanView, Judgement) {
             cause,
             share,
             culprit: culprit.into(),
-            incident: String::new(),
+            incident: format!("i-{cause}-{culprit}"),
             summary: format!(
                 "{cause_ms:.0} ms of {} ms ({:.0} %) went to {cause} in {}.",
                 self_time_ns / MS,

@@ -32,10 +32,10 @@ use crate::{
         store::{Filter, StoredEvent},
         stream::Client,
         trace::localise,
-        view::{self, EventRow},
+        view::{self, EventRow, IncidentRow},
     },
     knowledge::show::Overview,
-    time::MonoNs,
+    time::{MonoNs, UnixNs},
     trace::read::parse_trace_id,
 };
 
@@ -259,10 +259,21 @@ async fn trace(State(app): State<App>, Path(id): Path<String>, pairs: Pairs) -> 
     }
 }
 
-/// Verdicts are not yet gathered into incidents, so there are none to show.
-async fn incidents(pairs: Pairs) -> Result<Json, QueryError> {
-    parse(pairs, "limit")?;
-    Ok(Json(json!({ "incidents": [] })))
+async fn incidents(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
+    let filter = parse(pairs, "limit, service, cause")?;
+    let found = app.sources.store.incidents(&filter);
+    let now = UnixNs::now();
+    let rows: Vec<_> = found
+        .rows
+        .iter()
+        .map(|i| IncidentRow::new(i, now))
+        .collect();
+    Ok(Json(json!({
+        "incidents": rows,
+        "total": found.incidents,
+        "verdicts": found.verdicts,
+        "convergence": found.convergence(),
+    })))
 }
 
 async fn log_matches(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {

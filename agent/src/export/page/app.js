@@ -441,6 +441,35 @@ function showLogs(matches) {
   }
 }
 
+// Verdicts of one story taken together, the latest first.
+function showIncidents({ incidents, convergence }) {
+  const list = $("incident-list");
+  $("incidents").hidden = !incidents.length;
+  $("h-incidents").textContent = "Incidents · " + percent(convergence) + " of verdicts belong to one that was known";
+  const open = new Set([...list.querySelectorAll("details[open]")].map((d) => d.dataset.name));
+  list.replaceChildren();
+  for (const i of incidents) {
+    const d = el("details");
+    d.dataset.name = i.incident;
+    d.open = open.has(i.incident);
+    const line = el("summary");
+    const what = words(i.cause) + (i.culprit ? " by " + i.culprit : "") + " · " + i.services.map((s) => s.service).join(", ");
+    line.append(el("b", "", i.fault), el("span", "name", what), el("span", "count", "×" + i.verdicts + (i.end_unix_nano ? " over" : " now")));
+    const facts = el("dl", "grid");
+    fact(facts, "Incident", i.incident);
+    fact(facts, "From", clock(i.start_unix_nano) + " to " + clock(i.last_seen_unix_nano) + (i.end_unix_nano ? "" : ", may go on"));
+    fact(facts, "Lost", ms(i.lost_ms) + " in " + i.verdicts + (i.verdicts === 1 ? " span" : " spans"));
+    for (const s of i.services) fact(facts, s.service || "(no service.name)", "×" + s.verdicts + " " + s.operations.join(", "));
+    fact(facts, "Worst", i.summary);
+    fact(facts, "Do", i.remedy);
+    fact(facts, "Trace", traceLine(i));
+    d.append(line, facts);
+    const li = el("li");
+    li.append(d);
+    list.append(li);
+  }
+}
+
 // Workloads that sent spans come first; then those that were only measured.
 function showWorkloads(workloads) {
   const list = $("workloads");
@@ -503,7 +532,8 @@ async function load() {
 async function look() {
   if (!document.hidden && !paused) {
     try {
-      const [w, h, l] = await Promise.all([get("api/v1/workloads?limit=500"), get("api/v1/host"), get("api/v1/log-matches?limit=8")]);
+      const [w, h, l, i] = await Promise.all([get("api/v1/workloads?limit=500"), get("api/v1/host"), get("api/v1/log-matches?limit=8"), get("api/v1/incidents?limit=20")]);
+      showIncidents(i);
       showWorkloads(w.workloads);
       showLogs(l.log_matches);
       showNames(h.names);

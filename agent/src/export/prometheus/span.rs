@@ -92,6 +92,7 @@ pub struct SpanMetrics {
     durations: DurationFamily,
     causes: Family<CauseLabels, Seconds>,
     verdicts: Family<CauseLabels, CounterWithExemplar<TraceLabels>>,
+    incidents: Family<CauseLabels, Counter>,
     steal: Family<NodeLabels, Seconds>,
     stolen: Seconds,
     known: Mutex<Map<Arc<str>, Service>>,
@@ -109,6 +110,7 @@ struct Service {
     operations: Map<Arc<str>, Operation>,
     causes: Map<(Cause, &'static str), Option<Seconds>>,
     verdicts: Map<(Cause, Fault), Option<CounterWithExemplar<TraceLabels>>>,
+    incidents: Map<(Cause, Fault), Option<Counter>>,
 }
 
 /// One histogram for each status, made when first needed.
@@ -148,6 +150,7 @@ impl SpanMetrics {
             durations: Family::new_with_constructor(histogram),
             causes: Family::default(),
             verdicts: Family::default(),
+            incidents: Family::default(),
             steal,
             stolen,
             known: Mutex::default(),
@@ -167,6 +170,8 @@ impl SpanMetrics {
         registry.register_with_unit("isostack_span_cause", help, Unit::Seconds, causes);
         let help = "Spans whose slowness was localised, by cause and by where it lives";
         registry.register("isostack_verdicts", help, self.verdicts.clone());
+        let help = "Incidents, by the service, cause and place of their first verdict";
+        registry.register("isostack_incidents", help, self.incidents.clone());
         let help = "Time that the hypervisor below took from this node's CPUs";
         registry.register_with_unit(
             "isostack_cpu_steal",
@@ -186,6 +191,25 @@ impl SpanMetrics {
 
     pub(crate) fn add_steal(&self, stolen_ns: u64) {
         self.stolen.inc_by(stolen_ns as f64 / 1e9);
+    }
+
+    /// Counts an incident; its first verdict is of `service`, and counted already.
+    pub(crate) fn count_incident(&self, service: &str, cause: Cause, fault: Fault) {
+        let mut known = self.known.lock();
+        let name = view::clip(service);
+        let Some(service) = known.get_mut(name) else {
+            return; // without room for its verdicts
+        };
+        let name = &service.name;
+        let series = service.incidents.entry((cause, fault)).or_insert_with(|| {
+            self.budget.take(1, For::Causes).then(|| {
+                let labels = CauseLabels::new(name, cause, fault.as_str());
+                self.incidents.get_or_create_owned(&labels)
+            })
+        });
+        if let Some(counter) = series {
+            counter.inc();
+        }
     }
 
     /// Counts a settled batch.
@@ -353,6 +377,7 @@ impl Service {
             operations: Map::default(),
             causes: Map::default(),
             verdicts: Map::default(),
+            incidents: Map::default(),
         }
     }
 
