@@ -14,7 +14,7 @@ use clap::{
 
 use self::{
     layers::LayersArgs,
-    trace::TraceArgs,
+    trace::{TopArgs, TraceArgs},
 };
 use crate::{config::Settings, host::roots::Roots, vocabulary::Layer};
 
@@ -89,6 +89,8 @@ pub enum Command {
                       arguments that cannot be meant."
     )]
     Trace(TraceArgs),
+    /// Live: which workloads lose how much time to which causes, by a running agent.
+    Top(TopArgs),
     /// What is known of the isolation layers: show, compare, select.
     Layers(LayersArgs),
     /// Print a completion script for a shell.

@@ -4,6 +4,7 @@ mod classify;
 pub mod fetch;
 mod layers;
 mod packaging;
+mod top;
 mod trace;
 
 use std::{
@@ -18,6 +19,7 @@ pub use self::{
     classify::classify,
     layers::layers,
     packaging::{completions, man},
+    top::top,
     trace::trace,
 };
 use crate::{

@@ -8,6 +8,7 @@
 
 pub mod http;
 pub mod incidents;
+pub mod lost;
 pub mod prometheus;
 mod query;
 pub mod store;

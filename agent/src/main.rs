@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Some(Command::Classify(args)) => command::classify(&args),
         Some(Command::Stack(args)) => command::stack(args),
         Some(Command::Trace(args)) => command::trace(&args),
+        Some(Command::Top(args)) => command::top(&args),
         Some(Command::Layers(args)) => command::layers(&args),
         Some(Command::Completions { shell }) => command::completions(shell),
         Some(Command::Man { directory }) => command::man(&directory),

@@ -103,7 +103,10 @@ impl Server {
             return Err(refuse(address, "no http:// or https:// in it".to_owned()));
         }
         if uri.query().is_some() || uri.host().is_none_or(str::is_empty) {
-            return Err(refuse(address, "only scheme, host, port and path".to_owned()));
+            return Err(refuse(
+                address,
+                "only scheme, host, port and path".to_owned(),
+            ));
         }
         let mut map = HeaderMap::new();
         map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
@@ -133,25 +136,33 @@ impl Server {
     /// # Errors
     /// When there is no answer within the bounds.
     pub fn get(&self, path: &str) -> Result<Answer, FetchError> {
-        let url = self.url(path);
         let unreachable = |why: String| FetchError::Unreachable {
-            url: url.clone(),
+            url: self.url(path),
             why,
         };
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| unreachable(error.to_string()))?;
-        let answer = runtime.block_on(timeout(ANSWER, self.ask(&url)));
+        let answer = runtime.block_on(self.ask(path));
         // A name server that does not answer must not hold the command up.
         runtime.shutdown_background();
-        match answer {
+        answer
+    }
+
+    /// The same for who has a runtime.
+    ///
+    /// # Errors
+    /// When there is no answer within the bounds.
+    pub async fn ask(&self, path: &str) -> Result<Answer, FetchError> {
+        let url = self.url(path);
+        match timeout(ANSWER, self.request(&url)).await {
             Ok(answer) => answer,
             Err(_) => Err(FetchError::Slow { url }),
         }
     }
 
-    async fn ask(&self, url: &str) -> Result<Answer, FetchError> {
+    async fn request(&self, url: &str) -> Result<Answer, FetchError> {
         let unreachable = |why: String| FetchError::Unreachable {
             url: url.to_owned(),
             why,
@@ -222,19 +233,30 @@ mod tests {
 
     fn refusal(address: &str, headers: &[&str]) -> String {
         let headers: Vec<_> = headers.iter().map(|h| (*h).to_owned()).collect();
-        Server::new(address, &headers, "http://127.0.0.1:9464").unwrap_err().to_string()
+        Server::new(address, &headers, "http://127.0.0.1:9464")
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn what_cannot_be_meant_is_refused_without_repeating_secrets() {
-        for address in ["localhost:9464", "ftp://x", "http://", "http://h/?q=1", "\u{1b}["] {
+        for address in [
+            "localhost:9464",
+            "ftp://x",
+            "http://",
+            "http://h/?q=1",
+            "\u{1b}[",
+        ] {
             let said = refusal(address, &[]);
             assert!(said.contains("http://127.0.0.1:9464"), "{said}");
             assert!(!said.contains('\u{1b}'), "{said}");
         }
         assert!(!refusal("http://me:secret@host", &[]).contains("secret"));
         let said = refusal("http://host", &["Bad Name=secret"]);
-        assert!(said.contains("NAME=VALUE") && !said.contains("secret"), "{said}");
+        assert!(
+            said.contains("NAME=VALUE") && !said.contains("secret"),
+            "{said}"
+        );
     }
 
     #[test]

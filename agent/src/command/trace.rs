@@ -43,7 +43,9 @@ pub fn trace(args: &TraceArgs) -> ExitCode {
         Output::Json => match serde_json::to_string_pretty(&report) {
             Ok(json) => write_out(&plain_json(&json), 0),
             Err(error) => {
-                complain(&format_args!("the report cannot be written as JSON: {error}"));
+                complain(&format_args!(
+                    "the report cannot be written as JSON: {error}"
+                ));
                 ExitCode::FAILURE
             }
         },

@@ -4,6 +4,7 @@
 //! are sampled by a budget per second, verdicts never; [`traces`] has the latest of all, so
 //! that a trace is whole. JSON is made only while somebody listens to the stream.
 
+mod events;
 mod traces;
 
 use std::{
@@ -14,9 +15,9 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
-pub(crate) use self::traces::KeptTrace;
 pub use self::traces::TraceBounds;
 use self::traces::Traces;
+pub(crate) use self::{events::StoredEvent, traces::KeptTrace};
 use super::{
     incidents::{History, Incidents},
     prometheus::SpanMetrics,
@@ -24,7 +25,6 @@ use super::{
     view,
 };
 use crate::{
-    event::{Delay, Event},
     process::{ProcessKey, SharedIdentity},
     span::{Joined, Resource, SpanBatch, SpanId, SpanView, TraceId},
     time::{MonoNs, UnixNs},
@@ -104,15 +104,8 @@ impl SeenWorkload {
     }
 }
 
-/// A kernel event and the wall time of its start.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredEvent {
-    pub(crate) event: Event,
-    pub(crate) start: UnixNs,
-}
-
 /// Which spans a query asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// At most this many, newest first.
     pub limit: usize,
@@ -122,6 +115,12 @@ pub struct Filter {
     pub cause: Option<Cause>,
     /// Of this trace only.
     pub trace_id: Option<TraceId>,
+    /// Of events: not over before this time.
+    pub from: Option<UnixNs>,
+    /// Of events: begun before this time.
+    pub to: Option<UnixNs>,
+    /// Of events: of the workload with this name only.
+    pub workload: Option<String>,
 }
 
 /// Recent history. Shared; all methods take `&self` and hold a lock for microseconds.
@@ -241,21 +240,6 @@ impl Store {
         self.traces.lock().of(trace_id)
     }
 
-    /// Takes a kernel event that was attributed; `start` is the wall time of its beginning.
-    pub fn record_event(&self, event: &Event, start: UnixNs) {
-        if let Event::Steal(steal) = event {
-            self.metrics.add_steal(steal.stolen_ns);
-            if steal.stolen_ns == 0 {
-                return;
-            }
-        }
-        let stored = StoredEvent {
-            event: event.clone(),
-            start,
-        };
-        push_bounded(&mut self.events.lock(), stored, self.config.events);
-    }
-
     /// Spans with a verdict, newest first.
     #[must_use]
     pub fn verdicts(&self, filter: &Filter) -> Vec<Arc<StoredSpan>> {
@@ -285,19 +269,6 @@ impl Store {
         all
     }
 
-    /// Latest kernel events, newest first.
-    pub(crate) fn events(&self, limit: usize, cause: Option<Cause>) -> Vec<StoredEvent> {
-        let events = self.events.lock();
-        let wanted = |e: &&StoredEvent| cause.is_none_or(|c| e.cause() == c);
-        events
-            .iter()
-            .rev()
-            .filter(wanted)
-            .take(limit)
-            .cloned()
-            .collect()
-    }
-
     /// Listens to what is recorded from now on.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Published> {
         self.stream.subscribe()
@@ -314,7 +285,9 @@ impl Store {
 
     fn note_traces(&self, spans: &[Arc<StoredSpan>], now: MonoNs) {
         let mut traces = self.traces.lock();
-        spans.iter().for_each(|span| traces.add(span, now));
+        for span in spans {
+            traces.add(span, now, |span| self.events_of(span));
+        }
     }
 
     fn note_workloads(&self, batch: &SpanBatch, judgements: &[Judgement]) {
@@ -393,15 +366,6 @@ impl Store {
     fn send(&self, message: Published) {
         // An error says that nobody listens any more: nothing is lost by that.
         let _ = self.stream.send(message);
-    }
-}
-
-impl StoredEvent {
-    pub(crate) fn cause(&self) -> Cause {
-        match &self.event {
-            Event::Delay(Delay { cause, .. }) => *cause,
-            Event::Steal(_) => Cause::Steal,
-        }
     }
 }
 

@@ -17,7 +17,9 @@ const ERROR: i32 = 2;
 
 /// What this node knows of a trace; none if no span of it is here.
 pub(super) fn localise(sources: &ExportSources, trace_id: TraceId) -> Option<Report> {
-    let KeptTrace { spans, left_out } = sources.store.trace(trace_id);
+    let KeptTrace {
+        spans, left_out, ..
+    } = sources.store.trace(trace_id);
     if spans.is_empty() {
         return None;
     }

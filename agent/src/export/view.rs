@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use super::{LabelSource, incidents::Incident, store::StoredSpan};
+use super::{LabelSource, incidents::Incident, lost::Lost, store::StoredSpan};
 pub(crate) use crate::span::hex;
 use crate::{
     names::SourceView,
@@ -330,6 +330,9 @@ pub struct WorkloadRow {
     pub spans: u64,
     /// Verdicts given.
     pub verdicts: u64,
+    /// What its cgroup lost since the agent started.
+    #[serde(flatten)]
+    pub lost: Lost,
 }
 
 /// A delay interval of the kernel, as `/api/v1/events` shows it.
@@ -414,6 +417,7 @@ pub(crate) fn measured_row(workload: Workload, stack: Stack) -> WorkloadRow {
         services: Vec::new(),
         spans: 0,
         verdicts: 0,
+        lost: Lost::default(),
     }
 }
 
@@ -435,5 +439,6 @@ pub(crate) fn workload_row(seen: &super::store::SeenWorkload, names: &LabelSourc
             .collect(),
         spans: seen.spans,
         verdicts: seen.verdicts,
+        lost: Lost::default(),
     }
 }

@@ -37,8 +37,8 @@ pub(super) fn align(analysis: &mut Analysis) {
         let parent = nodes[parent].clone();
         let node = &mut nodes[index];
         node.shift_ns = shift;
-        node.start = node.start + shift;
-        node.end = node.end + shift;
+        node.start += shift;
+        node.end += shift;
         // What is inherited is one clock's error, told once.
         oddities.shifted += usize::from(shift != 0 && shift != parent.shift_ns);
     }
@@ -109,8 +109,8 @@ impl Place<'_> {
         let start = self.start + shift;
         let end = self.end + shift;
         let called = start >= self.parent.start - slack;
-        let answered = start <= self.parent.end
-            && (end <= self.parent.end + slack || self.is_longer());
+        let answered =
+            start <= self.parent.end && (end <= self.parent.end + slack || self.is_longer());
         called && (answered || self.by_message)
     }
 

@@ -1,6 +1,9 @@
 //! A report for a terminal: the sentence, the slowest hop's split, and the tree with bars.
 //! Everything from outside is escaped; without UTF-8 only ASCII is written.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
@@ -126,7 +129,10 @@ impl Pen {
 
     /// Sentences are longer than names may be.
     fn safe_sentence(&self, text: &str) -> String {
-        text.split(' ').map(|word| self.safe(word)).collect::<Vec<_>>().join(" ")
+        text.split(' ')
+            .map(|word| self.safe(word))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     fn head(&self, out: &mut String, report: &Report) {
@@ -135,11 +141,20 @@ impl Pen {
             "  {}, {} {} of {services} {}",
             duration(report.duration_ms),
             report.spans_total,
-            if report.spans_total == 1 { "span" } else { "spans" },
+            if report.spans_total == 1 {
+                "span"
+            } else {
+                "spans"
+            },
             if services == 1 { "service" } else { "services" },
         );
-        let id = self.safe(&report.trace_id);
-        let _ = writeln!(out, "{BOLD}Trace {id}{BOLD:#}{facts}");
+        let id = format!("Trace {}", self.safe(&report.trace_id));
+        let apart = if display_width(&id) + display_width(&facts) > self.columns {
+            "\n"
+        } else {
+            ""
+        };
+        let _ = writeln!(out, "{BOLD}{id}{BOLD:#}{apart}{facts}");
         self.paragraph(out, &report.summary, BOLD);
         out.push('\n');
     }
@@ -172,7 +187,7 @@ impl Pen {
             }
             fact("Verdict", &verdict_line(verdict));
             let culprit = match &*verdict.answer.culprit {
-                "" => "none: nobody else had what it lacked",
+                "" => "none: no neighbour is named",
                 culprit => culprit,
             };
             fact("Culprit", culprit);
@@ -187,18 +202,15 @@ impl Pen {
             return;
         }
         let total: f64 = hop.split.values().sum();
-        let _ = writeln!(
-            out,
-            "{BOLD}Its own {} by cause{BOLD:#}",
-            duration(total)
-        );
+        let _ = writeln!(out, "{BOLD}Its own {} by cause{BOLD:#}", duration(total));
         let mut parts: Vec<_> = hop.split.iter().collect();
         parts.sort_by(|(_, a), (_, b)| b.total_cmp(a));
         let room = self.columns.saturating_sub(40).min(48);
         for (cause, part) in parts {
             let share = if total > 0.0 { part / total } else { 0.0 };
             let filled = (share * room as f64).round() as usize;
-            let bar: String = std::iter::repeat_n(self.ink.critical, filled.max(1).min(room)).collect();
+            let bar: String =
+                std::iter::repeat_n(self.ink.critical, filled.max(1).min(room)).collect();
             let missing = " ".repeat(room.saturating_sub(filled.max(1)));
             let style = tone(*cause);
             let _ = writeln!(
@@ -218,16 +230,16 @@ impl Pen {
         let bar = (self.columns - 18) * 2 / 5;
         let name = self.columns - 18 - bar - 1;
         let legend = format!(
-            "{} on the critical path  {} running  {} lost",
+            "{} critical path  {} running  {} lost",
             self.ink.critical, self.ink.span, self.ink.lost
         );
-        let _ = writeln!(
-            out,
-            "{DIM}{}{:>9} {:>4}   {legend}{DIM:#}",
+        let title = format!(
+            "{}{:>9} {:>4}   {legend}",
             self.padded("  hop", name + 1),
             "own time",
-            "",
+            ""
         );
+        let _ = writeln!(out, "{DIM}{}{DIM:#}", self.fit(&title, self.columns));
         let slowest = report.slowest_hop.as_ref().map(|hop| &*hop.span_id);
         for hop in &rows {
             let is_slowest = slowest == Some(&*hop.span_id) && hop.critical_ms > 0.0;
@@ -241,7 +253,11 @@ impl Pen {
                 (false, false) => DIM,
             };
             let own = if hop.critical_ms > 0.0 {
-                format!("{:>9} {:>3.0}%", duration(hop.critical_ms), hop.share * 100.0)
+                format!(
+                    "{:>9} {:>3.0}%",
+                    duration(hop.critical_ms),
+                    hop.share * 100.0
+                )
             } else {
                 format!("{:>9} {:>4}", "", "")
             };
@@ -254,16 +270,15 @@ impl Pen {
         }
         let left_out = report.spans_total - rows.len().min(report.spans_total);
         if left_out > 0 {
-            let how = if all {
-                ""
-            } else {
-                ": --all shows them"
-            };
+            let how = if all { "" } else { ": --all shows them" };
             let _ = writeln!(out, "{DIM}  and {left_out} more{how}{DIM:#}");
         }
         if report.gap_ms > 0.0 {
             let gap = duration(report.gap_ms);
-            let _ = writeln!(out, "{DIM}  {gap} lie between spans whose parent is not here{DIM:#}");
+            let _ = writeln!(
+                out,
+                "{DIM}  {gap} lie between spans whose parent is not here{DIM:#}"
+            );
         }
         out.push('\n');
     }
@@ -273,7 +288,7 @@ impl Pen {
         let total = report.duration_ms;
         let mut cells = vec![(self.ink.empty, DIM); columns];
         let mut fill = |from: f64, to: f64, ink: (char, Style), least: usize| {
-            if !(total > 0.0) || to < 0.0 || from > total {
+            if total <= 0.0 || to < 0.0 || from > total {
                 return;
             }
             let cell = |at: f64| at.clamp(0.0, total) / total * columns as f64;
@@ -283,12 +298,22 @@ impl Pen {
                 *cell = ink;
             }
         };
-        fill(hop.start_ms, hop.start_ms + hop.duration_ms, (self.ink.span, DIM), 1);
+        fill(
+            hop.start_ms,
+            hop.start_ms + hop.duration_ms,
+            (self.ink.span, DIM),
+            1,
+        );
         for (from, to) in &hop.segments {
             fill(*from, *to, (self.ink.critical, Style::new()), 0);
         }
         for lost in &hop.stretches {
-            fill(lost.start_ms, lost.end_ms, (self.ink.lost, tone(lost.cause)), 0);
+            fill(
+                lost.start_ms,
+                lost.end_ms,
+                (self.ink.lost, tone(lost.cause)),
+                0,
+            );
         }
         let mut out = String::new();
         let mut style = Style::new();
@@ -314,7 +339,9 @@ fn rows(report: &Report, all: bool) -> Vec<&Hop> {
     by_time.sort_by(|a, b| {
         let time = |i: usize| (report.spans[i].critical_ms, report.spans[i].duration_ms);
         let ((a_critical, a_whole), (b_critical, b_whole)) = (time(*a), time(*b));
-        b_critical.total_cmp(&a_critical).then(b_whole.total_cmp(&a_whole))
+        b_critical
+            .total_cmp(&a_critical)
+            .then(b_whole.total_cmp(&a_whole))
     });
     let mut keep = vec![false; report.spans.len()];
     for index in by_time.into_iter().take(ROWS) {

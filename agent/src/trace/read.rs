@@ -10,6 +10,8 @@ mod attributes;
 mod id;
 mod jaeger;
 mod otlp;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, io::Read, sync::Arc};
 
@@ -17,8 +19,8 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use super::{MAX_SPANS, TraceSpan};
-pub use id::{BadTraceId, parse_trace_id};
 use crate::span::TraceId;
+pub use id::{BadTraceId, parse_trace_id};
 
 /// Why there are no spans.
 #[derive(Debug, Error)]

@@ -172,10 +172,9 @@ impl Report {
         let (from, to) = match (analysis.path.first(), analysis.path.last()) {
             (Some(first), Some(last)) => (first.start, last.end),
             // All spans of the path have no length.
-            _ => analysis
-                .order
-                .first()
-                .map_or((0, 0), |i| (analysis.nodes[*i].start, analysis.nodes[*i].end)),
+            _ => analysis.order.first().map_or((0, 0), |i| {
+                (analysis.nodes[*i].start, analysis.nodes[*i].end)
+            }),
         };
         let teller = Teller {
             analysis,
@@ -185,7 +184,13 @@ impl Report {
         let segments = teller.segments();
         let mut on_path: Vec<usize> = Vec::new();
         let mut seen = BTreeSet::new();
-        on_path.extend(analysis.path.iter().filter_map(|s| s.span).filter(|i| seen.insert(*i)));
+        on_path.extend(
+            analysis
+                .path
+                .iter()
+                .filter_map(|s| s.span)
+                .filter(|i| seen.insert(*i)),
+        );
         let hop = |index: usize| teller.hop(index, segments.get(&index));
         let by_time = |i: &&usize| (analysis.nodes[**i].critical_ns, std::cmp::Reverse(**i));
         let slowest = on_path.iter().max_by_key(by_time).copied();
@@ -267,7 +272,9 @@ impl Teller<'_> {
             stack: text(|s| &s.stack),
             workload: text(|s| &s.workload),
             confidence: text(|s| &s.confidence),
-            split: split.map(|(cause, ns)| (*cause, ms((*ns).into()))).collect(),
+            split: split
+                .map(|(cause, ns)| (*cause, ms((*ns).into())))
+                .collect(),
             stretches: stretches.map(|s| self.lost(s, node.shift_ns)).collect(),
             verdict: said.and_then(|s| s.verdict.as_ref()).map(HopVerdict::of),
         }
@@ -373,13 +380,22 @@ fn listed(analysis: &Analysis, on_path: &BTreeSet<usize>) -> Vec<usize> {
             break;
         }
     }
-    analysis.order.iter().copied().filter(|i| keep[*i]).collect()
+    analysis
+        .order
+        .iter()
+        .copied()
+        .filter(|i| keep[*i])
+        .collect()
 }
 
 fn services(spans: &[TraceSpan]) -> Vec<String> {
     const MOST: usize = 64;
     let names: BTreeSet<&Arc<str>> = spans.iter().map(|span| &span.service).collect();
-    names.into_iter().take(MOST).map(|name| clip(name)).collect()
+    names
+        .into_iter()
+        .take(MOST)
+        .map(|name| clip(name))
+        .collect()
 }
 
 fn summary(report: &Report) -> String {

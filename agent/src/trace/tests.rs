@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{
-    Analysis, Answer, CLIENT, CONSUMER, PRODUCER, Said, SERVER, Stretch, TraceSpan, analyse, report,
+    Analysis, Answer, CLIENT, CONSUMER, PRODUCER, SERVER, Said, Stretch, TraceSpan, analyse, report,
 };
 use crate::{
     span::SpanId,
@@ -42,7 +42,7 @@ fn kind(mut span: TraceSpan, kind: i32, node: &str) -> TraceSpan {
 }
 
 fn with_verdict(mut span: TraceSpan, cause: Cause, share: f64) -> TraceSpan {
-    let self_ns = span.end_unix_ns - span.start_unix_ns;
+    let self_ns = span.end_unix_ns.saturating_sub(span.start_unix_ns);
     span.said = Some(Box::new(Said {
         confidence: "process".into(),
         split: BTreeMap::from([(cause, (self_ns as f64 * share) as u64)]),
@@ -64,11 +64,12 @@ fn with_verdict(mut span: TraceSpan, cause: Cause, share: f64) -> TraceSpan {
 /// The path as span numbers (0: a gap) and milliseconds.
 fn path(analysis: &Analysis) -> Vec<(u64, u64, u64)> {
     let at = |ns: i128| ((ns - i128::from(DAY)) / i128::from(MS)) as u64;
-    let number = |index: Option<usize>| {
-        index.map_or(0, |i| u64::from_be_bytes(analysis.spans[i].span_id))
-    };
+    let number =
+        |index: Option<usize>| index.map_or(0, |i| u64::from_be_bytes(analysis.spans[i].span_id));
     let segments = analysis.path.iter();
-    segments.map(|s| (number(s.span), at(s.start), at(s.end))).collect()
+    segments
+        .map(|s| (number(s.span), at(s.start), at(s.end)))
+        .collect()
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn the_walk_enters_the_child_that_returned_last() {
         span(2, 1, 10, 30),
         span(3, 1, 40, 70),
         span(4, 1, 40, 90),
-        span(5, 4, 50, 80),
+        span(5, 4, 45, 80),
     ];
     let analysis = analyse(spans);
     assert_eq!(
@@ -88,8 +89,8 @@ fn the_walk_enters_the_child_that_returned_last() {
             (1, 0, 10),
             (2, 10, 30),
             (1, 30, 40),
-            (4, 40, 50),
-            (5, 50, 80),
+            (4, 40, 45),
+            (5, 45, 80),
             (4, 80, 90),
             (1, 90, 100)
         ]
@@ -173,7 +174,11 @@ fn partial_traces_are_told_as_what_they_are() {
     let spans = vec![span(1, 0, 0, 100), span(3, 2, 10, 90)];
     let whole = report(TRACE, spans);
     assert_eq!(whole.slowest_hop.as_ref().map(|h| &*h.service), Some("s3"));
-    assert!(whole.notes[0].contains("names a parent that is not here"), "{:?}", whole.notes);
+    assert!(
+        whole.notes[0].contains("names a parent that is not here"),
+        "{:?}",
+        whole.notes
+    );
     // No root at all: two calls into this node, with nobody around them.
     let spans = vec![span(3, 2, 10, 40), span(5, 4, 60, 100)];
     let analysis = analyse(spans.clone());
@@ -199,14 +204,29 @@ fn cycles_copies_and_nonsense_are_survived_and_told() {
     ];
     let analysis = analyse(spans);
     let odd = analysis.oddities;
-    assert_eq!((odd.copies, odd.cycles, odd.without_id, odd.backwards), (2, 2, 1, 1));
+    assert_eq!(
+        (odd.copies, odd.cycles, odd.without_id, odd.backwards),
+        (2, 2, 1, 1)
+    );
     assert_eq!(analysis.order.len(), 5);
     assert_eq!(
         path(&analysis),
-        [(1, 0, 10), (2, 10, 20), (3, 20, 40), (2, 40, 50), (1, 50, 60), (4, 60, 70), (1, 70, 100)]
+        [
+            (1, 0, 10),
+            (2, 10, 20),
+            (3, 20, 40),
+            (2, 40, 50),
+            (1, 50, 60),
+            (4, 60, 70),
+            (1, 70, 100)
+        ]
     );
     assert!(report(TRACE, Vec::new()).slowest_hop.is_none());
-    assert!(report(TRACE, vec![span(1, 1, 5, 5)]).summary.contains("length"));
+    assert!(
+        report(TRACE, vec![span(1, 1, 5, 5)])
+            .summary
+            .contains("length")
+    );
 }
 
 #[test]
@@ -219,7 +239,10 @@ fn a_client_and_a_server_may_share_an_id() {
     ];
     let analysis = analyse(spans);
     let depth = |i: &usize| analysis.nodes[*i].depth;
-    assert_eq!(analysis.order.iter().map(depth).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(
+        analysis.order.iter().map(depth).collect::<Vec<_>>(),
+        [0, 1, 2, 3]
+    );
     assert_eq!(analysis.oddities.copies, 0);
 }
 
@@ -243,10 +266,18 @@ fn an_agents_own_spans_are_the_split_and_no_hops() {
     let report = report(TRACE, spans);
     assert_eq!((report.spans_total, report.critical_path.len()), (2, 2));
     let slowest = report.slowest_hop.unwrap();
-    assert_eq!((slowest.stretches[0].start_ms, slowest.stretches[0].end_ms), (20.0, 60.0));
+    assert_eq!(
+        (slowest.stretches[0].start_ms, slowest.stretches[0].end_ms),
+        (20.0, 60.0)
+    );
     assert_eq!(slowest.split[&Cause::CpuThrottle], 40.0);
     assert_eq!(report.verdict.unwrap().answer.culprit, "shop/noisy");
-    assert!(report.notes.iter().any(|n| n.contains("stretch of lost time")));
+    assert!(
+        report
+            .notes
+            .iter()
+            .any(|n| n.contains("stretch of lost time"))
+    );
 }
 
 #[test]
@@ -254,13 +285,31 @@ fn the_verdict_is_the_slowest_hops_or_one_worth_telling() {
     let healthy = |n, parent, from, to| span(n, parent, from, to);
     let of = |spans| report(TRACE, spans).verdict.map(|v| v.service);
     let slow = with_verdict(healthy(3, 1, 60, 90), Cause::Runqueue, 0.9);
-    assert_eq!(of(vec![healthy(1, 0, 0, 100), healthy(2, 1, 0, 60), slow.clone()]), Some("s3".into()));
+    assert_eq!(
+        of(vec![
+            healthy(1, 0, 0, 100),
+            healthy(2, 1, 0, 60),
+            slow.clone()
+        ]),
+        Some("s3".into())
+    );
     // 0.9 of 3 ms is not what took 100 ms.
     let small = with_verdict(healthy(3, 1, 60, 63), Cause::Runqueue, 0.9);
-    let report = report(TRACE, vec![healthy(1, 0, 0, 100), healthy(2, 1, 0, 60), small]);
+    let report = report(
+        TRACE,
+        vec![healthy(1, 0, 0, 100), healthy(2, 1, 0, 60), small],
+    );
     assert!(report.verdict.is_none());
-    assert!(report.summary.contains("s2: op2 took 60.0 ms of 100 ms"), "{}", report.summary);
-    assert!(report.summary.contains("no agent saw it"), "{}", report.summary);
+    assert!(
+        report.summary.contains("s2: op2 took 60.0 ms of 100 ms"),
+        "{}",
+        report.summary
+    );
+    assert!(
+        report.summary.contains("no agent saw it"),
+        "{}",
+        report.summary
+    );
 }
 
 #[test]
@@ -277,7 +326,10 @@ fn a_hundred_thousand_spans_deep_and_wide() {
     // Everything at once, all children running to the end.
     let fan = (2..=n).map(|i| span(i, 1, i % 1_000, n));
     let fan = analyse(fan.chain([span(1, 0, 0, n)]).collect());
-    assert_eq!(fan.path.iter().map(super::Segment::length).sum::<i128>(), i128::from(n * MS));
+    assert_eq!(
+        fan.path.iter().map(super::Segment::length).sum::<i128>(),
+        i128::from(n * MS)
+    );
 }
 
 prop_compose! {

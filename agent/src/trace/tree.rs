@@ -27,7 +27,7 @@ pub(super) fn build(spans: Vec<TraceSpan>) -> Analysis {
     attach(&mut hops, &ids, stretches, &mut oddities);
     let mut nodes = parents(&hops, &ids, &mut oddities);
     cut_cycles(&hops, &mut nodes, &mut oddities);
-    adopt(&hops, &mut nodes);
+    adopt(&mut nodes);
     let order = order(&hops, &mut nodes);
     Analysis {
         spans: hops,
@@ -243,17 +243,17 @@ fn cut(nodes: &mut [Node], on_cycle: usize) {
 
 /// The longest of those that name no parent; none if all do.
 pub(super) fn main_root(nodes: &[Node]) -> Option<usize> {
-    let roots = (0..nodes.len()).filter(|i| nodes[*i].parent.is_none() && !nodes[*i].parent_missing);
+    let roots =
+        (0..nodes.len()).filter(|i| nodes[*i].parent.is_none() && !nodes[*i].parent_missing);
     // Of equals the first.
     roots.min_by_key(|i| Reverse(nodes[*i].end - nodes[*i].start))
 }
 
 /// Hangs what lost its parent below the root, where it lies within the root's time.
-fn adopt(hops: &[TraceSpan], nodes: &mut [Node]) {
+fn adopt(nodes: &mut [Node]) {
     let Some(root) = main_root(nodes) else { return };
     let (from, to) = (nodes[root].start, nodes[root].end);
-    for index in 0..hops.len() {
-        let node = &mut nodes[index];
+    for node in nodes {
         if node.parent_missing && node.parent.is_none() && node.start < to && node.end > from {
             node.parent = Some(root);
         }

@@ -70,9 +70,8 @@ pub(super) fn fetch(
     if let Some(file) = &args.file {
         return from_file(trace_id, file);
     }
-    let server = |address: &str, example| {
-        Server::new(address, headers, example).map_err(Trouble::Usage)
-    };
+    let server =
+        |address: &str, example| Server::new(address, headers, example).map_err(Trouble::Usage);
     if let Some(address) = &args.jaeger {
         return from_jaeger(trace_id, &server(address, "http://jaeger:16686")?);
     }
@@ -103,9 +102,15 @@ fn from_agent(trace_id: TraceId, server: &Server) -> Result<Report, Trouble> {
         }),
         (200, Err(error)) => Err(Trouble::Answer {
             url,
-            what: format!("with something else than a trace ({error}): is it an isostack-agent of this version?"),
+            what: format!(
+                "with something else than a trace ({error}): is it an isostack-agent of this version?"
+            ),
         }),
-        _ => Err(refused(url, &answer, "is it an isostack-agent of this version?")),
+        _ => Err(refused(
+            url,
+            &answer,
+            "is it an isostack-agent of this version?",
+        )),
     }
 }
 
@@ -113,14 +118,26 @@ fn from_agent(trace_id: TraceId, server: &Server) -> Result<Report, Trouble> {
 fn from_jaeger(trace_id: TraceId, server: &Server) -> Result<Report, Trouble> {
     let id = hex(&trace_id);
     let paths = [format!("/api/v3/traces/{id}"), format!("/api/traces/{id}")];
-    from_store(trace_id, server, &paths, "in Jaeger", "is it Jaeger's query address, as http://jaeger:16686?")
+    from_store(
+        trace_id,
+        server,
+        &paths,
+        "in Jaeger",
+        "is it Jaeger's query address, as http://jaeger:16686?",
+    )
 }
 
 /// Tempo's second version of the API says when a trace is not complete.
 fn from_tempo(trace_id: TraceId, server: &Server) -> Result<Report, Trouble> {
     let id = hex(&trace_id);
     let paths = [format!("/api/v2/traces/{id}"), format!("/api/traces/{id}")];
-    from_store(trace_id, server, &paths, "in Tempo", "is it Tempo's HTTP address, as http://tempo:3200?")
+    from_store(
+        trace_id,
+        server,
+        &paths,
+        "in Tempo",
+        "is it Tempo's HTTP address, as http://tempo:3200?",
+    )
 }
 
 /// Asks the paths in turn until one has spans.
@@ -219,7 +236,12 @@ fn said(answer: &Answer) -> String {
     const MOST: usize = 200;
     let json: Option<Value> = serde_json::from_slice(&answer.body).ok();
     let of_json = json.as_ref().and_then(|json| {
-        let texts = [&json["error"], &json["error"]["message"], &json["message"], &json["errors"][0]["msg"]];
+        let texts = [
+            &json["error"],
+            &json["error"]["message"],
+            &json["message"],
+            &json["errors"][0]["msg"],
+        ];
         texts.into_iter().find_map(Value::as_str)
     });
     let whole = String::from_utf8_lossy(&answer.body[..answer.body.len().min(4 * MOST)]);

@@ -26,7 +26,7 @@ use super::{HttpConfig, guard, json::Json};
 use crate::{
     event::Event,
     export::{
-        ExportSources, LabelSource,
+        ExportSources, LabelSource, lost,
         prometheus::Format,
         query::{self, QueryError},
         store::{Filter, StoredEvent},
@@ -42,6 +42,7 @@ use crate::{
 const PAGE: &str = include_str!("../page/index.html");
 const STYLE: &str = include_str!("../page/app.css");
 const SCRIPT: &str = include_str!("../page/app.js");
+const TRACE_SCRIPT: &str = include_str!("../page/trace.js");
 const ICON: &str = include_str!("../page/icon.svg");
 const OPENAPI: &str = include_str!("../../../../deploy/openapi.yaml");
 
@@ -83,6 +84,10 @@ pub(super) fn router(
         .route(
             "/app.js",
             get(|| async { text("text/javascript; charset=utf-8", SCRIPT) }),
+        )
+        .route(
+            "/trace.js",
+            get(|| async { text("text/javascript; charset=utf-8", TRACE_SCRIPT) }),
         )
         .route("/icon.svg", get(|| async { text("image/svg+xml", ICON) }))
         .route("/metrics", get(metrics))
@@ -213,6 +218,13 @@ fn workload_rows(sources: &ExportSources, limit: usize) -> Vec<view::WorkloadRow
     measured.sort_by_cached_key(|(_, workload)| workload.display_name());
     let measured = measured.into_iter().take(room);
     rows.extend(measured.map(|(id, workload)| view::measured_row(workload, (sources.stack)(id))));
+    let lost = lost::by_cgroup(&counted);
+    for row in &mut rows {
+        row.lost = lost
+            .get(&row.workload.cgroup_id)
+            .cloned()
+            .unwrap_or_default();
+    }
     rows
 }
 
@@ -283,10 +295,12 @@ async fn log_matches(State(app): State<App>, pairs: Pairs) -> Result<Json, Query
 }
 
 async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
-    let filter = parse(pairs, "limit, cause")?;
-    let events = app.sources.store.events(filter.limit, filter.cause);
+    let filter = parse(pairs, "limit, cause, from, to, workload, trace_id")?;
+    let events = app.sources.store.events(&filter);
     let label = &app.sources.label;
-    let rows: Vec<_> = events.iter().map(|e| event_row(e, label)).collect();
+    let rows = events.iter().map(|e| event_row(e, label));
+    let wanted = |row: &EventRow| filter.workload.as_ref().is_none_or(|w| *w == row.workload);
+    let rows: Vec<_> = rows.filter(wanted).take(filter.limit).collect();
     Ok(Json(json!({ "events": rows })))
 }
 

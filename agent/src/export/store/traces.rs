@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{PerSecond, StoredSpan};
+use super::{PerSecond, StoredEvent, StoredSpan};
 use crate::{span::TraceId, time::MonoNs};
 
 /// Bounds of what is kept for traces.
@@ -22,6 +22,8 @@ pub struct TraceBounds {
     pub spans_of_one: usize,
     /// Traces pinned in any one second.
     pub pinned_per_second: usize,
+    /// Kernel events kept with one of them.
+    pub events_of_one: usize,
 }
 
 /// See the module's head.
@@ -39,6 +41,7 @@ pub(super) struct Traces {
 struct Pinned {
     spans: Vec<Arc<StoredSpan>>,
     left_out: usize,
+    events: Vec<StoredEvent>,
 }
 
 /// The spans of one trace that are still here.
@@ -48,6 +51,8 @@ pub(crate) struct KeptTrace {
     pub spans: Vec<Arc<StoredSpan>>,
     /// How many more there were than are kept.
     pub left_out: usize,
+    /// Kernel events in the time of those with a verdict.
+    pub events: Vec<StoredEvent>,
 }
 
 impl Traces {
@@ -61,13 +66,30 @@ impl Traces {
         }
     }
 
-    /// Takes a span that came at `now`.
-    pub fn add(&mut self, span: &Arc<StoredSpan>, now: MonoNs) {
+    /// Takes a span that came at `now`; `events` knows those in the time of one with a
+    /// verdict.
+    pub fn add(
+        &mut self,
+        span: &Arc<StoredSpan>,
+        now: MonoNs,
+        events: impl FnOnce(&StoredSpan) -> Vec<StoredEvent>,
+    ) {
         let max = self.bounds.pinned_per_second;
         if let Some(pinned) = self.pinned.get_mut(&span.trace_id) {
             pinned.push(span.clone(), self.bounds.spans_of_one);
         } else if span.verdict.is_some() && self.pinned_now.take(now, 1, max) == 1 {
             self.pin(span);
+        }
+        if span.verdict.is_some()
+            && let Some(pinned) = self.pinned.get_mut(&span.trace_id)
+        {
+            let room = self
+                .bounds
+                .events_of_one
+                .saturating_sub(pinned.events.len());
+            if room > 0 {
+                pinned.events.extend(events(span).into_iter().take(room));
+            }
         }
         self.latest.push(span.clone());
     }
@@ -93,10 +115,12 @@ impl Traces {
             Some(pinned) => KeptTrace {
                 spans: pinned.spans.clone(),
                 left_out: pinned.left_out,
+                events: pinned.events.clone(),
             },
             None => KeptTrace {
                 spans: self.latest.of(trace_id).cloned().collect(),
                 left_out: 0,
+                events: Vec::new(),
             },
         }
     }
@@ -187,6 +211,7 @@ impl Default for TraceBounds {
             pinned: 200,
             spans_of_one: 1_000,
             pinned_per_second: 40,
+            events_of_one: 256,
         }
     }
 }

@@ -92,7 +92,9 @@ impl Ours {
             if self.evidence.len() < MAX_EVIDENCE {
                 self.evidence.insert(name.to_owned(), number);
             }
-        } else if let Some(name) = name.strip_prefix("split.").and_then(|n| n.strip_suffix("_ms"))
+        } else if let Some(name) = name
+            .strip_prefix("split.")
+            .and_then(|n| n.strip_suffix("_ms"))
             && let Some(cause) = word(Cause::ALL, Cause::as_str, name)
             && cause != Cause::Downstream
             && (0.0..MAX_MS).contains(&number)

@@ -73,14 +73,23 @@ mod tests {
     fn people_write_ids_in_many_ways() {
         let whole = "0af7651916cd43dd8448eb211c80319c";
         let id = parse_trace_id(whole).unwrap();
-        assert_eq!(parse_trace_id(&format!(" {}\n", whole.to_uppercase())), Ok(id));
+        assert_eq!(
+            parse_trace_id(&format!(" {}\n", whole.to_uppercase())),
+            Ok(id)
+        );
         assert_eq!(parse_trace_id(&whole[1..]), Ok(id));
         assert_eq!(parse_trace_id("8448eb211c80319c").unwrap()[..8], [0; 8]);
         for bad in ["", "0", "xyz", "+1", "0x12", &"a".repeat(33), "ü", "12 34"] {
             let said = parse_trace_id(bad).unwrap_err().to_string();
             assert!(said.contains("32 hexadecimal digits"), "{said}");
         }
-        assert!(parse_trace_id(&"\u{1b}".repeat(900)).unwrap_err().given.len() < 600);
+        assert!(
+            parse_trace_id(&"\u{1b}".repeat(900))
+                .unwrap_err()
+                .given
+                .len()
+                < 600
+        );
     }
 
     #[test]

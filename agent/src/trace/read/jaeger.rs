@@ -115,7 +115,9 @@ fn of(span: &Span, process: Option<&Process>, gathering: &mut Gathering) -> Trac
     }
     let process_tag = |key: &str| {
         let tags = process.into_iter().flat_map(|p| &p.tags);
-        let mut texts = tags.filter(|t| t.key == key).filter_map(|t| t.value.as_str());
+        let mut texts = tags
+            .filter(|t| t.key == key)
+            .filter_map(|t| t.value.as_str());
         texts.next().filter(|text| !text.is_empty())
     };
     let node = match &*ours.node {
@@ -126,10 +128,9 @@ fn of(span: &Span, process: Option<&Process>, gathering: &mut Gathering) -> Trac
         node => node,
     };
     // What follows from another does not hold it up, and an OpenTelemetry link is told so.
-    let parent = span
-        .references
-        .iter()
-        .find(|r| r.kind == "CHILD_OF" && id::trace_id(&r.trace_id) == id::trace_id(&span.trace_id));
+    let parent = span.references.iter().find(|r| {
+        r.kind == "CHILD_OF" && id::trace_id(&r.trace_id) == id::trace_id(&span.trace_id)
+    });
     let start = span.start.saturating_mul(1_000);
     let end = start.saturating_add(span.duration.saturating_mul(1_000));
     let node = gathering.name(node);

@@ -45,7 +45,11 @@ struct ScopeSpans {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Span {
-    #[serde(rename = "traceId", alias = "trace_id", deserialize_with = "or_default")]
+    #[serde(
+        rename = "traceId",
+        alias = "trace_id",
+        deserialize_with = "or_default"
+    )]
     trace_id: String,
     #[serde(rename = "spanId", alias = "span_id", deserialize_with = "or_default")]
     span_id: String,
@@ -182,7 +186,9 @@ impl From<AnyValue> for Value {
             (Some(text), ..) => Self::Text(text),
             (None, Some(truth), _) => Self::Bool(truth),
             (None, None, Some(Number::Number(number))) => Self::Number(number),
-            (None, None, Some(Number::Text(text))) => text.parse().map_or(Self::Other, Self::Number),
+            (None, None, Some(Number::Text(text))) => {
+                text.parse().map_or(Self::Other, Self::Number)
+            }
             (None, None, None) => Self::Other,
         }
     }
