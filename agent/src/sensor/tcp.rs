@@ -28,6 +28,7 @@ const PROBES: &[Probe] = &[
     Probe::optional(
         &[
             Hook::raw_tp("tcp_send", "tcp_sendmsg_locked"),
+            Hook::fentry("tcp_send_function", "tcp_sendmsg_locked"),
             Hook {
                 loses: "round trips of connections that are only written to, until they are closed",
                 ..Hook::raw_tp("tcp_sent", "sock_send_length")
