@@ -97,8 +97,12 @@ mod tests {
         let mut words = Vec::new();
         for (_, family) in families() {
             for value in ["throttle", "queue", "device", "lock", "socket", "sleep"] {
-                let mut key = SeriesKey::default();
-                key.cgroup_id = 7;
+                let key = SeriesKey {
+                    cgroup_id: 7,
+                    family: family.id,
+                    a: 0,
+                    b: 0,
+                };
                 let counted = Counted {
                     measured: vec![Measured {
                         key,

@@ -65,12 +65,14 @@ impl Store {
         found.retain(&wanted);
         let latest = self.events.lock().clone();
         let kept_with_trace = found.len();
-        for stored in latest.into_iter().filter(wanted) {
+        for stored in latest.into_iter().rev().filter(wanted) {
             if !found[..kept_with_trace].contains(&stored) {
                 found.push(stored);
             }
         }
-        found.sort_by_key(|stored| std::cmp::Reverse(stored.start));
+        if kept_with_trace > 0 {
+            found.sort_by_key(|stored| std::cmp::Reverse(stored.start));
+        }
         found
     }
 
