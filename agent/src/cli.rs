@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the program, nothing of how it is answered.
 
 pub mod layers;
+pub mod recording;
 pub mod trace;
 
 use std::{
@@ -14,6 +15,7 @@ use clap::{
 
 use self::{
     layers::LayersArgs,
+    recording::{RecordArgs, ReplayArgs},
     trace::{TopArgs, TraceArgs},
 };
 use crate::{config::Settings, host::roots::Roots, vocabulary::Layer};
@@ -93,6 +95,14 @@ pub enum Command {
     Top(TopArgs),
     /// What is known of the isolation layers: show, compare, select.
     Layers(LayersArgs),
+    /// Run the daemon and write everything that it judges by to a file, for `replay`.
+    Record(Box<RecordArgs>),
+    /// Judge what was recorded again: without root, without kernel events, on any machine.
+    #[command(
+        after_help = "Exit code 0; with --check 1 if something else came out than was recorded; 2 \
+                      if the file is no recording or broken."
+    )]
+    Replay(ReplayArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

@@ -4,6 +4,7 @@ mod classify;
 pub mod fetch;
 mod layers;
 mod packaging;
+mod replay;
 mod top;
 mod trace;
 
@@ -19,6 +20,7 @@ pub use self::{
     classify::classify,
     layers::layers,
     packaging::{completions, man},
+    replay::replay,
     top::top,
     trace::trace,
 };

@@ -18,6 +18,7 @@ pub mod words;
 
 mod correlate;
 mod culprit;
+mod retry;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -161,6 +162,12 @@ impl Pipeline {
             return Some(first.received);
         }
         Some(MonoNs(first.received.0.saturating_add(self.settle_ns)))
+    }
+
+    /// Whether [`Pipeline::settle`] would do anything.
+    #[must_use]
+    pub fn has_work(&self, now: MonoNs) -> bool {
+        now >= self.next_sweep || self.next_due().is_some_and(|due| due <= now)
     }
 
     /// Judges the batches whose settle time has passed and hands them out in order of

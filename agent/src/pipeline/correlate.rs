@@ -13,6 +13,7 @@ use crate::{
         intervals,
         judge::{self, Rules},
         place::{Place, Unjudged, place},
+        retry::Retries,
         split::Sweep,
         timeline::{Entry, Timeline, Visit},
         words::Evidence,
@@ -45,6 +46,7 @@ pub(super) struct Counts {
 pub(super) struct Correlator {
     rules: Rules,
     sweep: Sweep,
+    retries: Retries,
     incidents: Incidents,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
@@ -64,6 +66,7 @@ impl Correlator {
         Self {
             rules,
             sweep: Sweep::default(),
+            retries: Retries::default(),
             incidents: Incidents::default(),
             counts: Counts::default(),
             budget: 0,
@@ -185,7 +188,8 @@ impl Correlator {
                 .child(i128::from(start) - from, i128::from(end) - from);
         }
         let from = i128::from(place.start.0);
-        let sweep = &mut self.sweep;
+        self.retries.begin();
+        let (sweep, retries) = (&mut self.sweep, &mut self.retries);
         let processes = delays(
             context.timeline,
             joined,
@@ -194,7 +198,8 @@ impl Correlator {
             &mut |entry: &Entry, _| {
                 visited += 1;
                 if visited < MAX_PER_SPAN {
-                    let (start, end) = (i128::from(entry.start), i128::from(entry.end));
+                    let begins = retries.start(entry.cause, entry.tid, entry.start, entry.end);
+                    let (start, end) = (i128::from(begins), i128::from(entry.end));
                     sweep.delay(entry.cause, entry.cpu, start - from, end - from);
                 }
             },

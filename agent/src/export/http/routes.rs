@@ -301,7 +301,16 @@ async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError
     let rows = events.iter().map(|e| event_row(e, label));
     let wanted = |row: &EventRow| filter.workload.as_ref().is_none_or(|w| *w == row.workload);
     let rows: Vec<_> = rows.filter(wanted).take(filter.limit).collect();
-    Ok(Json(json!({ "events": rows })))
+    let mut lines = (app.sources.log_matches)(usize::MAX);
+    let (from, to) = app.sources.store.time_of(&filter);
+    lines.retain(|line| {
+        let at = line.start_unix_nano.parse().unwrap_or_default();
+        filter.cause.is_none_or(|cause| line.cause == Some(cause))
+            && filter.workload.as_ref().is_none_or(|w| *w == line.workload)
+            && (from..=to).contains(&UnixNs(at))
+    });
+    lines.truncate(filter.limit);
+    Ok(Json(json!({ "events": rows, "log_matches": lines })))
 }
 
 fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {

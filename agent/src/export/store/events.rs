@@ -76,6 +76,23 @@ impl Store {
         found
     }
 
+    /// The first and the last moment that a filter can mean.
+    pub(crate) fn time_of(&self, filter: &Filter) -> (UnixNs, UnixNs) {
+        let from = filter.from.unwrap_or(UnixNs(0));
+        let to = filter.to.unwrap_or(UnixNs(u64::MAX));
+        let Some(trace_id) = filter.trace_id else {
+            return (from, to);
+        };
+        let spans = self.trace(trace_id).spans;
+        let first = spans.iter().map(|span| span.start_unix_ns).min();
+        let last = spans.iter().map(|span| span.end_unix_ns).max();
+        // Of a trace that is not here nothing is meant.
+        match first.zip(last) {
+            Some((first, last)) => (from.max(UnixNs(first)), to.min(UnixNs(last))),
+            None => (UnixNs(1), UnixNs(0)),
+        }
+    }
+
     /// The latest events in a span's time of its process, at most so many as a trace keeps.
     pub(super) fn events_of(&self, span: &StoredSpan) -> Vec<StoredEvent> {
         let window = Window::of(span);
