@@ -34,16 +34,6 @@ impl<T: Interval> Ring<T> {
         self.entries.len()
     }
 
-    /// The one that ended first.
-    pub fn front(&self) -> Option<&T> {
-        self.entries.front()
-    }
-
-    /// The one that ended last.
-    pub fn back(&self) -> Option<&T> {
-        self.entries.back()
-    }
-
     /// Takes out the one that ended first.
     pub fn pop_front(&mut self) -> Option<T> {
         self.entries.pop_front()
