@@ -7,25 +7,29 @@
 
 pub mod baseline;
 pub mod children;
+pub mod consumers;
+pub mod culprit;
 pub mod fault;
 pub mod incident;
 pub mod intervals;
 pub mod judge;
+pub mod losses;
 pub mod place;
 pub mod split;
 pub mod timeline;
 pub mod words;
 
 mod correlate;
-mod culprit;
 
 use std::{collections::VecDeque, time::Duration};
 
 use self::{
     baseline::Baselines,
     children::ChildIndex,
-    correlate::Correlator,
+    consumers::Consumers,
+    correlate::{Context, Correlator},
     judge::Rules,
+    losses::Losses,
     place::Unjudged,
     timeline::{Dropped, Timeline, TimelineConfig},
 };
@@ -82,6 +86,8 @@ pub struct Pipeline {
     clock: WallClock,
     metrics: AgentMetrics,
     timeline: Timeline,
+    consumers: Consumers,
+    losses: Losses,
     children: ChildIndex,
     baselines: Baselines,
     correlator: Correlator,
@@ -103,6 +109,8 @@ impl Pipeline {
             clock,
             metrics,
             timeline: Timeline::new(config.timeline),
+            consumers: Consumers::default(),
+            losses: Losses::default(),
             children: ChildIndex::new(config.max_children),
             baselines: Baselines::new(config.max_operations),
             correlator: Correlator::new(rules),
@@ -128,6 +136,11 @@ impl Pipeline {
         let taken = match event {
             Event::Delay(delay) => self.timeline.add(delay, now),
             Event::Steal(steal) => self.timeline.add_steal(steal, now),
+            Event::Loss(loss) => {
+                self.losses.add(*loss);
+                Ok(())
+            }
+            Event::Consumption(of) => self.consumers.add(of, self.timeline.horizon(now), now),
         };
         if let Err(dropped) = taken {
             self.count_dropped(dropped.as_str(), 1);
@@ -184,15 +197,15 @@ impl Pipeline {
             return;
         };
         self.metrics.settling.set(self.settling.len() as i64);
-        let horizon = self.timeline.horizon(now);
-        let (judgements, counts) = self.correlator.judge(
-            &batch,
-            horizon,
-            &self.clock,
-            &self.timeline,
-            &self.children,
-            &mut self.baselines,
-        );
+        let context = Context {
+            clock: &self.clock,
+            horizon: self.timeline.horizon(now),
+            timeline: &self.timeline,
+            consumers: &self.consumers,
+            losses: &self.losses,
+            children: &self.children,
+        };
+        let (judgements, counts) = self.correlator.judge(&batch, context, &mut self.baselines);
         self.count(&counts);
         out(batch, judgements);
     }
@@ -232,12 +245,14 @@ impl Pipeline {
         }
         self.next_sweep = MonoNs(now.0.saturating_add(SWEEP_NS));
         self.timeline.expire(now);
+        self.consumers.expire(self.timeline.horizon(now));
         self.metrics
             .timeline_intervals
             .set(self.timeline.len() as i64);
         for (reason, n) in [
             (Dropped::EVICTED, self.timeline.take_evicted()),
             ("child_evicted", self.children.take_evicted()),
+            ("consumption_evicted", self.consumers.take_evicted()),
         ] {
             if n > 0 {
                 self.count_dropped(reason, n);

@@ -224,11 +224,15 @@ impl Store {
 
     /// Takes a kernel event that was attributed; `start` is the wall time of its beginning.
     pub fn record_event(&self, event: &Event, start: UnixNs) {
-        if let Event::Steal(steal) = event {
-            self.metrics.add_steal(steal.stolen_ns);
-            if steal.stolen_ns == 0 {
-                return;
+        match event {
+            Event::Steal(steal) => {
+                self.metrics.add_steal(steal.stolen_ns);
+                if steal.stolen_ns == 0 {
+                    return;
+                }
             }
+            Event::Consumption(_) | Event::Loss(_) => return, // nobody's delay
+            Event::Delay(_) => {}
         }
         let stored = StoredEvent {
             event: event.clone(),
@@ -376,7 +380,7 @@ impl StoredEvent {
     pub(crate) fn cause(&self) -> Cause {
         match &self.event {
             Event::Delay(Delay { cause, .. }) => *cause,
-            Event::Steal(_) => Cause::Steal,
+            Event::Steal(_) | Event::Consumption(_) | Event::Loss(_) => Cause::Steal,
         }
     }
 }

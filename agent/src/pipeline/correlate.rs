@@ -7,11 +7,13 @@ use crate::{
     pipeline::{
         baseline::Baselines,
         children::ChildIndex,
-        culprit,
+        consumers::Consumers,
+        culprit::{self, Wait},
         fault::{Circumstances, fault_of},
         incident::{Incidents, Story},
         intervals,
         judge::{self, Rules},
+        losses::Losses,
         place::{Place, Unjudged, place},
         split::Sweep,
         timeline::{Entry, Timeline, Visit},
@@ -52,11 +54,15 @@ pub(super) struct Correlator {
 }
 
 /// What a batch is judged against.
-struct Context<'a> {
-    clock: &'a WallClock,
-    horizon: MonoNs,
-    timeline: &'a Timeline,
-    children: &'a ChildIndex,
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) clock: &'a WallClock,
+    /// Before it nothing is kept.
+    pub(super) horizon: MonoNs,
+    pub(super) timeline: &'a Timeline,
+    pub(super) consumers: &'a Consumers,
+    pub(super) losses: &'a Losses,
+    pub(super) children: &'a ChildIndex,
 }
 
 impl Correlator {
@@ -74,20 +80,11 @@ impl Correlator {
     pub(super) fn judge(
         &mut self,
         batch: &SpanBatch,
-        horizon: MonoNs,
-        clock: &WallClock,
-        timeline: &Timeline,
-        children: &ChildIndex,
+        context: Context<'_>,
         baselines: &mut Baselines,
     ) -> (Vec<Judgement>, Counts) {
         self.counts = Counts::default();
         self.budget = MAX_PER_BATCH;
-        let context = Context {
-            clock,
-            horizon,
-            timeline,
-            children,
-        };
         let nobody = Joined {
             identity: None,
             confidence: Confidence::Host,
@@ -100,7 +97,7 @@ impl Correlator {
                 judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
             }
             for span in spans {
-                judgements.push(self.span(batch, resource, span, &context, baselines));
+                judgements.push(self.span(batch, resource, span, context, baselines));
             }
         }
         while judgements.len() < batch.spans.len() {
@@ -114,7 +111,7 @@ impl Correlator {
         batch: &SpanBatch,
         resource: &ResourceSpans,
         span: &SpanView,
-        context: &Context<'_>,
+        context: Context<'_>,
         baselines: &mut Baselines,
     ) -> Judgement {
         let joined = &resource.joined;
@@ -149,7 +146,7 @@ impl Correlator {
                 intervals: Vec::new(),
             };
         };
-        let mut evidence = evidence(blamed.0, place, joined, identity, context.timeline);
+        let mut evidence = evidence(blamed.0, place, joined, identity, context);
         evidence.usual_ns = baselines.cause_ns(key, blamed.0);
         let service = &resource.resource.service;
         let story = Story::of(blamed.0, blamed.1, &evidence, service);
@@ -170,7 +167,7 @@ impl Correlator {
         place: Place,
         joined: &Joined,
         identity: &Identity,
-        context: &Context<'_>,
+        context: Context<'_>,
     ) -> Result<Split, Unjudged> {
         if self.budget == 0 {
             return Err(Unjudged::WorkLimit);
@@ -286,7 +283,7 @@ fn evidence(
     place: Place,
     joined: &Joined,
     identity: &Identity,
-    timeline: &Timeline,
+    context: Context<'_>,
 ) -> Evidence {
     // Steal is measured on the waits that it stretched.
     let source = if cause == Cause::Steal {
@@ -296,9 +293,9 @@ fn evidence(
     };
     let mut evidence = Evidence::default();
     let mut threads = Vec::new();
-    let mut all = Vec::new();
+    let mut waits: Vec<Wait> = Vec::new();
     delays(
-        timeline,
+        context.timeline,
         joined,
         identity,
         place,
@@ -306,18 +303,30 @@ fn evidence(
             if entry.cause != source {
                 return;
             }
-            let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
+            let wait = Wait {
+                start: entry.start.max(place.start.0),
+                end: entry.end.min(place.end().0),
+                particulars: particulars.clone(),
+            };
             evidence.intervals += 1;
-            evidence.longest_ns = evidence.longest_ns.max(inside);
+            evidence.longest_ns = evidence.longest_ns.max(wait.end - wait.start);
             threads.push(entry.tid);
-            all.push((particulars.clone(), inside));
+            waits.push(wait);
         },
     );
     threads.sort_unstable();
     threads.dedup();
     evidence.threads = threads.len();
-    evidence.culprit = culprit::name(all.iter().map(|(p, ns)| (p, *ns)), identity.cgroup_id);
-    evidence.particulars = heaviest(all);
+    evidence.lost_events = context.losses.within(place.start, place.end());
+    let known = |wait: &Wait| (wait.particulars.clone(), wait.end - wait.start);
+    evidence.particulars = heaviest(waits.iter().map(known).collect());
+    evidence.culprit = culprit::find(
+        cause,
+        &evidence.particulars,
+        &waits,
+        identity,
+        context.consumers,
+    );
     evidence
 }
 

@@ -169,7 +169,7 @@ pub fn verdict(
         fault,
         cause,
         share,
-        culprit: words::printable(&evidence.culprit),
+        culprit: words::printable(&evidence.culprit.name),
         incident,
         summary: words::summary(cause, share, split.self_time_ns, identity, evidence),
         remedy: words::remedy(cause, fault, identity, evidence),

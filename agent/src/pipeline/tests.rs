@@ -183,7 +183,7 @@ fn a_request_under_a_quota_says_so_from_the_first_one_on() {
         assert!((verdict.share - 0.8).abs() < 1e-9, "{}", verdict.share);
         assert_eq!(
             verdict.summary,
-            "80 % of 400 ms self time: cart was held back by its own CPU quota (limit 0.2 CPUs)"
+            "80 % of 400 ms: held back by the CPU quota of cart (limit 0.2 cores set on the container)"
         );
         assert_eq!(verdict.culprit, "");
         let number = |name: &str| {

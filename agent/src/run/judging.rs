@@ -132,6 +132,8 @@ impl Judging {
             let start = match &event {
                 Event::Delay(delay) => delay.start,
                 Event::Steal(steal) => steal.start,
+                Event::Consumption(of) => of.start,
+                Event::Loss(loss) => loss.start,
             };
             let start = self.pipeline.clock().wall(start);
             self.output.store.record_event(&event, start);

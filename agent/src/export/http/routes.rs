@@ -257,14 +257,14 @@ async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError
     let filter = parse(pairs, "limit, cause")?;
     let events = app.sources.store.events(filter.limit, filter.cause);
     let label = &app.sources.label;
-    let rows: Vec<_> = events.iter().map(|e| event_row(e, label)).collect();
+    let rows: Vec<_> = events.iter().filter_map(|e| event_row(e, label)).collect();
     Ok(Json(json!({ "events": rows })))
 }
 
-fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
+fn event_row(stored: &StoredEvent, label: &LabelSource) -> Option<EventRow> {
     let name_of = |cgroup| label(cgroup).map_or_else(String::new, |(_, w)| w.display_name());
     let start_unix_nano = stored.start.0.to_string();
-    match &stored.event {
+    Some(match &stored.event {
         Event::Delay(d) => EventRow {
             cause: d.cause,
             start_unix_nano,
@@ -290,7 +290,9 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
             workload: String::new(),
             limiter: String::new(),
         },
-    }
+        // The store keeps none of them.
+        Event::Consumption(_) | Event::Loss(_) => return None,
+    })
 }
 
 /// What is known of layers and causes: the help of the page.
