@@ -24,7 +24,7 @@ mod correlate;
 use std::{collections::VecDeque, time::Duration};
 
 use self::{
-    baseline::Baselines,
+    baseline::{Baselines, Saved, Unusable},
     children::ChildIndex,
     consumers::Consumers,
     correlate::{Context, Correlator},
@@ -57,6 +57,8 @@ pub struct PipelineConfig {
     pub max_children: usize,
     /// Operations with a baseline.
     pub max_operations: usize,
+    /// What names of operations are hashed with; should be random.
+    pub baseline_seed: u64,
     /// Batches that may wait at once; beyond, the oldest are judged before their time.
     pub max_settling: usize,
 }
@@ -70,6 +72,7 @@ impl Default for PipelineConfig {
             timeline: TimelineConfig::default(),
             max_children: 1 << 18,
             max_operations: 2_000,
+            baseline_seed: rand::random(),
             max_settling: 16_384,
         }
     }
@@ -83,6 +86,7 @@ const SWEEP_NS: u64 = 5_000_000_000;
 pub struct Pipeline {
     settle_ns: u64,
     max_settling: usize,
+    max_operations: usize,
     clock: WallClock,
     metrics: AgentMetrics,
     timeline: Timeline,
@@ -106,17 +110,33 @@ impl Pipeline {
         Self {
             settle_ns: u64::try_from(config.settle.as_nanos()).unwrap_or(u64::MAX),
             max_settling: config.max_settling,
+            max_operations: config.max_operations,
             clock,
             metrics,
             timeline: Timeline::new(config.timeline),
             consumers: Consumers::default(),
             losses: Losses::default(),
             children: ChildIndex::new(config.max_children),
-            baselines: Baselines::new(config.max_operations),
+            baselines: Baselines::new(config.max_operations, config.baseline_seed),
             correlator: Correlator::new(rules),
             settling: VecDeque::new(),
             next_sweep: MonoNs(0),
         }
+    }
+
+    /// Goes on from what an earlier run knew as usual.
+    ///
+    /// # Errors
+    /// [`Unusable`] if that cannot be used; nothing has changed then.
+    pub fn restore_baselines(&mut self, saved: Saved) -> Result<usize, Unusable> {
+        self.baselines = Baselines::restore(self.max_operations, saved)?;
+        Ok(self.baselines.len())
+    }
+
+    /// What a restart should know as usual.
+    #[must_use]
+    pub fn save_baselines(&self) -> Saved {
+        self.baselines.save()
     }
 
     /// The bridge between the two clocks, as of the last sample.

@@ -8,6 +8,7 @@ pub mod attribute;
 mod error;
 mod intake;
 mod judging;
+mod known;
 mod status;
 mod supporting;
 mod tracking;

@@ -12,7 +12,7 @@ use crate::{
         fault::{Circumstances, fault_of},
         incident::{Incidents, Story},
         intervals,
-        judge::{self, Rules},
+        judge::{self, Case, Nature, Rules},
         losses::Losses,
         place::{Place, Unjudged, place},
         split::Sweep,
@@ -135,7 +135,19 @@ impl Correlator {
         };
         let blamed = match joined.confidence {
             Confidence::Host => None,
-            _ => judge::blame(&split, &at, self.rules, baselines, key),
+            confidence => {
+                let case = Case {
+                    split: &split,
+                    at: &at,
+                    is_certain: matches!(
+                        confidence,
+                        Confidence::Thread | Confidence::ThreadInferred
+                    ),
+                    baselines,
+                    key,
+                };
+                judge::blame(&case, self.rules)
+            }
         };
         let Some(blamed) = blamed else {
             baselines.learn(key, &split);
@@ -146,8 +158,11 @@ impl Correlator {
                 intervals: Vec::new(),
             };
         };
+        if Nature::of(blamed.0).may_become_usual() {
+            baselines.learn_slow(key, &split);
+        }
         let mut evidence = evidence(blamed.0, place, joined, identity, context);
-        evidence.usual_ns = baselines.cause_ns(key, blamed.0);
+        evidence.usual_ns = baselines.cause(key, blamed.0).map(|usual| usual.median_ns);
         let service = &resource.resource.service;
         let story = Story::of(blamed.0, blamed.1, &evidence, service);
         let (start, end) = (span.start_unix_ns, span.end_unix_ns);
