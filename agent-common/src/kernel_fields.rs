@@ -97,6 +97,7 @@ macro_rules! for_each_kernel_field {
             // net
             SKB_DEV: "sk_buff" "dev" 8 net, "device that it is on; shared with other uses";
             SKB_IIF: "sk_buff" "skb_iif" 4 net, "device that it came in by";
+            SOCKET_SK: "socket" "sk" 8 optional, "what is behind a program's socket";
             SKB_SK: "sk_buff" "sk" 8 net, "socket that it belongs to";
 
             // block
@@ -146,6 +147,9 @@ macro_rules! for_each_kernel_field {
             PT_REGS_DI: "pt_regs" "di" 8 optional, "x86: its first argument";
             PT_REGS_SYSCALLNO: "pt_regs" "syscallno" 4 optional, "arm64: number of the system call, -1 outside";
             PT_REGS_ORIG_X0: "pt_regs" "orig_x0" 8 optional, "arm64: its first argument";
+            PT_REGS_CS: "pt_regs" "cs" 8 optional, "x86: whose code it was";
+            PT_REGS_SS: "pt_regs" "ss" 8 optional, "x86: what lies highest";
+            TASK_STACK: "task_struct" "stack" 8 optional, "its stack in the kernel, the registers at its top";
             TASK_THREAD_STATUS: "task_struct" "thread_info.status" 4 optional, "x86: bit 1 in a 32-bit call";
             // seccomp
             TASK_SECCOMP_MODE: "task_struct" "seccomp.mode" 4 seccomp, "2: filtered, 3: to be killed";

@@ -7,6 +7,8 @@ pub mod sched;
 pub mod syscall;
 pub mod worker;
 
+use core::ffi::c_void;
+
 use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 
 macro_rules! constants {
@@ -46,6 +48,19 @@ agent_common::for_each_kernel_argument!(arguments);
 #[inline(always)]
 pub fn has(field: &Global<u32>) -> bool {
     field.load() != agent_common::kernel_fields::ABSENT
+}
+
+/// The second argument of a tracepoint, where the first one may be meant as well: in a
+/// function of its own, as the compiler would compute one place from the two, which kernels
+/// before 5.12 refuse, and none allows where a prototype is too short.
+///
+/// # Safety
+///
+/// `context` is a tracepoint's, of a prototype with two arguments at least.
+#[inline(never)]
+pub unsafe fn second_argument(context: *mut c_void) -> *const u8 {
+    // SAFETY: by the caller's promise.
+    unsafe { context.cast::<*const u8>().add(1).read_volatile() }
 }
 
 /// How kernel memory is read, so that one program body serves both kinds of hook.

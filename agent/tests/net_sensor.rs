@@ -14,12 +14,14 @@ mod watch;
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
     thread,
 };
 
 use cgroup::Group;
 use isostack_agent::{
     event::{Particulars, Slice},
+    host::btf::KernelTypes,
     sensor::Value,
     vocabulary::Cause,
 };
@@ -38,9 +40,22 @@ fn drops(counted: &Counted, space: &Space) -> Vec<(String, String, u64)> {
             };
             (one.labels[0].clone(), one.labels[1].clone(), count)
         })
+        // Kernels without this reason end packets that did their work without any reason.
+        .filter(|(_, reason, _)| reason != UNNAMED || names_all())
         .collect();
     all.sort();
     all
+}
+
+/// What the kernel calls a drop without a reason.
+const UNNAMED: &str = "NOT_SPECIFIED";
+
+/// Whether the kernel tells every drop from the end of a packet that did its work.
+fn names_all() -> bool {
+    let types = KernelTypes::read(Path::new("/sys")).unwrap();
+    types
+        .enumerator("skb_drop_reason", "SKB_CONSUMED")
+        .is_some()
 }
 
 fn drop_of(kind: &str, reason: &str, count: u64) -> (String, String, u64) {
@@ -56,6 +71,9 @@ fn sender(pair: &Pair) -> (UdpSocket, SocketAddr) {
 #[test]
 fn what_a_firewall_refuses() {
     let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("packet drops") {
+        return;
+    }
     let pair = Pair::ipv4_only();
     let (socket, to) = sender(&pair);
     pair.b.run("iptables -A INPUT -p udp --dport 9000 -j DROP");
@@ -75,6 +93,9 @@ fn what_a_firewall_refuses() {
 #[test]
 fn what_nobody_listens_to() {
     let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("packet drops") {
+        return;
+    }
     let pair = Pair::ipv4_only();
     let (socket, to) = sender(&pair);
     for _ in 0..77 {
@@ -91,6 +112,9 @@ fn what_nobody_listens_to() {
 #[test]
 fn what_does_not_fit_into_a_queueing_discipline() {
     let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("packet drops") {
+        return;
+    }
     let pair = Pair::ipv4_only();
     let device = &pair.a.device;
     let (socket, to) = sender(&pair);
@@ -120,6 +144,9 @@ fn what_does_not_fit_into_a_queueing_discipline() {
 #[test]
 fn what_a_receiver_has_no_room_for() {
     let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("packet drops") {
+        return;
+    }
     let pair = Pair::ipv4_only();
     let (socket, to) = sender(&pair);
     let receiver = pair.b.enter(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
@@ -139,6 +166,9 @@ fn what_a_receiver_has_no_room_for() {
 #[test]
 fn a_drop_on_the_way_out_is_its_owners() {
     let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("packet drops") {
+        return;
+    }
     let pair = Pair::ipv4_only();
     let listener = pair.b.enter(|| TcpListener::bind("0.0.0.0:0").unwrap());
     let address = SocketAddr::new(pair.b.address.into(), listener.local_addr().unwrap().port());
@@ -161,6 +191,10 @@ fn a_drop_on_the_way_out_is_its_owners() {
             count
         })
         .sum();
+    if count == 0 && !names_all() {
+        println!("cannot run here: this kernel names no reason for drops on the way out");
+        return;
+    }
     assert_eq!(count, truth);
     let delays = watch.finish();
     let told = of(&delays, Cause::NetDrop, std::process::id());
@@ -182,6 +216,9 @@ fn a_drop_on_the_way_out_is_its_owners() {
 #[test]
 fn normal_life_is_no_drop() {
     let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("packet drops") {
+        return;
+    }
     let pair = Pair::ipv4_only();
     let listener = pair.b.enter(|| TcpListener::bind("0.0.0.0:0").unwrap());
     let address = SocketAddr::new(pair.b.address.into(), listener.local_addr().unwrap().port());
@@ -209,6 +246,9 @@ fn normal_life_is_no_drop() {
 #[test]
 fn senders_of_udp_are_counted_by_cgroup() {
     let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("who sends how much UDP") {
+        return;
+    }
     let pair = Pair::ipv4_only();
     let groups = [(Group::new(), 30_000_u64), (Group::new(), 10_000)];
     let to = pair.b.address;

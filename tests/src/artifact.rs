@@ -27,6 +27,15 @@ fn profile_dir() -> anyhow::Result<PathBuf> {
         .with_context(|| format!("{} lies in no cargo target folder", exe.display()))
 }
 
+/// The folder that integration tests know as `CARGO_TARGET_TMPDIR`.
+///
+/// # Errors
+/// When the running program was not built by cargo.
+pub fn target_tmp() -> anyhow::Result<PathBuf> {
+    let profile = profile_dir()?;
+    Ok(profile.with_file_name("tmp"))
+}
+
 /// Builds `isostack-agent` and `shop` where they are older than their sources.
 ///
 /// # Errors

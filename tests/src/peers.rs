@@ -174,13 +174,14 @@ pub fn python_env(name: &str, requirements: &Path) -> anyhow::Result<PathBuf> {
     Ok(dir.join("bin/python"))
 }
 
-/// A folder with the Node service and its `node_modules`.
+/// A folder with the Node services and their `node_modules`.
 ///
 /// # Errors
 /// When npm fails.
 pub fn node() -> anyhow::Result<PathBuf> {
     let dir = service("node");
-    let files = ["package.json", "package-lock.json", "app.mjs"].map(|name| dir.join(name));
+    let files =
+        ["package.json", "package-lock.json", "app.mjs", "orders.mjs"].map(|name| dir.join(name));
     cached(
         &keyed("node", &files)?,
         "the Node service and its packages",
@@ -193,13 +194,13 @@ pub fn node() -> anyhow::Result<PathBuf> {
     )
 }
 
-/// A folder with the compiled Java service and its jars in `lib`.
+/// A folder with the compiled Java services and their jars in `lib`.
 ///
 /// # Errors
 /// When Maven or the compiler fails.
 pub fn java() -> anyhow::Result<PathBuf> {
     let dir = service("java");
-    let files = ["pom.xml", "App.java"].map(|name| dir.join(name));
+    let files = ["pom.xml", "App.java", "Front.java"].map(|name| dir.join(name));
     cached(
         &keyed("java", &files)?,
         "the Java service and its jars",
@@ -211,9 +212,12 @@ pub fn java() -> anyhow::Result<PathBuf> {
                 "dependency:copy-dependencies",
                 "-DoutputDirectory=lib",
             ]))?;
-            run(Command::new("javac")
-                .current_dir(fresh)
-                .args(["-cp", "lib/*", "App.java"]))
+            run(Command::new("javac").current_dir(fresh).args([
+                "-cp",
+                "lib/*",
+                "App.java",
+                "Front.java",
+            ]))
         },
     )
 }

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::Write as _,
     os::unix::{fs::FileExt as _, process::CommandExt as _},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -36,10 +37,21 @@ impl Process {
         command: &mut Command,
         cgroup: Option<&Cgroup>,
     ) -> anyhow::Result<Self> {
+        let procs: Vec<PathBuf> = cgroup.map(Cgroup::procs).into_iter().collect();
+        Self::start_in(name, command, &procs)
+    }
+
+    /// The same inside several cgroups, one in each hierarchy, by their files of processes.
+    ///
+    /// # Errors
+    /// When the program cannot be started or a cgroup cannot be entered.
+    pub fn start_in(name: &str, command: &mut Command, procs: &[PathBuf]) -> anyhow::Result<Self> {
         let log = tempfile::tempfile().context("a file for the output")?;
-        let procs = cgroup
-            .map(|cgroup| fs::OpenOptions::new().write(true).open(cgroup.procs()))
-            .transpose()
+        let open = |path: &PathBuf| fs::OpenOptions::new().write(true).open(path);
+        let procs: Vec<File> = procs
+            .iter()
+            .map(open)
+            .collect::<Result<_, _>>()
             .with_context(|| format!("cannot put {name} into its cgroup"))?;
         command
             .stdin(Stdio::null())
@@ -49,10 +61,7 @@ impl Process {
             .process_group(0);
         let enter = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
-            match &procs {
-                Some(procs) => (&*procs).write_all(b"0"),
-                None => Ok(()),
-            }
+            procs.iter().try_for_each(|mut procs| procs.write_all(b"0"))
         };
         // SAFETY: between fork and exec only async-signal-safe calls are made: prctl(2) and
         // write(2) on a descriptor opened before; nothing allocates on the success path.

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod dist;
 mod ebpf;
+mod lab;
 mod setup;
 mod test;
 mod vm;
@@ -32,6 +33,8 @@ enum Command {
     Test(test::Args),
     /// Measure what the agent costs.
     Bench(bench::Args),
+    /// Put known faults into real services and score the agent's answers.
+    Lab(lab::Args),
     /// Only install what the other commands need.
     Setup {
         /// What for.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Lab(args) => lab::run(&args),
         Command::Setup { purpose } => setup::run(purpose),
         Command::Ebpf { check } => ebpf::run(check),
         Command::Vm(args) => vm::run(&args),

@@ -17,6 +17,8 @@ pub enum Purpose {
     Build,
     /// Build, and compare with other programs.
     Bench,
+    /// Build, and put faults into services.
+    Lab,
     /// Build, and boot virtual machines.
     Vm,
     /// All of these, and run every test.
@@ -77,7 +79,7 @@ const NEEDS: &[Need] = &[
         "ip",
         "iproute2",
         "namespaces of the join tests",
-        Purpose::Test,
+        Purpose::Lab,
     ),
     need(
         "setpriv",
@@ -89,15 +91,15 @@ const NEEDS: &[Need] = &[
         "iptables",
         "iptables",
         "connections redirected on the node, as kube-proxy does",
-        Purpose::Test,
+        Purpose::Lab,
     ),
     need(
         "fio",
         "fio",
         "counts the I/O that the block sensor counts",
-        Purpose::Test,
+        Purpose::Lab,
     ),
-    need("runc", "runc", "real containers", Purpose::Test),
+    need("runc", "runc", "real containers", Purpose::Lab),
     need(
         "crun",
         "crun",
@@ -105,37 +107,33 @@ const NEEDS: &[Need] = &[
         Purpose::Test,
     ),
     need("podman", "podman", "containers of an engine", Purpose::Test),
-    need("bwrap", "bubblewrap", "a sandbox", Purpose::Test),
+    need("bwrap", "bubblewrap", "a sandbox", Purpose::Lab),
+    need("tc", "iproute2", "slow links of the lab", Purpose::Lab),
     need(
         "python3",
         "python3",
         "a service with the Python SDK",
-        Purpose::Test,
+        Purpose::Lab,
     ),
     need(
         "node",
         "nodejs",
         "a service with the JavaScript SDK",
-        Purpose::Test,
+        Purpose::Lab,
     ),
     need(
         "npm",
         "npm",
         "packages of the JavaScript service",
-        Purpose::Test,
+        Purpose::Lab,
     ),
     need(
         "javac",
         "default-jdk-headless",
         "a service with the Java SDK",
-        Purpose::Test,
+        Purpose::Lab,
     ),
-    need(
-        "mvn",
-        "maven",
-        "packages of the Java service",
-        Purpose::Test,
-    ),
+    need("mvn", "maven", "packages of the Java service", Purpose::Lab),
     need(
         "prometheus",
         "prometheus",
@@ -188,18 +186,20 @@ pub fn need_root(what: &'static str) -> anyhow::Result<()> {
 /// With a sentence for what could not be installed.
 pub fn run(purpose: Purpose) -> anyhow::Result<()> {
     install_packages(purpose)?;
-    if purpose == Purpose::Test && !python_has_venv() {
+    if purpose.includes(Purpose::Lab) && !python_has_venv() {
         apt(&["python3-venv"], "an environment for the Python SDK")?;
     }
     if purpose.includes(Purpose::Bench) {
         check_go()?;
         peers::collector()?;
     }
-    if purpose == Purpose::Test {
-        peers::jaeger()?;
+    if purpose.includes(Purpose::Lab) {
         peers::python()?;
         peers::node()?;
         peers::java()?;
+    }
+    if purpose == Purpose::Test {
+        peers::jaeger()?;
         cargo_deny()?;
         // Without them their tests say that they did not run, and why.
         for made in [debian::runsc(), debian::wasmedge()] {

@@ -96,6 +96,8 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
         "agent-ebpf",
         "--exclude",
         "isostack-tests",
+        "--exclude",
+        "isostack-lab",
     ];
     let units = [&["test", "--no-fail-fast"], &not_here[..]].concat();
     let suites = vec![
@@ -118,6 +120,10 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
                 "--",
                 "--test-threads=1",
             ]),
+        ),
+        suite(
+            "fault lab, shortened",
+            cargo(["test", "-p", "isostack-lab", "--", "--nocapture"]),
         ),
     ];
     Ok(suites.into_iter().chain(advisories).collect())

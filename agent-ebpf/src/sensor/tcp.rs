@@ -14,7 +14,11 @@ use agent_common::{
     event::{sensor, tcp::KIND_CONNECT},
     series::{SeriesKey, family},
 };
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    helpers::bpf_ktime_get_ns,
+    macros::{fentry, raw_tracepoint},
+    programs::{FEntryContext, RawTracePointContext},
+};
 
 use self::flow::Flow;
 pub use self::flow::{Owner, owner_of};
@@ -35,6 +39,14 @@ pub fn tcp_read(ctx: RawTracePointContext) -> u32 {
 /// kernel: v6.18.. include/trace/events/tcp.h: tcp_sendmsg_locked(const struct sock *sk, ..)
 #[raw_tracepoint(tracepoint = "tcp_sendmsg_locked")]
 pub fn tcp_send(ctx: RawTracePointContext) -> u32 {
+    user::uses(ctx.arg(0), true);
+    0
+}
+
+/// kernel: v5.10.. net/ipv4/tcp.c: int tcp_sendmsg_locked(struct sock *sk, ..): the same before
+/// it had a tracepoint.
+#[fentry(function = "tcp_sendmsg_locked")]
+pub fn tcp_send_function(ctx: FEntryContext) -> u32 {
     user::uses(ctx.arg(0), true);
     0
 }
@@ -81,13 +93,13 @@ pub fn tcp_state(ctx: RawTracePointContext) -> u32 {
             if let Some(flow) = flow::get(sock)
                 && from == SYN_SENT
             {
-                connected(sock, flow);
+                attempted(sock, flow, false);
             }
         }
         CLOSE => {
             if let Some(flow) = flow::get(sock) {
                 if from == SYN_SENT {
-                    not_connected(sock, flow);
+                    attempted(sock, flow, true);
                 }
                 flow::account(sock, flow, true);
                 flow::end(sock);
@@ -158,8 +170,9 @@ fn reset(sock: Sock, packet: Packet) {
     series::count(sensor::TCP, &key, 1);
 }
 
+/// A connection attempt of the socket has ended.
 #[inline(always)]
-fn connected(sock: Sock, flow: *mut Flow) {
+fn attempted(sock: Sock, flow: *mut Flow, failed: bool) {
     // SAFETY: a map's value; the socket's lock is held, so that nobody else writes it.
     let flow = unsafe { &mut *flow };
     let start_ns = core::mem::take(&mut flow.connecting_ns);
@@ -169,33 +182,17 @@ fn connected(sock: Sock, flow: *mut Flow) {
     flow.look_for_device(sock);
     // SAFETY: returns a number.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let key = SeriesKey {
+    let mut key = SeriesKey {
         cgroup_id: flow.owner.cgroup_id,
         family: family::TCP_CONNECT,
         a: 0,
         b: flow.device,
     };
-    series::observe(sensor::TCP, &key, now_ns.saturating_sub(start_ns));
-    tell::interval(flow, KIND_CONNECT, start_ns, now_ns, 0);
-}
-
-#[inline(always)]
-fn not_connected(sock: Sock, flow: *mut Flow) {
-    // SAFETY: as in `connected`.
-    let flow = unsafe { &mut *flow };
-    let start_ns = core::mem::take(&mut flow.connecting_ns);
-    if start_ns == 0 {
-        return;
+    if failed {
+        key.family = family::TCP_CONNECT_FAILURES;
+        series::count(sensor::TCP, &key, 1);
+    } else {
+        series::observe(sensor::TCP, &key, now_ns.saturating_sub(start_ns));
     }
-    flow.look_for_device(sock);
-    // SAFETY: returns a number.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    let key = SeriesKey {
-        cgroup_id: flow.owner.cgroup_id,
-        family: family::TCP_CONNECT_FAILURES,
-        a: 0,
-        b: flow.device,
-    };
-    series::count(sensor::TCP, &key, 1);
-    tell::interval(flow, KIND_CONNECT, start_ns, now_ns, 1);
+    tell::interval(flow, KIND_CONNECT, start_ns, now_ns, u32::from(failed));
 }

@@ -1,7 +1,7 @@
 //! Starts one sensor: each of its probes by the best hook that the kernel takes, and from
 //! that the line that `doctor` shows.
 
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
+use aya::programs::{BtfTracePoint, FEntry, ProgramError, RawTracePoint};
 
 use super::{
     demand::{self, Link},
@@ -142,6 +142,10 @@ impl Object {
                 let program: &mut RawTracePoint = program.try_into()?;
                 program.load()?;
             }
+            HookKind::FEntry => {
+                let program: &mut FEntry = program.try_into()?;
+                program.load(hook.target, &self.btf)?;
+            }
         }
         demand::attach(&mut self.ebpf, hook)
     }
@@ -154,6 +158,7 @@ impl Object {
             .map(|program| match hook.kind {
                 HookKind::TpBtf => <&mut BtfTracePoint>::try_from(program)?.unload(),
                 HookKind::RawTp => <&mut RawTracePoint>::try_from(program)?.unload(),
+                HookKind::FEntry => <&mut FEntry>::try_from(program)?.unload(),
             });
         if let Some(Err(error)) = unloaded {
             tracing::debug!(%hook, %error, "Cannot unload");

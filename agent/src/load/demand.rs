@@ -5,8 +5,8 @@ use aya::{
     Ebpf,
     maps::Array,
     programs::{
-        BtfTracePoint, ProgramError, RawTracePoint, raw_trace_point::RawTracePointLinkId,
-        tp_btf::BtfTracePointLinkId,
+        BtfTracePoint, FEntry, ProgramError, RawTracePoint, fentry::FEntryLinkId,
+        raw_trace_point::RawTracePointLinkId, tp_btf::BtfTracePointLinkId,
     },
 };
 
@@ -17,6 +17,7 @@ use crate::sensor::{Activation, Hook, HookKind, Sensor};
 pub enum Link {
     TpBtf(BtfTracePointLinkId),
     RawTp(RawTracePointLinkId),
+    FEntry(FEntryLinkId),
 }
 
 /// The sensors that were started, with the programs that each of them uses.
@@ -157,6 +158,7 @@ pub fn attach(ebpf: &mut Ebpf, hook: &Hook) -> Result<Link, ProgramError> {
         HookKind::RawTp => {
             Link::RawTp(<&mut RawTracePoint>::try_from(program)?.attach(hook.target)?)
         }
+        HookKind::FEntry => Link::FEntry(<&mut FEntry>::try_from(program)?.attach()?),
     })
 }
 
@@ -168,5 +170,6 @@ fn detach(ebpf: &mut Ebpf, hook: &Hook, link: Link) -> Result<(), ProgramError> 
     match link {
         Link::TpBtf(link) => <&mut BtfTracePoint>::try_from(program)?.detach(link),
         Link::RawTp(link) => <&mut RawTracePoint>::try_from(program)?.detach(link),
+        Link::FEntry(link) => <&mut FEntry>::try_from(program)?.detach(link),
     }
 }

@@ -6,6 +6,8 @@ use agent_common::cpu::CpuSlot;
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray},
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
 };
 
 use super::{CgroupTables, SeriesTables, Settings, Tracked, demand::OnDemand};
@@ -79,6 +81,11 @@ impl Object {
         let slots = slots_per_cpu(cpus);
         let slot_mask = slots - 1;
         let v1 = u32::from(cpu_controller_is_v1(settings));
+        // Both program types that ask have the same helpers, and only one can be asked.
+        let task_pt_regs = u32::from(
+            is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_task_pt_regs)
+                .unwrap_or(false),
+        );
         let wake_bytes = u64::from(settings.ring_bytes) / 4;
         let log_level = if settings.kernel_debug {
             aya_log::Level::Debug as u8
@@ -94,6 +101,7 @@ impl Object {
             .map_max_entries("CPU_SLOTS", slots)
             .override_global("CPU_SLOT_MASK", &slot_mask, true)
             .override_global("CPU_CONTROLLER_V1", &v1, true)
+            .override_global("HAS_TASK_PT_REGS", &task_pt_regs, true)
             .override_global("EVENTS_WAKE_BYTES", &wake_bytes, true)
             .override_global(aya_log::LEVEL, &log_level, false);
         for (symbol, offset) in fields.iter() {

@@ -15,6 +15,7 @@ use crate::{
         judge::{self, Case, Nature, Rules},
         losses::Losses,
         place::{Place, Unjudged, place},
+        retries::Retries,
         split::Sweep,
         timeline::{Entry, Timeline, Visit},
         words::Evidence,
@@ -47,6 +48,7 @@ pub(super) struct Counts {
 pub(super) struct Correlator {
     rules: Rules,
     sweep: Sweep,
+    retries: Retries,
     incidents: Incidents,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
@@ -70,6 +72,7 @@ impl Correlator {
         Self {
             rules,
             sweep: Sweep::default(),
+            retries: Retries::default(),
             incidents: Incidents::default(),
             counts: Counts::default(),
             budget: 0,
@@ -197,20 +200,26 @@ impl Correlator {
                 .child(i128::from(start) - from, i128::from(end) - from);
         }
         let from = i128::from(place.start.0);
-        let sweep = &mut self.sweep;
+        let (sweep, retries) = (&mut self.sweep, &mut self.retries);
         let processes = delays(
             context.timeline,
             joined,
             identity,
             place,
-            &mut |entry: &Entry, _| {
+            &mut |entry: &Entry, particulars| {
                 visited += 1;
                 if visited < MAX_PER_SPAN {
+                    let times = (entry.start, entry.end);
+                    retries.note(entry.cause, entry.tid, times, particulars);
                     let (start, end) = (i128::from(entry.start), i128::from(entry.end));
                     sweep.delay(entry.cause, entry.cpu, start - from, end - from);
                 }
             },
         );
+        for stretch in self.retries.stretches() {
+            let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
+            self.sweep.delay(stretch.cause, 0, start - from, end - from);
+        }
         self.budget = self.budget.saturating_sub(visited + processes);
         if visited >= MAX_PER_SPAN {
             return Err(Unjudged::WorkLimit);

@@ -4,13 +4,14 @@
 //! A cause is a candidate by its [`Nature`] and its time:
 //! - *held back* (quota, io.max, memory limit, a refusal, a loss): abnormal whenever it
 //!   comes, however often; a service that is always throttled is told so each time. Floor
-//!   1 ms.
+//!   1 ms; 20 ms of retransmissions, as TCP also sends probes when an answer takes its time.
 //! - *contention* (run queue, steal, disk queue, VM exits, slow path): normal in small doses on any
 //!   busy host: floor 10 ms, about three time slices of the scheduler, and a tenth of the
 //!   whole span: of a span that waited for its child nearly all the time, what happened in
 //!   the short rest is no reason for anything.
 //! - *service* (device time, connecting): normal work, news only beyond what is usual; so
-//!   only with a baseline, and at `baseline_factor` times its usual time. Floor 10 ms.
+//!   only with a baseline, and at `baseline_factor` times its usual time. Floor 10 ms. Likewise
+//!   where of a wait for a disk or for memory no more is known than the system call.
 //! - *own* (on CPU, waiting for a lock, a timer, a peer): what a program does is never
 //!   abnormal by itself; news only with a baseline, and only where it is known that the time is
 //!   this request's: its thread is known, or no other request was in flight.
@@ -64,6 +65,9 @@ pub enum Nature {
 
 /// Least time of a cause that is held back.
 const FLOOR_HELD_BACK_NS: u64 = 1_000_000;
+/// Least time of retransmissions: below, they are the probes that TCP sends when an answer takes
+/// its time; a segment that is lost costs 200 ms where nothing comes after it.
+const FLOOR_RETRANSMIT_NS: u64 = 20_000_000;
 /// Least time of contention and service.
 const FLOOR_NS: u64 = 10_000_000;
 /// Least that a cause of its own takes more than usual.
@@ -160,7 +164,8 @@ impl Case<'_> {
     /// Whether so much of a cause that is not its own can be news at all.
     fn is_candidate(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let whole = self.whole_ns();
-        match Nature::of(cause) {
+        match self.nature(cause) {
+            Nature::HeldBack if cause == Cause::TcpRetransmit => ns >= FLOOR_RETRANSMIT_NS,
             Nature::HeldBack => ns >= FLOOR_HELD_BACK_NS,
             Nature::Contention => ns >= FLOOR_NS && ns >= whole / DOSE,
             Nature::Service => {
@@ -169,6 +174,18 @@ impl Case<'_> {
                     && usual.is_some_and(|u| is_times(ns, rules.baseline_factor, u.median_ns))
             }
             Nature::Own => false,
+        }
+    }
+
+    /// What kind of news it is here.
+    fn nature(&self, cause: Cause) -> Nature {
+        match cause {
+            // A wait in `fsync` may be one for a journal that waits for a CPU, a wait in a page
+            // fault one for a page that others read: no queue and no limit was seen.
+            Cause::BlockQueue | Cause::MemoryReclaim if (self.at)(cause).is_only_a_call => {
+                Nature::Service
+            }
+            _ => Nature::of(cause),
         }
     }
 

@@ -56,7 +56,7 @@ pub struct Hook {
     pub program: &'static str,
     /// How it attaches.
     pub kind: HookKind,
-    /// Name of the tracepoint.
+    /// Name of the tracepoint or function.
     pub target: &'static str,
     /// What is lost with it against the first; empty for the first.
     pub loses: &'static str,
@@ -69,6 +69,8 @@ pub enum HookKind {
     TpBtf,
     /// Raw tracepoint.
     RawTp,
+    /// Entry of a kernel function, its arguments typed by BTF.
+    FEntry,
 }
 
 impl Hook {
@@ -82,6 +84,15 @@ impl Hook {
             loses: "",
         }
     }
+
+    /// The entry of a kernel function, which does as well.
+    #[must_use]
+    pub const fn fentry(program: &'static str, target: &'static str) -> Self {
+        Self {
+            kind: HookKind::FEntry,
+            ..Self::raw_tp(program, target)
+        }
+    }
 }
 
 impl std::fmt::Display for Hook {
@@ -89,6 +100,7 @@ impl std::fmt::Display for Hook {
         let kind = match self.kind {
             HookKind::TpBtf => "tp_btf",
             HookKind::RawTp => "raw_tp",
+            HookKind::FEntry => "fentry",
         };
         write!(f, "{kind}/{}", self.target)
     }

@@ -38,7 +38,10 @@ const PROBES: &[Probe] = &[
     ),
     Probe::essential(&[Hook::raw_tp("net_tx_timeout", "net_dev_xmit_timeout")]),
     Probe::optional(
-        &[Hook::raw_tp("net_sent", "sock_send_length")],
+        &[
+            Hook::raw_tp("net_sent", "sock_send_length"),
+            Hook::fentry("net_send_function", "sock_sendmsg"),
+        ],
         "who sends how much UDP",
     ),
 ];

@@ -1,12 +1,15 @@
 //! Names of system calls by number.
 
-use agent_common::event::wait::COMPAT;
+use agent_common::event::wait::{COMPAT, NO_CALL};
 use syscalls::Sysno;
 
 /// The name of a system call as the kernel side numbers it, e.g. `openat`; `syscall_N` for
-/// one that is younger than the table.
+/// one that is younger than the table, `unknown` where the kernel side could not tell.
 #[must_use]
 pub fn name(call: u64) -> String {
+    if call == NO_CALL {
+        return "unknown".to_owned();
+    }
     let number = (call & !COMPAT) as usize;
     let known = if call & COMPAT != 0 {
         syscalls::x86::Sysno::new(number).map(|call| call.name())

@@ -28,6 +28,7 @@ const PROBES: &[Probe] = &[
     Probe::optional(
         &[
             Hook::raw_tp("tcp_send", "tcp_sendmsg_locked"),
+            Hook::fentry("tcp_send_function", "tcp_sendmsg_locked"),
             Hook {
                 loses: "round trips of connections that are only written to, until they are closed",
                 ..Hook::raw_tp("tcp_sent", "sock_send_length")
@@ -109,6 +110,9 @@ impl Sensor for Tcp {
     }
 }
 
+/// The reason shown for a connection that was refused, timed out or given up.
+const NOT_ESTABLISHED: &str = "not established";
+
 struct TcpInterpreter {
     devices: Arc<Devices>,
 }
@@ -133,7 +137,11 @@ impl Interpreter for TcpInterpreter {
         let flow = Flow {
             slice: device.kind.slice(),
             device: device.name.clone(),
-            reason: String::new(),
+            reason: if record.kind == KIND_CONNECT && record.extra != 0 {
+                NOT_ESTABLISHED.to_owned()
+            } else {
+                String::new()
+            },
         };
         Ok(Meaning {
             cause,

@@ -2,31 +2,19 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
-    os::unix::process::CommandExt as _,
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::Command,
+    thread,
+    time::Duration,
 };
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
 use super::cgroup::Group;
 
-/// Allocates in several threads, all of it touched; `stay` keeps it until it is killed.
-const HOG: &str = r#"
-import mmap, sys, threading, time
-threads, size, stay = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "stay"
-kept = []
-def hog():
-    part = mmap.mmap(-1, size // threads)
-    kept.append(part)
-    for at in range(0, len(part), 4096):
-        part[at] = 1
-all = [threading.Thread(target=hog) for _ in range(threads)]
-[t.start() for t in all]
-[t.join() for t in all]
-print("done", flush=True)
-if stay:
-    time.sleep(60)
-"#;
+/// How long a process keeps what it got, if nobody ends it.
+const STAY: Duration = Duration::from_secs(60);
 
 /// A cgroup of the CPU controller and the same in the memory controller's hierarchy.
 pub struct MemoryGroup {
@@ -72,23 +60,21 @@ impl MemoryGroup {
 
     /// A process that touches `bytes` in so many threads and ends.
     pub fn hog(&self, threads: u32, bytes: u64) -> Hog {
-        self.start(threads, bytes, "end")
+        Hog::start(&self.files().collect::<Vec<_>>(), move || {
+            touch(threads, bytes)
+        })
     }
 
     /// One that keeps what it got; returns when it has.
     pub fn hog_and_stay(&self, bytes: u64) -> Hog {
-        let mut hog = self.start(1, bytes, "stay");
-        let mut line = String::new();
-        let out = hog.0.stdout.take().unwrap();
-        io::BufRead::read_line(&mut io::BufReader::new(out), &mut line).unwrap();
-        assert_eq!(line, "done\n");
+        let (mut told, mut tell) = io::pipe().unwrap();
+        let hog = Hog::start(&self.files().collect::<Vec<_>>(), move || {
+            touch(1, bytes);
+            let _ = tell.write_all(b"!");
+            thread::sleep(STAY);
+        });
+        told.read_exact(&mut [0]).unwrap();
         hog
-    }
-
-    fn start(&self, threads: u32, bytes: u64, then: &str) -> Hog {
-        let mut command = Command::new("python3");
-        command.args(["-c", HOG, &threads.to_string(), &bytes.to_string(), then]);
-        Hog(self.inside(command).spawn().unwrap())
     }
 
     /// Fills the page cache with `bytes` of a file in the group. Returns how often perf saw
@@ -123,41 +109,65 @@ impl MemoryGroup {
             .flatten()
             .map(|group| group.path.join("cgroup.procs"))
     }
+}
 
-    /// The command enters the groups before it becomes the program.
-    fn inside(&self, mut command: Command) -> Command {
-        let files: Vec<PathBuf> = self.files().collect();
-        let enter = move || files.iter().try_for_each(|file| fs::write(file, "0"));
-        // SAFETY: opens and writes files, which a fork of a process with threads may do;
-        // the allocation of the path's copy is the C library's, made safe for forks.
-        unsafe { command.pre_exec(enter) };
-        command.stdout(Stdio::piped());
-        command
+/// Allocates in several threads, and writes to every page of it.
+fn touch(threads: u32, bytes: u64) {
+    let part = usize::try_from(bytes).unwrap() / threads as usize;
+    let hog = move || {
+        let mut memory = vec![0_u8; part];
+        memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        std::hint::black_box(&memory);
+    };
+    let hogs: Vec<_> = (0..threads).map(|_| thread::spawn(hog)).collect();
+    for hog in hogs {
+        hog.join().unwrap();
     }
 }
 
 /// A process that uses memory; killed if the test fails before it has ended.
-pub struct Hog(Child);
+pub struct Hog(Option<Pid>);
 
 impl Hog {
+    /// Forks a child that enters the groups before it does anything else.
+    fn start(groups: &[PathBuf], work: impl FnOnce()) -> Self {
+        // SAFETY: the child allocates and starts threads, which the C library makes possible
+        // after a fork, and ends without returning.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "{}", io::Error::last_os_error());
+        if pid == 0 {
+            let entered = groups.iter().all(|file| fs::write(file, "0").is_ok());
+            if entered {
+                work();
+            }
+            // SAFETY: ends this process.
+            unsafe { libc::_exit(i32::from(!entered)) };
+        }
+        Self(Pid::from_raw(pid))
+    }
+
     pub fn pid(&self) -> u32 {
-        self.0.id()
+        self.0.unwrap().as_raw_nonzero().get().unsigned_abs()
     }
 
-    pub fn wait(mut self) -> ExitStatus {
-        self.0.wait().unwrap()
+    pub fn wait(mut self) -> WaitStatus {
+        let pid = self.0.take();
+        let ended = waitpid(pid, WaitOptions::empty()).unwrap();
+        ended.unwrap().1
     }
 
-    pub fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+    pub fn kill(self) {
+        kill_process(self.0.unwrap(), Signal::KILL).unwrap();
+        self.wait();
     }
 }
 
 impl Drop for Hog {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        if let Some(pid) = self.0.take() {
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+        }
     }
 }
 

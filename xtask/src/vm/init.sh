@@ -72,6 +72,13 @@ lockdown() {
   echo confidentiality > /sys/kernel/security/lockdown && doctor lockdown
 }
 
+# The guest's disk, where the tests keep their files: below the directory they were built in.
+scratch() {
+  mkdir -p "$1"
+  mkfs.ext4 -q -F -E lazy_itable_init=1 /dev/vda > /dev/console 2>&1
+  mount -t ext4 /dev/vda "$1" 2> /dev/console || mount -t tmpfs scratch "$1"
+}
+
 # Every test of a program, one process each, so that one that hangs costs itself only.
 # $2: seconds for each; $3: only those whose name begins with this.
 tests() {

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
+use harness::artifact;
 
 use super::initramfs::Archive;
 
@@ -43,7 +44,7 @@ impl Cgroups {
             return Ok(None);
         }
         let mut archive = Archive::default();
-        archive.file("plan", 0o644, self.plan(programs).as_bytes())?;
+        archive.file("plan", 0o644, self.plan(programs)?.as_bytes())?;
         archive.finish().map(Some)
     }
 
@@ -68,13 +69,16 @@ impl Cgroups {
     }
 
     /// The script for these test programs.
-    fn plan(self, programs: &[&str]) -> String {
+    fn plan(self, programs: &[&str]) -> anyhow::Result<String> {
         let mut lines = vec![
             format!("cgroups {}", self.name()),
             "doctor plain".to_owned(),
         ];
         if self == Self::V2 {
             lines.extend(["no_btf", "no_tracefs", "unprivileged", "no_perfmon"].map(str::to_owned));
+        }
+        if !programs.is_empty() {
+            lines.push(format!("scratch {}", artifact::target_tmp()?.display()));
         }
         for program in programs.iter().filter(|program| self.wants(program)) {
             let filter = if *program == UNIT { UNIT_FILTER } else { "" };
@@ -85,7 +89,7 @@ impl Cgroups {
             lines.push("lockdown".to_owned());
         }
         lines.push(String::new());
-        lines.join("\n")
+        Ok(lines.join("\n"))
     }
 }
 
@@ -96,11 +100,13 @@ mod tests {
     #[test]
     fn version_1_repeats_only_what_it_changes() {
         let programs = ["isostack_agent", "cpu_sensor", "tcp_sensor"];
-        assert_eq!(
-            Cgroups::V1.plan(&programs),
-            "cgroups v1\ndoctor plain\ntests cpu_sensor 300 \n"
+        let plan = Cgroups::V1.plan(&programs).unwrap();
+        assert!(
+            plan.starts_with("cgroups v1\ndoctor plain\nscratch /"),
+            "{plan}"
         );
-        let plan = Cgroups::V2.plan(&programs);
+        assert!(plan.ends_with("/tmp\ntests cpu_sensor 300 \n"), "{plan}");
+        let plan = Cgroups::V2.plan(&programs).unwrap();
         assert!(plan.contains("tests isostack_agent 300 load::\n"), "{plan}");
         assert!(plan.contains("tests tcp_sensor 300 \n"), "{plan}");
         assert!(plan.ends_with("lockdown\n"), "{plan}");

@@ -7,7 +7,7 @@ use agent_common::event::{
     sensor,
 };
 use aya_ebpf::{
-    Global,
+    EbpfContext as _, Global,
     bindings::BPF_ANY,
     helpers::{bpf_get_current_task, bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::{btf_tracepoint, map, raw_tracepoint},
@@ -22,6 +22,7 @@ use crate::{
         Memory, Probed, Typed,
         block::{Bio, bio_is_second_argument},
         sched::Task,
+        second_argument,
         worker::Runner,
     },
     tracked::is_tracked,
@@ -63,7 +64,7 @@ pub fn block_submit(ctx: BtfTracePointContext) -> u32 {
     // SAFETY: the tracepoint's argument is a bio, typed for the verifier.
     submitted(unsafe {
         Bio::<Typed>::new(if bio_is_second_argument() {
-            ctx.arg(1)
+            second_argument(ctx.as_ptr())
         } else {
             ctx.arg(0)
         })
@@ -77,7 +78,7 @@ pub fn block_submit_raw(ctx: RawTracePointContext) -> u32 {
     // SAFETY: as above; the verifier has no types here.
     submitted(unsafe {
         Bio::<Probed>::new(if bio_is_second_argument() {
-            ctx.arg(1)
+            second_argument(ctx.as_ptr())
         } else {
             ctx.arg(0)
         })

@@ -10,14 +10,15 @@ use agent_common::{
 };
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_jiffies64, bpf_ktime_get_ns},
-    macros::{map, raw_tracepoint},
+    macros::{fentry, map, raw_tracepoint},
     maps::Array,
-    programs::RawTracePointContext,
+    programs::{FEntryContext, RawTracePointContext},
 };
 
 use crate::{
     atomic, consumption, device,
     kernel::{
+        Memory as _, Probed, field, has,
         net::{Sock, UDP},
         sched::Task,
     },
@@ -54,7 +55,23 @@ static SENDERS: Array<Sender> = Array::with_max_entries(ENTRIES, 0);
 /// kernel: v6.3.. include/trace/events/sock.h: sock_send_length(struct sock *sk, int ret, ..)
 #[raw_tracepoint(tracepoint = "sock_send_length")]
 pub fn net_sent(ctx: RawTracePointContext) -> u32 {
-    let socket: u64 = ctx.arg(0);
+    sends(ctx.arg(0))
+}
+
+/// kernel: v5.10.. net/socket.c: int sock_sendmsg(struct socket *sock, ..): before there was
+/// that tracepoint, every send came by here.
+#[fentry(function = "sock_sendmsg")]
+pub fn net_send_function(ctx: FEntryContext) -> u32 {
+    if has(&field::SOCKET_SK) {
+        let socket: u64 = ctx.arg(0);
+        // SAFETY: `Probed` copes with any address.
+        sends(unsafe { Probed::pointer(socket as *const u8, &field::SOCKET_SK) } as u64);
+    }
+    0
+}
+
+#[inline(always)]
+fn sends(socket: u64) -> u32 {
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: returns a number.
     let tick = unsafe { bpf_jiffies64() };

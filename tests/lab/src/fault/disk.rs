@@ -1,0 +1,91 @@
+//! A limit on the store's writes, and neighbours that keep its disk busy: bounded in time
+//! and in bytes.
+
+use std::{process::Command, sync::Arc};
+
+use harness::{peers, process::Process};
+
+use super::{Active, Effect, between};
+use crate::{
+    plan::{Fault, Kind},
+    sampler,
+    service::Service,
+    stage::{NEIGHBOUR, Stage},
+};
+
+/// `io.max` or `blkio.throttle` on the store: 15 to 60 writes a second.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
+    let iops = between(60.0, 15.0, fault.strength) as u64;
+    let group = Service::Store.group();
+    let device = stage.disk.number.clone();
+    let before = stage.groups.writes(group, &device)?;
+    let began = std::time::Instant::now();
+    stage.groups.limit_writes(group, &device, Some(iops))?;
+    let (groups, undone) = (Arc::clone(&stage.groups), device.clone());
+    let measure = move |stage: &Stage| {
+        let writes = stage.groups.writes(group, &device)? - before;
+        let rate = writes as f64 / began.elapsed().as_secs_f64();
+        Ok(Effect {
+            what: format!("blkio: {rate:.0} writes/s under a limit of {iops}"),
+            // At the limit: somebody waits.
+            there: rate >= 0.7 * iops as f64,
+        })
+    };
+    Ok(Active::measured_by(measure).undone_by(move || {
+        // The group is gone only when the lab is ending.
+        let _ = groups.limit_writes(group, &undone, None);
+    }))
+}
+
+/// A neighbour that writes: directly and much at once, buffered, or with a flush each time.
+///
+/// # Errors
+/// When fio is missing.
+pub fn neighbour(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
+    peers::need("fio")?;
+    let depth = format!("--iodepth={}", between(8.0, 64.0, fault.strength) as u32);
+    let jobs = format!("--numjobs={}", between(2.0, 6.0, fault.strength) as u32);
+    let how: &[&str] = match fault.kind {
+        Kind::Writeback => &[
+            "--rw=write",
+            "--bs=1m",
+            "--size=192m",
+            "--sync_file_range=write:8",
+        ],
+        Kind::FsyncStorm => &["--rw=write", "--bs=4k", "--size=4m", "--fsync=1", &jobs],
+        _ => &[
+            "--rw=randwrite",
+            "--bs=128k",
+            "--size=64m",
+            "--direct=1",
+            "--ioengine=libaio",
+            &depth,
+        ],
+    };
+    let mut fio = Command::new("fio");
+    fio.args([
+        "--name=neighbour",
+        "--time_based",
+        "--runtime=8",
+        "--unlink=1",
+    ])
+    .arg(format!(
+        "--directory={}",
+        stage.dir.join(NEIGHBOUR).display()
+    ))
+    .args(how);
+    let procs = stage.groups.procs(NEIGHBOUR);
+    let before = sampler::disk_ms(&stage.disk.name);
+    let fio = Process::start_in("fio", &mut fio, &procs)?;
+    let measure = move |stage: &Stage| {
+        let busy = sampler::disk_ms(&stage.disk.name) - before;
+        Ok(Effect {
+            what: format!("diskstats: {busy:.0} ms of I/O in flight"),
+            there: busy >= 1_000.0,
+        })
+    };
+    Ok(Active::measured_by(measure).with(vec![fio]))
+}

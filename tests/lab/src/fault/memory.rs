@@ -1,0 +1,101 @@
+//! Memory limits of the store, and collections of the Java service.
+
+use std::{
+    fs::{self, File},
+    process::Command,
+    sync::Arc,
+};
+
+use harness::{http, process::Process};
+
+use super::{Active, Effect, between};
+use crate::{
+    plan::Fault,
+    service::{PORT, Service},
+    stage::{NEIGHBOUR, Stage},
+};
+
+/// Reads without end what costs memory and no disk: the holes of a file.
+const READER: &str =
+    "while :; do dd if=\"$0\" of=/dev/null bs=1M count=256 2>/dev/null; sleep 0.02; done";
+
+/// A limit 160 to 200 MiB above what the store has, and a helper in its group that fills all
+/// of it with page cache; each request writes 120 MiB, which the kernel has to free first.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
+    let group = Service::Store.group();
+    let room = between(200.0, 160.0, fault.strength) as u64;
+    let before = stage.groups.memory_hits(group)?;
+    set(stage, room)?;
+    let groups = Arc::clone(&stage.groups);
+    let measure = move |stage: &Stage| {
+        let hits = stage.groups.memory_hits(group)? - before;
+        Ok(Effect {
+            what: format!("memory: ran {hits} times into the limit"),
+            there: hits >= 10,
+        })
+    };
+    let holes = stage.dir.join(NEIGHBOUR).join("holes");
+    File::create(&holes)?.set_len(1 << 30)?;
+    let cached = holes.clone();
+    let active = Active::measured_by(measure).undone_by(move || {
+        // The group is gone only when the lab is ending. With the file goes its page cache.
+        let _ = groups.limit_memory(group, None);
+        let _ = fs::remove_file(cached);
+    });
+    let mut reader = Command::new("sh");
+    reader.args(["-c", READER]).arg(&holes);
+    let procs = stage.groups.procs(group);
+    Ok(active.with(vec![Process::start_in("reader", &mut reader, &procs)?]))
+}
+
+/// A limit that a helper process of the store runs into and is killed for.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn oom(_: &Fault, stage: &Stage) -> anyhow::Result<Active> {
+    let group = Service::Store.group();
+    let before = stage.groups.memory_kills(group)?;
+    set(stage, 48)?;
+    let groups = Arc::clone(&stage.groups);
+    let measure = move |stage: &Stage| {
+        let kills = stage.groups.memory_kills(group)? - before;
+        Ok(Effect {
+            what: format!("memory: {kills} processes killed"),
+            there: kills >= 1,
+        })
+    };
+    Ok(Active::measured_by(measure).undone_by(move || {
+        // The group is gone only when the lab is ending.
+        let _ = groups.limit_memory(group, None);
+    }))
+}
+
+fn set(stage: &Stage, room_mebibytes: u64) -> anyhow::Result<()> {
+    let group = Service::Store.group();
+    let bytes = stage.groups.memory_bytes(group)? + (room_mebibytes << 20);
+    stage.groups.limit_memory(group, Some(bytes))
+}
+
+/// Full collections come with the requests; the runtime's own account says how long.
+///
+/// # Errors
+/// When the service does not answer.
+pub fn collections(stage: &Stage) -> anyhow::Result<Active> {
+    let before = collected_ms(stage)?;
+    Ok(Active::measured_by(move |stage| {
+        let paused = collected_ms(stage)? - before;
+        Ok(Effect {
+            what: format!("the JVM: {paused} ms of collections"),
+            there: paused >= 50,
+        })
+    }))
+}
+
+fn collected_ms(stage: &Stage) -> anyhow::Result<i64> {
+    let address = stage.network.place(Service::Front.name()).address;
+    let answer = http::get(&format!("http://{address}:{PORT}/collections"))?;
+    Ok(answer.body.trim().parse()?)
+}

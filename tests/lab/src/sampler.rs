@@ -1,0 +1,168 @@
+//! The kernel's own books, read many times a second beside the agent: how long each
+//! service waited for a CPU, how long the disk was busy, what the hypervisor took.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::{service::Service, sink::unix_ns};
+
+/// Between two samples.
+const PERIOD: Duration = Duration::from_millis(25);
+/// Samples kept: a minute and a half.
+const KEPT: usize = 3_600;
+
+/// Running totals at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    /// Wall time.
+    pub at_ns: u64,
+    /// Milliseconds that the threads of each service were runnable and did not run
+    /// (`schedstat`; includes time held back by a quota), in the order of the chain.
+    pub waited_ms: [f64; 3],
+    /// Milliseconds of I/O, summed over requests in flight (`/proc/diskstats`).
+    pub disk_ms: f64,
+    /// Milliseconds that the hypervisor took, of all CPUs (`/proc/stat`).
+    pub stolen_ms: f64,
+}
+
+/// A thread that takes samples; ends with this value.
+#[derive(Debug)]
+pub struct Sampler {
+    samples: Arc<Mutex<VecDeque<Sample>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sampler {
+    /// Starts it on these processes and the disk `vda`-like `disk`.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(pids: [u32; 3], disk: String) -> anyhow::Result<Self> {
+        let samples = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (kept, stopped) = (Arc::clone(&samples), Arc::clone(&stop));
+        let thread = thread::Builder::new()
+            .name("sampler".to_owned())
+            .spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    let sample = sample(pids, &disk);
+                    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                    if kept.len() == KEPT {
+                        kept.pop_front();
+                    }
+                    kept.push_back(sample);
+                    drop(kept);
+                    thread::sleep(PERIOD);
+                }
+            })?;
+        Ok(Self {
+            samples,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// What the totals grew by from the last sample before `start_ns` to the first after
+    /// `end_ns`; nothing where these are not there (any more).
+    #[must_use]
+    pub fn between(&self, start_ns: u64, end_ns: u64) -> Option<Sample> {
+        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = samples.iter().rev().find(|s| s.at_ns <= start_ns)?;
+        let after = samples.iter().find(|s| s.at_ns >= end_ns)?;
+        let mut waited_ms = after.waited_ms;
+        for (waited, before) in waited_ms.iter_mut().zip(before.waited_ms) {
+            *waited -= before;
+        }
+        Some(Sample {
+            at_ns: after.at_ns - before.at_ns,
+            waited_ms,
+            disk_ms: after.disk_ms - before.disk_ms,
+            stolen_ms: after.stolen_ms - before.stolen_ms,
+        })
+    }
+
+    /// Of one service.
+    #[must_use]
+    pub fn waited_ms(&self, service: Service, start_ns: u64, end_ns: u64) -> f64 {
+        self.between(start_ns, end_ns)
+            .map_or(0.0, |sample| sample.waited_ms[service as usize])
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It cannot have panicked: it only reads files and counts.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn sample(pids: [u32; 3], disk: &str) -> Sample {
+    Sample {
+        at_ns: unix_ns(),
+        waited_ms: pids.map(waited_ms),
+        disk_ms: disk_ms(disk),
+        stolen_ms: stolen_ms(&fs::read_to_string("/proc/stat").unwrap_or_default()),
+    }
+}
+
+fn waited_ms(pid: u32) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let waits = tasks.into_iter().flatten().flatten().filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').nth(1)?.parse::<f64>().ok()
+    });
+    waits.sum::<f64>() / 1e6
+}
+
+/// Milliseconds of I/O of a disk so far, summed over requests in flight.
+#[must_use]
+pub fn disk_ms(disk: &str) -> f64 {
+    weighted_ms(
+        &fs::read_to_string("/proc/diskstats").unwrap_or_default(),
+        disk,
+    )
+}
+
+/// The weighted time of a disk: its 11th number.
+fn weighted_ms(diskstats: &str, disk: &str) -> f64 {
+    let line = diskstats
+        .lines()
+        .map(str::split_whitespace)
+        .find(|words| words.clone().nth(2) == Some(disk));
+    line.and_then(|mut words| words.nth(13)?.parse().ok())
+        .unwrap_or(0.0)
+}
+
+/// Counted in ticks of 10 ms.
+fn stolen_ms(stat: &str) -> f64 {
+    let ticks = stat
+        .lines()
+        .next()
+        .and_then(|line| line.split_whitespace().nth(8)?.parse::<f64>().ok());
+    ticks.unwrap_or(0.0) * 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernels_files() {
+        let stats = " 254       0 vda 100 1 2 3 50 5 6 7 0 40 1234 0 0 0 0 9 8\n";
+        assert_eq!(weighted_ms(stats, "vda"), 1234.0);
+        assert_eq!(weighted_ms(stats, "sda"), 0.0);
+        assert_eq!(stolen_ms("cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1\n"), 80.0);
+    }
+}

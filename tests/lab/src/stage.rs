@@ -1,0 +1,206 @@
+//! The set-up that is made once: groups, network, sink, agent, services, and what reads the
+//! kernel's books beside them. Everything of it goes with this value, and with the program
+//! when it is killed.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use harness::{agent::Agent, artifact, guardian::Guardian, service::wrap};
+
+use crate::{
+    group::Groups,
+    network::Network,
+    peer,
+    sampler::Sampler,
+    service::{self, Running, Service, Site},
+    sink::Sink,
+};
+
+/// The group and the network namespace of whoever disturbs the others.
+pub const NEIGHBOUR: &str = "neighbour";
+
+/// Removes the folder; of the container's root only its own entries, never what is mounted.
+const REMOVE: &str = r#"
+sleep 0.2
+for n in 1 2 3 4 5; do
+  find "$1/store/rootfs" -mindepth 1 -maxdepth 1 -delete
+  rmdir "$1/store/rootfs"
+  rm -f "$1/store/config.json" "$1/filter.bpf"
+  rm -rf "$1/data" "$1/neighbour" "$1/state" "$1/runc"
+  rmdir "$1/store" "$1"
+  [ -d "$1" ] || break
+  sleep 0.5
+done
+"#;
+
+/// The set-up.
+#[derive(Debug)]
+pub struct Stage {
+    /// Reads the kernel's books.
+    pub sampler: Sampler,
+    /// In the order of the chain.
+    pub services: Vec<Running>,
+    /// Judges.
+    pub agent: Agent,
+    /// Keeps what the agent passes on.
+    pub sink: Sink,
+    /// Namespaces.
+    pub network: Network,
+    /// Cgroups.
+    pub groups: Arc<Groups>,
+    /// The disk with the database.
+    pub disk: Disk,
+    /// A folder on that disk.
+    pub dir: PathBuf,
+    /// The lab's own program, for what it runs as processes.
+    pub program: PathBuf,
+    _guardian: Guardian,
+}
+
+/// A disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// Its name, e.g. `vda`.
+    pub name: String,
+    /// `MAJOR:MINOR`.
+    pub number: String,
+}
+
+impl Stage {
+    /// Starts everything. `program` is the lab's own program.
+    ///
+    /// # Errors
+    /// When something of it cannot be had or does not start.
+    pub fn start(program: PathBuf, agent_flags: &[&str]) -> anyhow::Result<Self> {
+        let dir = PathBuf::from(format!("/var/tmp/isostack-lab-{}", process::id()));
+        let guardian = Guardian::new(REMOVE, &[&dir])?;
+        for name in ["data", NEIGHBOUR, "state", "store/rootfs"] {
+            let dir = dir.join(name);
+            fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        }
+        let disk = Disk::of(&dir)?;
+        let groups = Arc::new(Groups::create()?);
+        groups.make_parent("shop")?;
+        groups.make_parent("data")?;
+        for group in [
+            NEIGHBOUR,
+            "agent",
+            Service::Front.group(),
+            Service::Orders.group(),
+        ] {
+            groups.make(group)?;
+        }
+        let names = [
+            Service::Front.name(),
+            Service::Orders.name(),
+            Service::Store.name(),
+            NEIGHBOUR,
+        ];
+        let network = Network::create(&names)?;
+        let sink = Sink::start()?;
+        let agent = agent(&groups, &network, &sink, &dir, agent_flags)?;
+        let peer = peer::start(network.host)?.to_string();
+        let site = Site {
+            groups: &groups,
+            network: &network,
+            otlp_grpc: &agent.otlp_grpc,
+            otlp_http: &agent.otlp_http,
+            peer: &peer,
+            dir: &dir,
+        };
+        // From the last to the first: who is asked is there.
+        let mut services = Vec::new();
+        for service in Service::ALL.into_iter().rev() {
+            let running = service::start(service, &site);
+            services.push(running.with_context(|| service.name())?);
+        }
+        services.reverse();
+        let pids = [services[0].pid, services[1].pid, services[2].pid];
+        Ok(Self {
+            sampler: Sampler::start(pids, disk.name.clone())?,
+            services,
+            agent,
+            sink,
+            network,
+            groups,
+            disk,
+            dir,
+            program,
+            _guardian: guardian,
+        })
+    }
+
+    /// A running service.
+    #[must_use]
+    pub fn service(&self, service: Service) -> &Running {
+        &self.services[service as usize]
+    }
+
+    /// Whether the agent and all services still run.
+    ///
+    /// # Errors
+    /// When one ended: with its output.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.agent.process.is_running(),
+            "the agent ended:\n{}",
+            self.agent.process.output()
+        );
+        for (service, running) in Service::ALL.iter().zip(&mut self.services) {
+            anyhow::ensure!(
+                running.process.is_running(),
+                "{} ended:\n{}",
+                service.name(),
+                running.process.output()
+            );
+        }
+        Ok(())
+    }
+}
+
+fn agent(
+    groups: &Groups,
+    network: &Network,
+    sink: &Sink,
+    dir: &Path,
+    flags: &[&str],
+) -> anyhow::Result<Agent> {
+    let mut agent = Command::new(artifact::program("isostack-agent")?);
+    agent.args(["--http-listen", "127.0.0.1:0"]);
+    agent.args(["--otlp-grpc-listen", &format!("{}:0", network.host)]);
+    agent.args(["--otlp-http-listen", &format!("{}:0", network.host)]);
+    agent.args(["--export-endpoint", &format!("http://{}", sink.address)]);
+    agent.arg("--state-dir").arg(dir.join("state")).args(flags);
+    let procs = groups.procs("agent");
+    let files: Vec<String> = procs.iter().map(|p| format!("'{}'", p.display())).collect();
+    let enter = format!(
+        "for file in {}; do echo $$ > \"$file\"; done; exec \"$@\"",
+        files.join(" ")
+    );
+    Agent::start_command(&mut wrap(&["sh", "-c", &enter, "sh"], agent))
+}
+
+impl Disk {
+    /// The disk that holds a folder.
+    fn of(dir: &Path) -> anyhow::Result<Self> {
+        let device = fs::metadata(dir)?.dev();
+        let number = format!("{}:{}", libc::major(device), libc::minor(device));
+        let link = PathBuf::from(format!("/sys/dev/block/{number}"));
+        let mut place = fs::canonicalize(&link)
+            .with_context(|| format!("{} lies on no disk ({number})", dir.display()))?;
+        if place.join("partition").exists() {
+            place.pop();
+        }
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Self {
+            number: fs::read_to_string(place.join("dev"))?.trim().to_owned(),
+            name: name.into_owned(),
+        })
+    }
+}
