@@ -8,9 +8,12 @@ pub mod report;
 pub mod stream;
 pub mod tail;
 
-use std::sync::{LazyLock, OnceLock};
+use std::{
+    ops::Range,
+    sync::{LazyLock, OnceLock},
+};
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, Input, MatchKind};
 use regex::bytes::Regex;
 
 use crate::{
@@ -30,23 +33,9 @@ pub struct Hit {
     pub rule: &'static LogRule,
     /// Its place in [`LOG_RULES`].
     pub index: usize,
-    /// First byte of the match in the line.
-    pub start: usize,
-    /// First byte after it.
-    pub end: usize,
-}
-
-impl Hit {
-    /// Surer, or as sure and further on in the line: in a chain of errors the reason comes
-    /// last. The build script decides in the same way which rule a line belongs to.
-    fn beats(&self, other: Self) -> bool {
-        self.rule
-            .confidence
-            .total_cmp(&other.rule.confidence)
-            .then(self.start.cmp(&other.start))
-            .then(other.index.cmp(&self.index))
-            .is_gt()
-    }
+    /// Where in the line its expression was tried: all of it, or a window of a long one.
+    from: usize,
+    to: usize,
 }
 
 /// The automaton and the expressions, built once.
@@ -107,21 +96,30 @@ impl Classifier {
 
     /// Where in `block`, from `from` on, the next literal of any rule begins and ends.
     fn next_literal(&self, block: &[u8], from: usize) -> Option<(usize, usize)> {
-        let found = self
-            .literals
-            .find(aho_corasick::Input::new(block).range(from..))?;
+        let found = self.literals.find(Input::new(block).range(from..))?;
         Some((found.start(), found.end()))
     }
 
     /// What one line, without its end, says.
     #[must_use]
     pub fn classify(&self, line: &[u8], only: Only<'_>) -> Option<Hit> {
+        self.classify_from(line, 0, only)
+    }
+
+    /// The same where it is known that no literal ends before `clear` bytes of the line.
+    fn classify_from(&self, line: &[u8], clear: usize, only: Only<'_>) -> Option<Hit> {
         let mut from = 0;
         loop {
             let to = line.len().min(from + WINDOW_BYTES);
-            if let Some(hit) = self.classify_window(&line[from..to], only) {
-                let (start, end) = (hit.start + from, hit.end + from);
-                return Some(Hit { start, end, ..hit });
+            let clear = clear.clamp(from, to) - from;
+            if let Some(index) = self.classify_window(&line[from..to], clear, only) {
+                let rule = &LOG_RULES[index];
+                return Some(Hit {
+                    rule,
+                    index,
+                    from,
+                    to,
+                });
             }
             if to == line.len() {
                 return None;
@@ -130,10 +128,13 @@ impl Classifier {
         }
     }
 
-    fn classify_window(&self, window: &[u8], only: Only<'_>) -> Option<Hit> {
+    /// The rule that speaks for a part of a line.
+    fn classify_window(&self, window: &[u8], clear: usize, only: Only<'_>) -> Option<usize> {
         let mut looked_at = [0_u64; LOG_RULES.len().div_ceil(64)];
-        let mut best: Option<Hit> = None;
-        for found in self.literals.find_overlapping_iter(window) {
+        let mut best: Option<usize> = None;
+        let from = clear.saturating_sub(self.literals.max_pattern_len());
+        let input = Input::new(window).range(from..);
+        for found in self.literals.find_overlapping_iter(input) {
             for &index in &self.rules[found.pattern().as_usize()] {
                 let (word, bit) = (index / 64, 1_u64 << (index % 64));
                 let rule = &LOG_RULES[index];
@@ -141,21 +142,39 @@ impl Classifier {
                     continue;
                 }
                 looked_at[word] |= bit;
-                let Some(place) = self.expression(index).find(window) else {
+                // An expression costs more than all before it: none that cannot win is tried.
+                let surer = |other: usize| LOG_RULES[other].confidence > rule.confidence;
+                if best.is_some_and(surer) || !self.expression(index).is_match(window) {
                     continue;
-                };
-                let hit = Hit {
-                    rule,
-                    index,
-                    start: place.start(),
-                    end: place.end(),
-                };
-                if best.is_none_or(|other| hit.beats(other)) {
-                    best = Some(hit);
+                }
+                if best.is_none_or(|other| self.beats(index, other, window)) {
+                    best = Some(index);
                 }
             }
         }
         best
+    }
+
+    /// Of two rules that match the surer one wins, or of two as sure that which matches
+    /// further on: in a chain of errors the reason comes last. The build script decides in
+    /// the same way which rule a line belongs to.
+    fn beats(&self, index: usize, other: usize, window: &[u8]) -> bool {
+        let start = |index| self.expression(index).find(window).map(|m| m.start());
+        let (rule, known) = (&LOG_RULES[index], &LOG_RULES[other]);
+        let order = rule.confidence.total_cmp(&known.confidence);
+        order
+            .then_with(|| start(index).cmp(&start(other)))
+            .then(other.cmp(&index))
+            .is_gt()
+    }
+
+    /// Where in the line is what the rule is about.
+    #[must_use]
+    pub fn place(&self, hit: Hit, line: &[u8]) -> Range<usize> {
+        let found = self.expression(hit.index).find(&line[hit.from..hit.to]);
+        found.map_or(hit.from..hit.to, |place| {
+            hit.from + place.start()..hit.from + place.end()
+        })
     }
 
     /// What a named group of the rule's pattern holds in a line that it matched.
@@ -169,7 +188,7 @@ impl Classifier {
         if !known {
             return None;
         }
-        let window = &line[hit.start..hit.end];
+        let window = &line[hit.from..hit.to];
         Some(expression.captures(window)?.name(name)?.as_bytes())
     }
 

@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 pub(crate) use self::attach::{not_built, off};
 pub use self::cost::Toggled;
 use self::{
-    attach::not_selected,
+    attach::{alone, not_selected},
     cgroups::CgroupTables,
     late::Late,
     missed::Missed,
@@ -176,8 +176,9 @@ impl Sensors {
                 }
             }
             Err(why) => statuses.extend(SENSORS.iter().map(|entry| match entry.sensor {
-                Some(_) => off(entry, why.clone()),
                 None => off(entry, not_built()),
+                Some(_) if !settings.selection.wants(entry.name) => off(entry, not_selected()),
+                Some(_) => alone(entry).unwrap_or_else(|| off(entry, why.clone())),
             })),
         }
         for status in &statuses {
@@ -352,7 +353,7 @@ impl Running {
         {
             *running.programs.lock() = None;
             for (status, entry) in statuses.iter_mut().zip(SENSORS) {
-                if status.state != SensorState::Off {
+                if status.state != SensorState::Off && alone(entry).is_none() {
                     *status = off(entry, why.clone());
                 }
             }
@@ -439,6 +440,23 @@ mod tests {
             .to_string();
         assert!(error.contains("sensor cpu"), "{error}");
         assert!(error.contains("kernel/btf/vmlinux"), "{error}");
+    }
+
+    #[test]
+    fn without_type_information_log_lines_are_read_all_the_same() {
+        let empty = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            roots: Roots {
+                sysfs: empty.path().to_owned(),
+                ..Roots::default()
+            },
+            ..Settings::default()
+        };
+        let sensors = Sensors::start(&settings, AgentMetrics::default(), drop).unwrap();
+        for status in sensors.statuses() {
+            let off = status.state == SensorState::Off;
+            assert_eq!(off, status.name != "logs", "{status:?}");
+        }
     }
 
     #[test]

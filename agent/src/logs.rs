@@ -1,13 +1,14 @@
 //! Log lines that speak of a layer, while they are written: the kernel's own, those of files
 //! that the user names, and those that pass through as OTLP.
 //!
-//! A thread of its own and of low priority reads and classifies; what it finds goes to the
-//! [`Board`], which counts, thins and remembers. Nothing here waits for the span path or
-//! makes it wait.
+//! A thread of its own, of low priority and with a share of one processor, reads and
+//! classifies; what it finds goes to the [`Board`], which counts, thins and remembers.
+//! Nothing here waits for the span path or makes it wait.
 
 pub mod board;
 mod files;
 mod origin;
+pub mod share;
 
 use std::{
     io,
@@ -21,7 +22,7 @@ use std::{
 };
 
 pub use self::board::{Board, LogMatch};
-use self::files::Files;
+use self::{files::Files, share::Share};
 use crate::{
     classify::{Classifier, Hit, Only},
     host::{
@@ -43,6 +44,10 @@ const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 const RECORDS_AT_ONCE: usize = 1000;
 /// Of the thread; the applications go first.
 const NICE: i32 = 10;
+/// What reading may use of one processor, and as much again classifying what passes through.
+pub const PROCESSOR_SHARE: f64 = 0.25;
+/// The longest pause at once: within it the kernel's log has room for what comes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -132,6 +137,7 @@ impl Reader {
             tracing::debug!(%error, "The log reader keeps its ordinary priority");
         }
         let (mut discovered, mut remembered) = (None::<Instant>, Instant::now());
+        let (mut share, mut used) = (Share::new(PROCESSOR_SHARE, remembered), processor_time());
         loop {
             let last = self.stop.load(Ordering::Acquire);
             let now = Instant::now();
@@ -147,8 +153,13 @@ impl Reader {
             if last {
                 return;
             }
-            if !busy {
-                thread::park_timeout(LOOK_EVERY);
+            let before = std::mem::replace(&mut used, processor_time());
+            let now = Instant::now();
+            share.pay(used.saturating_sub(before), now);
+            let owed = share.wait(now).min(LONGEST_PAUSE);
+            let pause = if busy { owed } else { owed.max(LOOK_EVERY) };
+            if !pause.is_zero() {
+                thread::park_timeout(pause);
             }
         }
     }
@@ -184,6 +195,12 @@ impl Reader {
         }
         true
     }
+}
+
+/// What this thread has used.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Whom a line of the kernel is about: the process or cgroup that it names; else nobody.

@@ -193,10 +193,27 @@ pub trait Sensor: Sync {
         ""
     }
 
+    /// For a sensor without a part in the kernel, which runs whatever the kernel is: what it
+    /// lacks here, if anything. `None` for all others.
+    fn alone(&self) -> Option<Option<Lack>> {
+        None
+    }
+
     /// What it reads by itself, now and then, without a program in the kernel.
     fn poller(&self, _roots: &Roots) -> Option<Box<dyn Poller>> {
         None
     }
+}
+
+/// What a sensor can do without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// What is missing.
+    pub reason: String,
+    /// What that loses.
+    pub loses: &'static str,
+    /// What would help.
+    pub fix: &'static str,
 }
 
 /// When a sensor's programs are attached. That they can be is tried at the start.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
 /// Names of a workload; empty strings where unknown. None of them is to be trusted:
 /// escape on output.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Workload {
     /// Kubernetes namespace.
     pub namespace: String,
@@ -98,11 +98,13 @@ impl<'de> Deserialize<'de> for Labels {
 }
 
 impl Workload {
-    /// The `container` label of the metrics: container name, else the first 12 digits of
-    /// the id, else the unit, else the process name.
+    /// The `container` label of the metrics: container name, else the id (of one that is
+    /// a hash the first 12 digits, as engines show it), else the unit, else the process name.
     #[must_use]
     pub fn container_label(&self) -> &str {
-        let short_id = self.container_id.get(..12).unwrap_or(&self.container_id);
+        let id = &*self.container_id;
+        let is_hash = id.len() >= 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        let short_id = if is_hash { &id[..12] } else { id };
         [&*self.container, short_id, &*self.unit, &*self.process]
             .into_iter()
             .find(|s| !s.is_empty())
@@ -163,11 +165,16 @@ mod tests {
         assert_eq!(names("", "", "", "java"), "java");
         let by_id = Workload {
             pod_uid: "uid".into(),
-            container_id: "0123456789abcdef".into(),
+            container_id: "0123456789abcdef".repeat(4),
             unit: "in.service".into(),
             ..Workload::default()
         };
         assert_eq!(by_id.display_name(), "uid/0123456789ab");
+        let by_chosen_id = Workload {
+            container_id: "payments-gateway-7".into(),
+            ..Workload::default()
+        };
+        assert_eq!(by_chosen_id.display_name(), "payments-gateway-7");
         assert_eq!(Workload::default().display_name(), "");
     }
 }

@@ -81,6 +81,24 @@ fn every_fixture_gives_its_stack_and_workload() {
 }
 
 #[test]
+fn every_word_of_a_stack_is_known() {
+    let mut unknown = std::collections::BTreeSet::new();
+    for word in ["jailer", "minijail", "namespaces", "lxd", "incus"] {
+        if isostack_agent::knowledge::find::find(word).is_err() {
+            unknown.insert(word.to_owned());
+        }
+    }
+    for (_, record) in fixtures().into_values() {
+        for entry in process_stack(&record.process, &record.host).0 {
+            if isostack_agent::knowledge::find::find(&entry.technology).is_err() {
+                unknown.insert(entry.technology);
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "not in technologies.toml: {unknown:?}");
+}
+
+#[test]
 fn what_imitates_gets_nobody_elses_names() {
     let fixtures = fixtures();
     let imitations = fixtures.iter().filter(|(_, (_, record))| {

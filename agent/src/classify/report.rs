@@ -5,7 +5,7 @@ use std::{borrow::Cow, io};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use super::stream::Found;
+use super::{Classifier, stream::Found};
 use crate::{stack::report::bends_output, vocabulary::Layer};
 
 /// Most of a line that is shown to a person, in bytes.
@@ -71,9 +71,10 @@ pub fn table(out: &mut impl io::Write, found: &Found<'_>, file: Option<&str>) ->
         found.line_number, rule.layer, rule.id, rule.confidence, rule.meaning
     )?;
     let part = excerpt(found, SHOWN_BYTES);
+    let place = Classifier::get().place(found.hit, found.line);
     let (start, end) = (
-        found.hit.start.clamp(part.start, part.end),
-        found.hit.end.clamp(part.start, part.end),
+        place.start.clamp(part.start, part.end),
+        place.end.clamp(part.start, part.end),
     );
     let cut = |there: bool| if there { "…" } else { "" };
     writeln!(
@@ -94,7 +95,8 @@ fn excerpt(found: &Found<'_>, most: usize) -> std::ops::Range<usize> {
     if length <= most {
         return 0..length;
     }
-    let start = found.hit.start.saturating_sub(most / 4).min(length - most);
+    let place = Classifier::get().place(found.hit, found.line);
+    let start = place.start.saturating_sub(most / 4).min(length - most);
     start..start + most
 }
 

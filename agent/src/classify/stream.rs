@@ -148,7 +148,11 @@ impl<'o> Stream<'o> {
             let line = block[first..last]
                 .strip_suffix(b"\r")
                 .unwrap_or(&block[first..last]);
-            if let Some(hit) = self.classifier.classify(line, self.only) {
+            // The automaton stops at the first end of a literal.
+            let hit = self
+                .classifier
+                .classify_from(line, stop - 1 - first, self.only);
+            if let Some(hit) = hit {
                 self.lines += feeds(&block[counted..first]);
                 counted = first;
                 let line_number = self.lines + 1;

@@ -104,6 +104,22 @@ impl Tail {
         }
     }
 
+    /// Leaves out what is more than `most` bytes before the end; how much that was. What
+    /// follows begins within a line.
+    ///
+    /// # Errors
+    /// When the file cannot be asked for its size.
+    pub fn catch_up(&mut self, most: u64) -> io::Result<u64> {
+        let Some(file) = &mut self.file else {
+            return Ok(0);
+        };
+        let left_out = file.metadata()?.len().saturating_sub(self.position + most);
+        if left_out > 0 {
+            self.position = file.seek(SeekFrom::Start(self.position + left_out))?;
+        }
+        Ok(left_out)
+    }
+
     /// Where it is, to begin there another time; `unread` bytes of what it gave were not
     /// used. None while there is no file.
     #[must_use]

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use anstream::AutoStream;
+
 use crate::{
     classify::{
         Only, report,
@@ -54,8 +56,12 @@ struct Answer<W: Write> {
 /// `isostack-agent classify`.
 #[must_use]
 pub fn classify(args: &ClassifyArgs) -> ExitCode {
-    // It removes colours where they are not wanted (no terminal, NO_COLOR).
-    let stdout = anstream::AutoStream::auto(io::stdout().lock());
+    let stdout = match args.output {
+        // It removes colours where they are not wanted (no terminal, NO_COLOR).
+        Output::Table => AutoStream::auto(io::stdout().lock()),
+        // There are none in JSON, and looking for them would cost more than writing it.
+        Output::Json => AutoStream::always_ansi(io::stdout().lock()),
+    };
     let out = BufWriter::with_capacity(64 * 1024, stdout);
     let mut answer = Answer {
         out,

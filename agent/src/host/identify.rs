@@ -30,7 +30,8 @@ use crate::{
         host::host_stack,
         overrides::Overrides,
         process::{
-            Ancestor, ProcessFacts, base_name, is_runtime, process_stack, process_workload, wrapper,
+            Ancestor, ProcessFacts, RuntimeState, base_name, is_runtime, process_stack,
+            process_workload, wrapper,
         },
         record::Record,
     },
@@ -46,6 +47,8 @@ const MAX_CGROUPS: usize = 16_384;
 const MAX_ANCESTORS: usize = 4096;
 /// Processes of one group looked at for one that stands for it.
 const MAX_INHABITANTS: usize = 16;
+/// States of runtimes kept.
+const MAX_STATES: usize = 4096;
 /// Groups of users kept.
 const MAX_IMITATIONS: usize = 1024;
 /// An identity is looked up again after this long: a process may exec, move to another
@@ -72,6 +75,8 @@ pub struct Identifier {
     processes: Mutex<Generations<ProcessKey, Known<SharedIdentity>>>,
     inhabitants: Mutex<Generations<u64, Known<Inhabitant>>>,
     ancestors: Mutex<Generations<ProcessKey, (Ancestor, Instant)>>,
+    /// States of low-level runtimes, by the path of the group.
+    states: Mutex<Generations<String, (Option<RuntimeState>, Instant)>>,
     /// Groups that users made, and whether the container id they claim is another's.
     imitations: Mutex<Generations<String, (bool, Instant)>>,
 }
@@ -116,6 +121,7 @@ impl Identifier {
             processes: Mutex::new(Generations::new(MAX_PROCESSES)),
             inhabitants: Mutex::new(Generations::new(MAX_CGROUPS)),
             ancestors: Mutex::new(Generations::new(MAX_ANCESTORS)),
+            states: Mutex::new(Generations::new(MAX_STATES)),
             imitations: Mutex::new(Generations::new(MAX_IMITATIONS)),
             host_root,
             roots,
@@ -203,29 +209,21 @@ impl Identifier {
     /// Key and identity of the process that has this pid now.
     #[must_use]
     pub fn identify(&self, pid: u32) -> Option<SharedIdentity> {
-        let stat = ProcDir::new(&self.roots, pid).stat().ok()?;
-        self.identify_with(stat.key(pid), || Ok(stat))
+        let key = ProcDir::new(&self.roots, pid).key().ok()?;
+        self.identify_key(key)
     }
 
     /// The identity of this very process: from the cache even when it is gone, never that
     /// of another one with the same pid.
     #[must_use]
     pub fn identify_key(&self, key: ProcessKey) -> Option<SharedIdentity> {
-        self.identify_with(key, || ProcDir::new(&self.roots, key.pid).stat())
-    }
-
-    fn identify_with(
-        &self,
-        key: ProcessKey,
-        stat: impl FnOnce() -> Result<Stat, ProcError>,
-    ) -> Option<SharedIdentity> {
         let known = self.processes.lock().get(&key);
         if let Some(known) = &known
             && known.is_fresh(PROCESS_LIFETIME, &known.found.workload)
         {
             return Some(self.with_late_names(known.clone()));
         }
-        match stat().and_then(|stat| self.look_up(key, stat)) {
+        match self.look_up(key.pid, Some(key)) {
             Ok(identity) => {
                 let identity = match known {
                     Some(known) if *known.found == identity => known.found,
@@ -244,8 +242,7 @@ impl Identifier {
     /// # Errors
     /// There is no such process or it cannot be read.
     pub fn look_up_pid(&self, pid: u32) -> Result<SharedIdentity, ProcError> {
-        let stat = ProcDir::new(&self.roots, pid).stat()?;
-        Ok(Arc::new(self.look_up(stat.key(pid), stat)?))
+        Ok(Arc::new(self.look_up(pid, None)?))
     }
 
     /// Who is behind a kernel event: the process, or when it went away before it was ever
@@ -380,20 +377,26 @@ impl Identifier {
         self.cgroups.memory_limit(cgroup_id)
     }
 
-    /// The facts are this process's only if the pid was its own before (`stat`) and after.
-    fn look_up(&self, key: ProcessKey, stat: Stat) -> Result<Identity, ProcError> {
-        let dir = ProcDir::new(&self.roots, key.pid);
-        let gone = || ProcError::Gone {
-            pid: key.pid,
-            procfs: self.roots.procfs.display().to_string(),
-        };
-        if stat.key(key.pid) != key {
-            return Err(gone());
+    /// The process that has this pid, if it is the one of `wanted`.
+    fn look_up(&self, pid: u32, wanted: Option<ProcessKey>) -> Result<Identity, ProcError> {
+        let dir = ProcDir::hold(&self.roots, pid)?;
+        let stat = dir.stat()?;
+        let key = stat.key(pid);
+        if wanted.is_some_and(|wanted| wanted != key) {
+            return Err(ProcError::Gone {
+                pid,
+                procfs: self.roots.procfs.display().to_string(),
+            });
         }
-        let facts = self.process_facts(key.pid, stat)?;
-        if dir.key()? != key {
-            return Err(gone());
-        }
+        self.examine(&dir, pid, stat)
+    }
+
+    /// The process of a directory that is held: so all facts are of one process.
+    fn examine(&self, dir: &ProcDir, pid: u32, stat: Stat) -> Result<Identity, ProcError> {
+        let key = stat.key(pid);
+        let facts = self.process_facts(dir, pid, stat)?;
+        // What was missing may have been missing because it ended meanwhile.
+        dir.is_there()?;
         Ok(Identity {
             process: key,
             comm: facts.comm.clone(),
@@ -422,8 +425,8 @@ impl Identifier {
     /// # Errors
     /// There is no such process or it cannot be read.
     pub fn record(&self, pid: u32) -> Result<Record, ProcError> {
-        let stat = ProcDir::new(&self.roots, pid).stat()?;
-        let process = self.process_facts(pid, stat)?;
+        let dir = ProcDir::hold(&self.roots, pid)?;
+        let process = self.process_facts(&dir, pid, dir.stat()?)?;
         Ok(Record::new(self.host.clone(), process))
     }
 
@@ -435,8 +438,8 @@ impl Identifier {
             .then(|| self.representative(path))
             .flatten()
             .and_then(|pid| {
-                let stat = ProcDir::new(&self.roots, pid).stat().ok()?;
-                self.process_facts(pid, stat).ok()
+                let dir = ProcDir::hold(&self.roots, pid).ok()?;
+                self.process_facts(&dir, pid, dir.stat().ok()?).ok()
             })
             .filter(|facts| facts.cgroup_path == path);
         match process {

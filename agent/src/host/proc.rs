@@ -10,12 +10,16 @@ mod parse;
 mod tests;
 
 use std::{
+    cell::RefCell,
     fs::File,
     io::{self, Read},
+    os::fd::OwnedFd,
     path::PathBuf,
+    sync::Arc,
 };
 
 pub use parse::{CgroupLine, Stat, Status};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, readlinkat, statat};
 
 use crate::{host::roots::Roots, process::ProcessKey};
 
@@ -67,6 +71,8 @@ pub struct ProcDir {
     pid: u32,
     procfs: PathBuf,
     dir: PathBuf,
+    /// The directory itself: of this process for ever, whoever gets its number.
+    held: Option<Arc<OwnedFd>>,
 }
 
 impl ProcDir {
@@ -77,7 +83,34 @@ impl ProcDir {
             pid,
             procfs: roots.procfs.clone(),
             dir: roots.procfs.join(pid.to_string()),
+            held: None,
         }
+    }
+
+    /// The directory of the process that has this pid now. What is read in it is that
+    /// process's; once it is gone there is nothing to read.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn hold(roots: &Roots, pid: u32) -> Result<Self, ProcError> {
+        let mut dir = Self::new(roots, pid);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let held = openat(CWD, &dir.dir, flags, Mode::empty());
+        dir.held = Some(Arc::new(held.map_err(|errno| dir.error("", errno.into()))?));
+        Ok(dir)
+    }
+
+    /// That the process is there still.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn is_there(&self) -> Result<(), ProcError> {
+        let looked = match &self.held {
+            Some(held) => statat(held, "stat", AtFlags::empty()),
+            None => statat(CWD, self.dir.join("stat"), AtFlags::empty()),
+        };
+        looked.map_err(|errno| self.error("stat", errno.into()))?;
+        Ok(())
     }
 
     /// `stat`: start time, parent.
@@ -213,26 +246,40 @@ impl ProcDir {
     }
 
     fn link(&self, name: &str) -> Option<String> {
-        let target = std::fs::read_link(self.dir.join(name)).ok()?;
+        let target = match &self.held {
+            Some(held) => readlinkat(held, name, Vec::with_capacity(128)).ok()?,
+            None => readlinkat(CWD, self.dir.join(name), Vec::new()).ok()?,
+        };
         Some(target.to_string_lossy().into_owned())
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, ProcError> {
-        let path = self.dir.join(name);
-        read_bounded(&path, limit).map_err(|source| match source.raw_os_error() {
+        let file = match &self.held {
+            Some(held) => openat(held, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .map(File::from)
+                .map_err(io::Error::from),
+            None => File::open(self.dir.join(name)),
+        };
+        file.and_then(|file| read_whole(file, limit))
+            .map_err(|source| self.error(name, source))
+    }
+
+    fn error(&self, name: &str, source: io::Error) -> ProcError {
+        let path = || self.dir.join(name).display().to_string();
+        match source.raw_os_error() {
             Some(libc::ENOENT | libc::ESRCH) => ProcError::Gone {
                 pid: self.pid,
                 procfs: self.procfs.display().to_string(),
             },
             Some(libc::EACCES | libc::EPERM) => ProcError::Denied {
-                path: path.display().to_string(),
+                path: path(),
                 source,
             },
             _ => ProcError::Read {
-                path: path.display().to_string(),
+                path: path(),
                 source,
             },
-        })
+        }
     }
 
     fn malformed(&self, name: &str) -> ProcError {
@@ -244,9 +291,27 @@ impl ProcDir {
 
 /// At most `limit` bytes of a file.
 pub(crate) fn read_bounded(path: &std::path::Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    read_whole(File::open(path)?, limit)
+}
+
+/// At most `limit` bytes, by as few calls as the kernel allows: most files below `/proc` come
+/// whole by one.
+fn read_whole(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 32 * 1024]);
+    }
+    let mut file = file.take(limit);
+    BUFFER.with_borrow_mut(|buffer| {
+        let mut bytes = Vec::new();
+        loop {
+            match file.read(buffer) {
+                Ok(0) => return Ok(bytes),
+                Ok(n) => bytes.extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    })
 }
 
 /// Every process below the root, in no order.

@@ -468,6 +468,8 @@ pub struct Finding {
 pub struct Threshold {
     /// The condition.
     pub when: String,
+    /// The alert of `deploy/prometheus/alerts.yml` that rings then.
+    pub alert: String,
     /// How urgent, or who.
     pub severity: String,
     /// Causes that it tells of.

@@ -164,3 +164,52 @@ fn remedies_for_a_place_are_for_one_where_the_cause_can_be() {
         }
     }
 }
+
+/// The number of a condition such as `p99 > 50 ms`, in base units.
+fn bound(when: &str) -> Option<f64> {
+    let (_, right) = when.split_once('>')?;
+    let digits: String = right.chars().filter(char::is_ascii_digit).collect();
+    let number: f64 = digits.parse().ok()?;
+    let unit = right.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
+    Some(match unit.split('/').next()? {
+        "ms" => number / 1e3,
+        "%" | "% " => number / 1e2,
+        _ => number,
+    })
+}
+
+#[test]
+fn the_alerts_ring_where_the_data_says() {
+    let file = include_str!("../../../deploy/prometheus/alerts.yml");
+    for threshold in &data().localisation.thresholds {
+        let name = &threshold.alert;
+        let (_, alert) = file
+            .split_once(&format!("- alert: {name}\n"))
+            .unwrap_or_else(|| panic!("no alert {name}"));
+        let alert = alert.split("- alert:").next().unwrap();
+        let severity = format!(": {}", threshold.severity);
+        assert!(alert.contains(&severity), "{name} is not {severity}");
+        let Some(bound) = bound(&threshold.when) else {
+            continue;
+        };
+        let numbers: Vec<f64> = alert
+            .split("> ")
+            .skip(1)
+            .filter_map(|text| text.split_whitespace().next()?.parse().ok())
+            .collect();
+        assert_eq!(numbers, [bound], "{name}: {}", threshold.when);
+    }
+    let bounds: Vec<_> = [
+        "p95 > 1 s",
+        "x > 1 000/s",
+        "p99 > 50 ms",
+        "g > 10 %/h",
+        "both",
+    ]
+    .map(bound)
+    .into();
+    assert_eq!(
+        bounds,
+        [Some(1.0), Some(1000.0), Some(0.05), Some(0.1), None]
+    );
+}

@@ -30,6 +30,9 @@ impl Object {
         let Some(sensor) = entry.sensor else {
             return off(entry, not_built());
         };
+        if let Some(status) = alone(entry) {
+            return status;
+        }
         if let Err(why) = self.check(sensor) {
             return off(entry, why);
         }
@@ -184,8 +187,6 @@ fn status(
         let (hook, _) = a.hook.as_ref()?;
         Some(format!("{hook}{}", condition(a.activation)))
     });
-    let reads = entry.sensor.map_or("", |sensor| sensor.reads());
-    let hooks = hooks.chain([reads.to_owned()]);
     let hook = list(hooks.collect()).join(", ");
     let (lacks, lost) = reduced.unwrap_or_default();
     let loses = all.iter().map(|a| a.loses).chain([lost]);
@@ -223,6 +224,30 @@ const fn condition(activation: Activation) -> &'static str {
 
 const REFUSED_FIX: &str = "see the log at debug level for the kernel's own words; a lockdown or security module may \
      forbid this kind of program";
+
+/// How a sensor runs that has no part in the kernel; `None` for others.
+pub(crate) fn alone(entry: &Entry) -> Option<SensorStatus> {
+    let sensor = entry.sensor?;
+    let status = SensorStatus {
+        name: entry.name,
+        state: SensorState::On,
+        hook: sensor.reads().to_owned(),
+        reason: String::new(),
+        loses: String::new(),
+        fix: String::new(),
+    };
+    Some(match sensor.alone()? {
+        None => status,
+        Some(lack) => SensorStatus {
+            state: SensorState::Reduced,
+            hook: String::new(),
+            reason: lack.reason,
+            loses: lack.loses.to_owned(),
+            fix: lack.fix.to_owned(),
+            ..status
+        },
+    })
+}
 
 /// A sensor that does not run.
 pub(crate) fn off(entry: &Entry, why: WhyNot) -> SensorStatus {

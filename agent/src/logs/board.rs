@@ -1,15 +1,22 @@
 //! What was found lately, for `/metrics`, the page and the evidence of verdicts. A flood of
 //! lines of one rule and workload becomes one entry a second that says how many there were.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    hash::BuildHasher as _,
+    time::Duration,
+};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 
 use crate::{
     classify::Hit,
     knowledge::log_rules::LogRule,
     metrics::{AgentMetrics, LogMatchLabels},
+    stack::report::visible,
     time::UnixNs,
     vocabulary::{Cause, Layer},
     workload::Workload,
@@ -21,8 +28,10 @@ const MAX_ENTRIES: usize = 1000;
 const MAX_PER_CAUSE: usize = 64;
 /// Lines of one rule and workload within this become one entry.
 const MERGE_NS: u64 = 1_000_000_000;
-/// Entries that a line may still join, newest first.
-const MERGE_DEPTH: usize = 64;
+/// Rules and workloads whose lines are put together; all begin anew when there are more.
+const MAX_FLOWS: usize = 4096;
+/// A verdict waits this long for whoever holds the lock, then does without lines.
+const PATIENCE: Duration = Duration::from_millis(1);
 /// Series on the metrics page.
 const MAX_SERIES: usize = 2000;
 /// Most of a line that is kept, in bytes.
@@ -35,6 +44,8 @@ const SLACK_NS: u64 = 2_000_000_000;
 pub struct LogMatch {
     /// When the first was read, nanoseconds since the epoch, as a string.
     pub start_unix_nano: String,
+    /// From the first to the last.
+    pub duration_ms: f64,
     /// The layer that they speak of.
     pub layer: Layer,
     /// The rule.
@@ -45,6 +56,11 @@ pub struct LogMatch {
     pub remedy: &'static str,
     /// How sure that is, 0..1.
     pub confidence: f64,
+    /// The cause of a slow span that they may support.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The workload's cgroup; 0 where it is not known by one.
+    pub cgroup_id: u64,
     /// What a person calls the workload; empty for the host.
     pub workload: String,
     /// `kmsg`, `otlp`, or the file's name.
@@ -67,10 +83,55 @@ struct Entry {
 
 #[derive(Default)]
 struct Inner {
-    recent: VecDeque<Entry>,
+    recent: Numbered<Entry>,
     /// By the cause that it may support.
-    support: HashMap<Cause, VecDeque<Support>>,
+    support: HashMap<Cause, Numbered<Support>>,
     series: HashSet<LogMatchLabels>,
+    /// By the place of the rule and the hash of the workload.
+    flows: HashMap<(usize, u64), Flow>,
+    hasher: RandomState,
+}
+
+/// Lines of one rule and workload: what each further one of them costs is a look here.
+struct Flow {
+    counter: Counter,
+    first: u64,
+    /// Numbers of what they became.
+    entry: u64,
+    support: u64,
+}
+
+/// The last so many of a row that is numbered through.
+struct Numbered<T> {
+    kept: VecDeque<T>,
+    /// Number of the first one kept.
+    first: u64,
+}
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self {
+            kept: VecDeque::new(),
+            first: 0,
+        }
+    }
+}
+
+impl<T> Numbered<T> {
+    /// Its number.
+    fn push(&mut self, one: T, most: usize) -> u64 {
+        if self.kept.len() >= most {
+            self.kept.pop_front();
+            self.first += 1;
+        }
+        self.kept.push_back(one);
+        self.first + self.kept.len() as u64 - 1
+    }
+
+    fn get_mut(&mut self, number: u64) -> Option<&mut T> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.kept.get_mut(index)
+    }
 }
 
 /// As [`Entry`], without what only a person wants to see.
@@ -102,15 +163,45 @@ impl Board {
 
     /// Takes a line that says something.
     pub fn take(&self, hit: Hit, workload: &Workload, source: &str, line: &[u8], at: UnixNs) {
-        let rule = hit.rule;
         let mut inner = self.inner.lock();
+        let key = (hit.index, inner.hasher.hash_one(workload));
+        if let Some(flow) = inner.flows.get(&key) {
+            flow.counter.inc();
+            if at.0.saturating_sub(flow.first) < MERGE_NS {
+                let (entry, support) = (flow.entry, flow.support);
+                inner.join(hit.rule, entry, support, at.0);
+                return;
+            }
+        }
+        let counter = match inner.flows.get(&key) {
+            Some(flow) => flow.counter.clone(),
+            None => {
+                let counter = self.counter(&mut inner, hit.rule, workload);
+                counter.inc();
+                counter
+            }
+        };
+        if inner.flows.len() >= MAX_FLOWS {
+            inner.flows.clear();
+        }
+        let flow = Flow {
+            counter,
+            first: at.0,
+            entry: inner.remember(hit.rule, workload, source, line, at.0),
+            support: inner.support(hit.rule, workload, at.0),
+        };
+        inner.flows.insert(key, flow);
+    }
+
+    /// The series of a rule and workload, or of the rule alone where there is no room.
+    fn counter(&self, inner: &mut Inner, rule: &'static LogRule, workload: &Workload) -> Counter {
         let mut labels = LogMatchLabels {
             layer: rule.layer.as_str(),
             node: self.node.clone(),
-            namespace: workload.namespace.clone(),
-            pod: workload.pod_label().to_owned(),
-            container: workload.container_label().to_owned(),
-            runtime: workload.runtime.clone(),
+            namespace: visible(&workload.namespace),
+            pod: visible(workload.pod_label()),
+            container: visible(workload.container_label()),
+            runtime: visible(&workload.runtime),
             rule: rule.id,
         };
         if !inner.have_room(&labels) {
@@ -123,9 +214,14 @@ impl Board {
                 ..labels
             };
         }
-        self.metrics.log_matches.get_or_create(&labels).inc();
-        inner.remember(rule, workload, source, line, at.0);
-        inner.support(rule, workload, at.0);
+        self.metrics.log_matches.get_or_create(&labels).clone()
+    }
+
+    /// Runs `f` while somebody writes.
+    #[cfg(test)]
+    pub(super) fn while_written(&self, f: impl FnOnce()) {
+        let _writing = self.inner.lock();
+        f();
     }
 
     /// The latest entries, newest first.
@@ -134,6 +230,7 @@ impl Board {
         let inner = self.inner.lock();
         inner
             .recent
+            .kept
             .iter()
             .rev()
             .take(limit)
@@ -142,7 +239,9 @@ impl Board {
     }
 
     /// How many lines support that `cause` struck this workload between two moments, by
-    /// rule. Lines that name no workload support the causes that strike a whole host.
+    /// rule. Lines that name no workload support the causes that strike a whole host. It is
+    /// asked on the way of the spans, and so does not wait for a reader of lines that lost
+    /// the processor while it was writing.
     #[must_use]
     pub fn supporting(
         &self,
@@ -151,12 +250,15 @@ impl Board {
         start_unix_ns: u64,
         end_unix_ns: u64,
     ) -> Vec<(&'static str, u64)> {
-        let inner = self.inner.lock();
+        let Some(inner) = self.inner.try_lock_for(PATIENCE) else {
+            self.metrics.log_evidence_missed.inc();
+            return Vec::new();
+        };
         let Some(known) = inner.support.get(&cause) else {
             return Vec::new();
         };
         let mut out: Vec<(&'static str, u64)> = Vec::new();
-        for one in known {
+        for one in &known.kept {
             let in_time = one.last.saturating_add(SLACK_NS) >= start_unix_ns
                 && one.first <= end_unix_ns.saturating_add(SLACK_NS);
             if !in_time || !concerns(&one.workload, cause, workload) {
@@ -184,6 +286,19 @@ impl Inner {
         room
     }
 
+    /// One more line of a flow.
+    fn join(&mut self, rule: &LogRule, entry: u64, support: u64, at: u64) {
+        if let Some(entry) = self.recent.get_mut(entry) {
+            entry.lines += 1;
+            entry.last = entry.last.max(at);
+        }
+        let known = rule.cause.and_then(|cause| self.support.get_mut(&cause));
+        if let Some(one) = known.and_then(|known| known.get_mut(support)) {
+            one.lines += 1;
+            one.last = one.last.max(at);
+        }
+    }
+
     fn remember(
         &mut self,
         rule: &'static LogRule,
@@ -191,22 +306,9 @@ impl Inner {
         source: &str,
         line: &[u8],
         at: u64,
-    ) {
-        let same = |entry: &&mut Entry| {
-            entry.rule.id == rule.id
-                && at.saturating_sub(entry.first) < MERGE_NS
-                && entry.workload == *workload
-        };
-        if let Some(entry) = self.recent.iter_mut().rev().take(MERGE_DEPTH).find(same) {
-            entry.lines += 1;
-            entry.last = entry.last.max(at);
-            return;
-        }
-        if self.recent.len() >= MAX_ENTRIES {
-            self.recent.pop_front();
-        }
+    ) -> u64 {
         let line = &line[..line.len().min(MAX_LINE_BYTES)];
-        self.recent.push_back(Entry {
+        let entry = Entry {
             rule,
             workload: workload.clone(),
             source: source.to_owned(),
@@ -214,32 +316,23 @@ impl Inner {
             last: at,
             lines: 1,
             line: String::from_utf8_lossy(line).into_owned(),
-        });
+        };
+        self.recent.push(entry, MAX_ENTRIES)
     }
 
-    fn support(&mut self, rule: &'static LogRule, workload: &Workload, at: u64) {
-        let Some(cause) = rule.cause else { return };
-        let known = self.support.entry(cause).or_default();
-        let same = |one: &&mut Support| {
-            one.rule.id == rule.id
-                && at.saturating_sub(one.first) < MERGE_NS
-                && one.workload == *workload
-        };
-        if let Some(one) = known.iter_mut().rev().find(same) {
-            one.lines += 1;
-            one.last = one.last.max(at);
-            return;
-        }
-        if known.len() >= MAX_PER_CAUSE {
-            known.pop_front();
-        }
-        known.push_back(Support {
+    fn support(&mut self, rule: &'static LogRule, workload: &Workload, at: u64) -> u64 {
+        let Some(cause) = rule.cause else { return 0 };
+        let one = Support {
             workload: workload.clone(),
             rule,
             first: at,
             last: at,
             lines: 1,
-        });
+        };
+        self.support
+            .entry(cause)
+            .or_default()
+            .push(one, MAX_PER_CAUSE)
     }
 }
 
@@ -247,6 +340,9 @@ impl Entry {
     fn shown(&self) -> LogMatch {
         LogMatch {
             start_unix_nano: self.first.to_string(),
+            duration_ms: self.last.saturating_sub(self.first) as f64 / 1e6,
+            cause: self.rule.cause,
+            cgroup_id: self.workload.cgroup_id,
             layer: self.rule.layer,
             rule: self.rule.id,
             meaning: self.rule.meaning,

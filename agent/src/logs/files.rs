@@ -25,6 +25,8 @@ use crate::{
 const MAX_FILES: usize = 512;
 /// Read of one file before the next has its turn, in pieces of [`WINDOW_BYTES`].
 const PIECES_AT_ONCE: usize = 64;
+/// A file is not read further behind its end than this: what is left out is counted.
+const MAX_BEHIND_BYTES: u64 = 64 << 20;
 /// Name of the file with the positions, in the state directory.
 const POSITIONS: &str = "log_positions.json";
 /// A file of positions that is larger is not one of ours.
@@ -125,7 +127,7 @@ impl Files {
         let mut more = false;
         let complained = &mut self.complained;
         self.followed.retain(|path, file| {
-            match file.read(path, board) {
+            match file.read(path, board, metrics) {
                 Ok(Reading::Done) => true,
                 Ok(Reading::More) => {
                     more = true;
@@ -173,7 +175,12 @@ enum Reading {
 }
 
 impl Followed {
-    fn read(&mut self, path: &Path, board: &Board) -> std::io::Result<Reading> {
+    fn read(
+        &mut self,
+        path: &Path,
+        board: &Board,
+        metrics: &AgentMetrics,
+    ) -> std::io::Result<Reading> {
         let source = path.to_string_lossy();
         for _ in 0..PIECES_AT_ONCE {
             let look = self.tail.look(self.stream.space())?;
@@ -189,6 +196,15 @@ impl Followed {
                 Look::Nothing => return Ok(Reading::Done),
                 Look::Gone => return Ok(Reading::Gone),
             };
+        }
+        if self.tail.catch_up(MAX_BEHIND_BYTES)? > 0 {
+            let reason = "too_far_behind";
+            metrics
+                .log_lines_lost
+                .get_or_create(&Reason { reason })
+                .inc();
+            // The rest of a line is no line.
+            let _ = self.stream.finish(&mut |_| ControlFlow::<()>::Continue(()));
         }
         Ok(Reading::More)
     }

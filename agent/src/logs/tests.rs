@@ -55,6 +55,45 @@ fn a_flood_is_one_entry_a_second_and_every_line_is_counted() {
 }
 
 #[test]
+fn a_verdict_does_not_wait_for_who_writes_lines() {
+    let (board, metrics) = board();
+    let line = "nf_conntrack: table full";
+    board.take(
+        hit(line),
+        &Workload::default(),
+        "kmsg",
+        line.as_bytes(),
+        UnixNs(1),
+    );
+    let ask = || board.supporting(Cause::Conntrack, &Workload::default(), 0, 10);
+    assert_eq!(ask(), [("conntrack_full", 1)]);
+    board.while_written(|| assert_eq!(ask(), []));
+    assert_eq!(metrics.log_evidence_missed.get(), 1);
+    assert_eq!(ask(), [("conntrack_full", 1)]);
+}
+
+#[test]
+fn a_file_that_grows_faster_than_it_is_read_is_left_out_in_part_and_that_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("a.log");
+    append(&log, "");
+    let mut files = Files::new(vec![log.to_str().unwrap().to_owned()], None);
+    let (board, metrics) = board();
+    files.discover(&metrics);
+    files.read(&board, &metrics);
+    // A hole: nothing is written, and it is far beyond what may be waiting.
+    let file = fs::OpenOptions::new().append(true).open(&log).unwrap();
+    file.set_len(200 << 20).unwrap();
+    append(&log, "\nOOMKilled at the end\n");
+    while files.read(&board, &metrics) {}
+    assert_eq!(lines(&board), ["OOMKilled at the end"]);
+    let reason = Reason {
+        reason: "too_far_behind",
+    };
+    assert_eq!(metrics.log_lines_lost.get_or_create(&reason).get(), 1);
+}
+
+#[test]
 fn workloads_that_are_made_up_do_not_make_endless_series() {
     let (board, metrics) = board();
     for n in 0..5000_u32 {

@@ -14,8 +14,9 @@
 //! - The network (`net_drop`, `tcp_retransmit`, `tcp_rtt`, `tcp_connect`): who sent UDP on the same
 //!   slice, or on one that is not known, from 5 000 datagrams a second on. At least half of what was sent.
 //!
-//! Who encloses the victim or is enclosed by it is no neighbour. What belongs to nobody, or to
-//! the root, counts, but cannot be named.
+//! Who encloses the victim or is enclosed by it is no neighbour. What the root's own processes had
+//! counts as a neighbour's, but cannot be named; of what nobody knows whose it was, the
+//! neighbours had nothing. Who had less than a quarter of all is not named.
 
 use super::consumers::{Consumers, Had};
 use crate::{
@@ -26,6 +27,8 @@ use crate::{
 
 /// UDP datagrams a second from which it is a flood.
 const FLOOD_PER_S: f64 = 5_000.0;
+/// Least part of all that somebody had who is named.
+const LEAST_PART: f64 = 0.25;
 /// How long before a moment (a kill, a drop, a retransmission) its reason is looked for.
 const BEFORE_NS: u64 = 200_000_000;
 /// Windows that are looked at one by one; of more, from the first to the last.
@@ -143,7 +146,8 @@ fn of_the_cpu(waits: &[Wait], victim: &Identity) -> Culprit {
     most(had, victim, 0.5, |_| true)
 }
 
-/// The neighbour that had most, if those that count had at least `least` of all (0..1).
+/// The neighbour that had most and has a name, if those that count had at least `least` of all
+/// (0..1).
 fn most(
     had: Vec<Had>,
     victim: &Identity,
@@ -157,20 +161,28 @@ fn most(
         let Some(neighbour) = had.consumer.as_deref() else {
             continue;
         };
-        if is_own(neighbour, victim) || neighbour.name.is_empty() || !counts(neighbour) {
+        let is_root = neighbour.cgroup_path == "/";
+        if (!is_root && is_own(neighbour, victim)) || !counts(neighbour) {
             continue;
         }
         of_others += had.amount;
+        if is_root || neighbour.name.is_empty() {
+            continue; // somebody else, and nobody in particular
+        }
         // Of equals the first, so that the same input gives the same answer.
         if first.is_none_or(|(_, amount)| had.amount > amount) {
             first = Some((neighbour, had.amount));
         }
     }
     match first {
-        Some((neighbour, amount)) if amount > 0.0 && of_others >= least * all => Culprit {
-            name: neighbour.name.clone(),
-            part: amount / all,
-        },
+        Some((neighbour, amount))
+            if all > 0.0 && of_others >= least * all && amount >= LEAST_PART * all =>
+        {
+            Culprit {
+                name: neighbour.name.clone(),
+                part: amount / all,
+            }
+        }
         _ => Culprit::default(),
     }
 }
@@ -180,7 +192,8 @@ fn is_own(neighbour: &Neighbour, victim: &Identity) -> bool {
     let (theirs, own) = (&neighbour.cgroup_path, &victim.cgroup_path);
     neighbour.cgroup_id == victim.cgroup_id
         || (!theirs.is_empty() && is_within(own, theirs))
-        || (!own.is_empty() && is_within(theirs, own))
+        // Who lives in the root itself is not everybody.
+        || (!own.trim_end_matches('/').is_empty() && is_within(theirs, own))
 }
 
 /// Whether a path is that of a group or of one below it.

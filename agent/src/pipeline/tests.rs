@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod bad_input;
+mod hostile;
 mod verdicts;
 
 const MS: u64 = 1_000_000;
@@ -162,6 +163,37 @@ fn throttled_periods(from_ms: u64, count: u64) -> impl Iterator<Item = Delay> {
             from_ms + n * 100 + 100,
         )
     })
+}
+
+/// A refused system call takes no time; a loop around it does.
+#[test]
+fn a_loop_around_a_refused_call_is_blamed_on_the_filter() {
+    let judge = |refusals: &[u64]| {
+        let mut pipeline = pipeline();
+        for refusal in refusals {
+            let denied = delay(Cause::SeccompDenied, *refusal, *refusal);
+            pipeline.on_event(&Event::Delay(denied), at(200));
+        }
+        let asleep = delay(Cause::Sleep, 10, 50);
+        pipeline.on_event(&Event::Delay(asleep), at(200));
+        pipeline.on_batch(batch(
+            at(200),
+            Confidence::Process,
+            vec![span(1, 0, 0, 100)],
+        ));
+        let mut verdicts = Vec::new();
+        pipeline.settle(at(10_000), &mut |_, judgements| {
+            verdicts.extend(judgements.into_iter().map(|judgement| judgement.verdict));
+        });
+        verdicts.pop().flatten()
+    };
+    let verdict = judge(&[10, 20, 30, 40, 50]).expect("a loop of 40 of 100 ms");
+    assert_eq!(
+        (verdict.fault, verdict.cause),
+        (Fault::L3, Cause::SeccompDenied)
+    );
+    assert!((verdict.share - 0.4).abs() < 1e-9, "{verdict:?}");
+    assert_eq!(judge(&[10, 90]), None);
 }
 
 #[test]

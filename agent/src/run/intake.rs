@@ -6,16 +6,17 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc::UnboundedSender};
 
 use crate::{
     forward::{ForwardHandle, Outgoing},
     join::{Joiner, Sender},
-    logs::Board,
+    logs::{Board, PROCESSOR_SHARE, share::Share},
     metrics::AgentMetrics,
     otlp::{
         Connection, Intake, Refusal, Signal,
@@ -45,12 +46,13 @@ struct Inner {
     stopping: AtomicBool,
 }
 
-/// Classifies logs that pass through: one request at a time, so that a flood of them takes
-/// one processor at most.
+/// Classifies logs that pass through: one request at a time, and within a share of one
+/// processor, so that a flood of them leaves the rest to the spans.
 pub struct LogLines {
     board: Arc<Board>,
     metrics: AgentMetrics,
     turn: Semaphore,
+    share: Mutex<Share>,
 }
 
 impl LogLines {
@@ -61,24 +63,30 @@ impl LogLines {
             board: Arc::clone(board),
             metrics: metrics.clone(),
             turn: Semaphore::new(1),
+            share: Mutex::new(Share::new(PROCESSOR_SHARE, Instant::now())),
         }
     }
 
     /// The request with the layer at each record that speaks of one; as it came where
-    /// another request has its turn.
+    /// another request has its turn, or the share is used up.
     async fn classify(&self, payload: Bytes) -> Bytes {
-        let Ok(_turn) = self.turn.try_acquire() else {
+        let turn = self.turn.try_acquire().ok();
+        let Some(_turn) = turn.filter(|_| self.share.lock().wait(Instant::now()).is_zero()) else {
             self.metrics.log_requests_unclassified.inc();
             return payload;
         };
         let (board, untouched) = (Arc::clone(&self.board), payload.clone());
         let at = UnixNs::now();
+        let started = Instant::now();
         let classified = tokio::task::spawn_blocking(move || {
             enrich_logs(&payload, &mut |found: FoundRecord<'_>| {
                 board.take(found.hit, found.workload, "otlp", found.body, at);
             })
         });
-        classified.await.unwrap_or(untouched)
+        let classified = classified.await.unwrap_or(untouched);
+        let now = Instant::now();
+        self.share.lock().pay(now.duration_since(started), now);
+        classified
     }
 }
 
@@ -174,5 +182,32 @@ impl Intake for SpanIntake {
             permit: Some(permit),
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines() -> (LogLines, AgentMetrics) {
+        let metrics = AgentMetrics::default();
+        let board = Arc::new(Board::new("n1", metrics.clone()));
+        (LogLines::new(&board, &metrics), metrics)
+    }
+
+    #[tokio::test]
+    async fn logs_beyond_their_turn_or_share_pass_as_they_came() {
+        let (lines, metrics) = lines();
+        let payload = Bytes::from_static(b"any");
+        assert_eq!(lines.classify(payload.clone()).await, payload);
+        assert_eq!(metrics.log_requests_unclassified.get(), 0);
+        let turn = lines.turn.try_acquire().unwrap();
+        assert_eq!(lines.classify(payload.clone()).await, payload);
+        assert_eq!(metrics.log_requests_unclassified.get(), 1);
+        drop(turn);
+        let now = Instant::now();
+        lines.share.lock().pay(Duration::from_secs(60), now);
+        assert_eq!(lines.classify(payload.clone()).await, payload);
+        assert_eq!(metrics.log_requests_unclassified.get(), 2);
     }
 }

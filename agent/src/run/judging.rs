@@ -9,21 +9,19 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::{known::Known, supporting};
+use super::{known::Known, recorded::Recorded, supporting};
 use crate::{
     config::Config,
     event::Event,
     export::Store,
     forward::{ForwardHandle, Outgoing},
     logs::Board,
-    metrics::AgentMetrics,
     otlp::{
         Signal,
         enrich::{EnrichOptions, enrich},
     },
-    pipeline::{Pipeline, PipelineConfig},
     span::SpanBatch,
-    time::{MonoNs, UnixNs, WallClock},
+    time::{MonoNs, UnixNs},
     verdict::Judgement,
 };
 
@@ -42,7 +40,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module's head.
 pub struct Judging {
-    pipeline: Pipeline,
+    pipeline: Recorded,
     known: Option<Known>,
     output: Output,
 }
@@ -57,26 +55,24 @@ struct Output {
 }
 
 impl Judging {
-    /// Judges by `config`, shows in `store`, sends to `forward`.
+    /// Judges by `pipeline`, shows in `store`, sends to `forward` as `config` says.
     #[must_use]
     pub fn new(
         config: &Config,
+        mut pipeline: Recorded,
         store: Arc<Store>,
         forward: Option<ForwardHandle>,
         board: Arc<Board>,
-        metrics: AgentMetrics,
     ) -> Self {
-        let pipeline_config = PipelineConfig {
-            settle: config.settle,
-            ..PipelineConfig::default()
-        };
-        let clock = WallClock::new(MonoNs::now(), UnixNs::now());
         let options = EnrichOptions {
             node: config.node.clone(),
             child_spans: config.child_spans,
         };
-        let mut pipeline = Pipeline::new(pipeline_config, clock, metrics);
-        let known = config.state_dir.as_deref().map(Known::new);
+        // A recording begins with nothing known, and so does what it is compared with.
+        let directory = config.state_dir.as_deref();
+        let known = directory
+            .filter(|_| !pipeline.is_recorded())
+            .map(Known::new);
         if let Some(known) = &known {
             restore(&mut pipeline, known);
         }
@@ -114,7 +110,9 @@ impl Judging {
                 _ = save.tick() => drop(self.save()),
                 n = events.recv_many(&mut waiting, EVENTS_AT_ONCE), if !events.is_closed() => {
                     if n > 0 {
-                        self.take_events(waiting.drain(..).flatten());
+                        for events in waiting.drain(..) {
+                            self.take_events(&events);
+                        }
                     }
                 }
                 batch = batches.recv() => match batch {
@@ -135,14 +133,19 @@ impl Judging {
             }
         }
         while let Ok(rest) = events.try_recv() {
-            self.take_events(rest.into_iter());
+            self.take_events(&rest);
         }
         let saved = self.save();
-        let output = &mut self.output;
-        self.pipeline.flush(MonoNs::now(), &mut |batch, judged| {
+        let Self {
+            pipeline,
+            mut output,
+            ..
+        } = self;
+        let mut out = |batch, judged| {
             output.send(batch, judged);
             output.show();
-        });
+        };
+        pipeline.flush(MonoNs::now(), &mut out).await;
         if let Some(saved) = saved {
             // What it says is in the log.
             drop(saved.await);
@@ -164,19 +167,19 @@ impl Judging {
         }))
     }
 
-    fn take_events(&mut self, events: impl Iterator<Item = Event>) {
+    fn take_events(&mut self, events: &[Event]) {
         let now = MonoNs::now();
         for event in events {
-            let start = match &event {
+            let start = match event {
                 Event::Delay(delay) => delay.start,
                 Event::Steal(steal) => steal.start,
                 Event::Consumption(of) => of.start,
                 Event::Loss(loss) => loss.start,
             };
             let start = self.pipeline.clock().wall(start);
-            self.output.store.record_event(&event, start);
-            self.pipeline.on_event(&event, now);
+            self.output.store.record_event(event, start);
         }
+        self.pipeline.on_events(events, now);
     }
 
     fn sample_clock(&mut self) {
@@ -197,7 +200,7 @@ impl Judging {
 }
 
 /// Goes on from what an earlier run knew; whatever is wrong with it costs that only.
-fn restore(pipeline: &mut Pipeline, known: &Known) {
+fn restore(pipeline: &mut Recorded, known: &Known) {
     let restored = known.read().and_then(|saved| {
         let restored = saved.map(|saved| pipeline.restore_baselines(saved));
         restored.transpose().map_err(io::Error::other)

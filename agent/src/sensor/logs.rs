@@ -1,11 +1,11 @@
 //! `logs`: log lines that speak of a layer. It has no programs in the kernel;
-//! [`crate::logs`] reads, on a thread of its own.
+//! [`crate::logs`] reads, on a thread of its own. Files and OTLP logs can always be read.
 
 use std::path::Path;
 
 use agent_common::event::{Record, sensor};
 
-use super::{DecodeError, Interpreter, Kernel, Meaning, Probe, Sensor, WhyNot};
+use super::{DecodeError, Interpreter, Kernel, Lack, Meaning, Probe, Sensor};
 use crate::host::kmsg::{self, Kmsg};
 
 /// The sensor.
@@ -28,16 +28,14 @@ impl Sensor for LogLines {
         kmsg::PATH
     }
 
-    fn check(&self, _: &Kernel<'_>) -> Result<(), WhyNot> {
-        match Kmsg::open(Path::new(kmsg::PATH)) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(WhyNot {
-                reason: format!("{} cannot be read: {error}", kmsg::PATH),
-                fix: "in a container mount the host's device there; where kernel.dmesg_restrict \
-                      is 1 it takes CAP_SYSLOG"
-                    .to_owned(),
-            }),
-        }
+    fn alone(&self) -> Option<Option<Lack>> {
+        let lack = Kmsg::open(Path::new(kmsg::PATH)).err().map(|error| Lack {
+            reason: format!("{} cannot be read: {error}", kmsg::PATH),
+            loses: "what the kernel itself says",
+            fix: "in a container mount the host's device there; where kernel.dmesg_restrict is 1 \
+                  it takes CAP_SYSLOG",
+        });
+        Some(lack)
     }
 
     fn interpreter(&self, _: &Kernel<'_>) -> Box<dyn Interpreter> {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use crate::{
-    plan::{self, Kind, Spec},
+    plan::{self, Spec, Wanted},
     report::{self, Summary, picture, table},
     run,
     score::Outcome,
@@ -31,8 +31,8 @@ pub struct Args {
     /// Only these runs of the seed, e.g. 7 or 3,7
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<usize>,
-    /// Only this fault, e.g. own_quota, in every run
-    #[arg(long)]
+    /// Only this fault, e.g. own_quota, or reference incident (incident_1 to 3), in every run
+    #[arg(long, value_name = "NAME")]
     pub kind: Option<String>,
     /// Leave results here: runs.jsonl (a run a line; what is there is not done again),
     /// summary.json, confusion.svg, misses.txt
@@ -57,7 +57,10 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
     let seed = args
         .seed
         .unwrap_or_else(|| crate::sink::unix_ns() / 1_000_000_000);
-    let kind = args.kind.as_deref().map(kind).transpose()?;
+    let wanted_kind = match &args.kind {
+        None => Wanted::Mix,
+        Some(name) => Wanted::named(name).map_err(anyhow::Error::msg)?,
+    };
     let mut kept = Kept::open(args.output.as_deref(), seed)?;
     println!("Seed {seed}: cargo xtask lab --seed {seed} --only RUN does one of its runs again");
     for line in report::not_here() {
@@ -67,7 +70,7 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
         .chain(args.only.iter().copied())
         .filter(|run| args.only.is_empty() || args.only.contains(run))
         .filter(|run| !kept.done.contains(run))
-        .map(|run| plan::spec(seed, run, kind))
+        .map(|run| plan::spec(seed, run, &wanted_kind))
         .collect();
     let mut outcomes = std::mem::take(&mut kept.outcomes);
     if !outcomes.is_empty() {
@@ -180,12 +183,6 @@ fn dedup(mut specs: Vec<Spec>) -> Vec<Spec> {
     specs.sort_by_key(|spec| spec.run);
     specs.dedup_by_key(|spec| spec.run);
     specs
-}
-
-fn kind(name: &str) -> anyhow::Result<Kind> {
-    let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
-    let names = || Kind::ALL.map(Kind::name).join(", ");
-    found.with_context(|| format!("no fault {name:?}; there are {}", names()))
 }
 
 /// Results that are written as they come.

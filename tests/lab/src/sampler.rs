@@ -22,8 +22,10 @@ const KEPT: usize = 3_600;
 /// Running totals at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
-    /// Wall time.
+    /// Wall time before the first was read; of a difference, its length.
     pub at_ns: u64,
+    /// Wall time after the last was read.
+    pub done_ns: u64,
     /// Milliseconds that the threads of each service were runnable and did not run
     /// (`schedstat`; includes time held back by a quota), in the order of the chain.
     pub waited_ms: [f64; 3],
@@ -76,7 +78,7 @@ impl Sampler {
     #[must_use]
     pub fn between(&self, start_ns: u64, end_ns: u64) -> Option<Sample> {
         let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = samples.iter().rev().find(|s| s.at_ns <= start_ns)?;
+        let before = samples.iter().rev().find(|s| s.done_ns <= start_ns)?;
         let after = samples.iter().find(|s| s.at_ns >= end_ns)?;
         let mut waited_ms = after.waited_ms;
         for (waited, before) in waited_ms.iter_mut().zip(before.waited_ms) {
@@ -84,6 +86,7 @@ impl Sampler {
         }
         Some(Sample {
             at_ns: after.at_ns - before.at_ns,
+            done_ns: after.done_ns,
             waited_ms,
             disk_ms: after.disk_ms - before.disk_ms,
             stolen_ms: after.stolen_ms - before.stolen_ms,
@@ -109,11 +112,15 @@ impl Drop for Sampler {
 }
 
 fn sample(pids: [u32; 3], disk: &str) -> Sample {
+    let at_ns = unix_ns();
+    let waited_ms = pids.map(waited_ms);
+    let stolen_ms = stolen_ms(&fs::read_to_string("/proc/stat").unwrap_or_default());
     Sample {
-        at_ns: unix_ns(),
-        waited_ms: pids.map(waited_ms),
+        at_ns,
+        waited_ms,
         disk_ms: disk_ms(disk),
-        stolen_ms: stolen_ms(&fs::read_to_string("/proc/stat").unwrap_or_default()),
+        stolen_ms,
+        done_ns: unix_ns(),
     }
 }
 

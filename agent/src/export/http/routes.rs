@@ -258,7 +258,10 @@ async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError
     let events = app.sources.store.events(filter.limit, filter.cause);
     let label = &app.sources.label;
     let rows: Vec<_> = events.iter().filter_map(|e| event_row(e, label)).collect();
-    Ok(Json(json!({ "events": rows })))
+    let mut lines = (app.sources.log_matches)(usize::MAX);
+    lines.retain(|line| filter.cause.is_none() || line.cause == filter.cause);
+    lines.truncate(filter.limit);
+    Ok(Json(json!({ "events": rows, "log_matches": lines })))
 }
 
 fn event_row(stored: &StoredEvent, label: &LabelSource) -> Option<EventRow> {

@@ -89,6 +89,11 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         m.log_requests_unclassified.clone(),
     );
     r.register(
+        "log_evidence_missed",
+        "Verdicts without a look for log lines, as these were just being written",
+        m.log_evidence_missed.clone(),
+    );
+    r.register(
         "export_retries",
         "Exports that failed and are tried again",
         m.export_retries.clone(),
@@ -166,6 +171,11 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         "http_refused",
         "HTTP connections refused, too many open",
         m.http_refused.clone(),
+    );
+    r.register(
+        "recording_lost",
+        "Entries missing in a recording",
+        m.recording_lost.clone(),
     );
     r.register(
         "series_overflow",

@@ -28,6 +28,7 @@ use crate::{
     metrics::AgentMetrics,
     pipeline::fault::{self, Circumstances},
     span::{SpanBatch, SpanView},
+    stack::report::bends_output,
     time::{MonoNs, UnixNs},
     verdict::Judgement,
     vocabulary::{Cause, Fault, Layer},
@@ -107,6 +108,8 @@ pub struct SpanMetrics {
 #[derive(Debug)]
 struct Service {
     name: Arc<str>,
+    /// The same as a label.
+    label: Arc<str>,
     operations: Map<Arc<str>, Operation>,
     causes: Map<(Cause, &'static str), Option<Seconds>>,
     verdicts: Map<(Cause, Fault), Option<CounterWithExemplar<TraceLabels>>>,
@@ -200,7 +203,7 @@ impl SpanMetrics {
         let Some(service) = known.get_mut(name) else {
             return; // without room for its verdicts
         };
-        let name = &service.name;
+        let name = &service.label;
         let series = service.incidents.entry((cause, fault)).or_insert_with(|| {
             self.budget.take(1, For::Causes).then(|| {
                 let labels = CauseLabels::new(name, cause, fault.as_str());
@@ -304,8 +307,8 @@ impl SpanMetrics {
             }
             let operation: Arc<str> = key.into();
             let histogram = self.durations.get_or_create_owned(&SpanLabels {
-                service: service.name.clone(),
-                operation: operation.clone(),
+                service: service.label.clone(),
+                operation: straight(key),
                 status,
             });
             let operation = service.operations.entry(operation).or_default();
@@ -322,7 +325,7 @@ impl SpanMetrics {
         cause: Cause,
         fault: &'static str,
     ) -> Option<&'a Seconds> {
-        let name = &service.name;
+        let name = &service.label;
         let series = service.causes.entry((cause, fault)).or_insert_with(|| {
             self.budget.take(1, For::Causes).then(|| {
                 let labels = CauseLabels::new(name, cause, fault);
@@ -338,7 +341,7 @@ impl SpanMetrics {
         cause: Cause,
         fault: Fault,
     ) -> Option<CounterWithExemplar<TraceLabels>> {
-        let name = &service.name;
+        let name = &service.label;
         let series = service.verdicts.entry((cause, fault)).or_insert_with(|| {
             self.budget.take(1, For::Causes).then(|| {
                 let labels = CauseLabels::new(name, cause, fault.as_str());
@@ -374,6 +377,7 @@ impl Service {
     fn new(name: &str) -> Self {
         Self {
             name: name.into(),
+            label: straight(name),
             operations: Map::default(),
             causes: Map::default(),
             verdicts: Map::default(),
@@ -384,6 +388,20 @@ impl Service {
     fn has_series(&self) -> bool {
         !self.operations.is_empty() || self.causes.values().any(Option::is_some)
     }
+}
+
+/// A name as a label: what would bend the terminal of who reads the page is written out. The
+/// encoder does the rest.
+fn straight(name: &str) -> Arc<str> {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '\n' => out.push(c),
+            c if bends_output(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out.into()
 }
 
 impl CauseLabels {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{CGROUP_LIFETIME, Identifier, PROCESS_LIFETIME};
+use super::{CGROUP_LIFETIME, Identifier, NAMELESS_LIFETIME, PROCESS_LIFETIME};
 use crate::{
     host::{
         platform::Namespaces,
@@ -35,9 +35,13 @@ fn says_something(exe: &str) -> bool {
 }
 
 impl Identifier {
-    /// Facts about the process with this pid now, whose `stat` was read just before.
-    pub(super) fn process_facts(&self, pid: u32, stat: Stat) -> Result<ProcessFacts, ProcError> {
-        let dir = ProcDir::new(&self.roots, pid);
+    /// Facts about the process of this directory, whose `stat` was read just before.
+    pub(super) fn process_facts(
+        &self,
+        dir: &ProcDir,
+        pid: u32,
+        stat: Stat,
+    ) -> Result<ProcessFacts, ProcError> {
         let cgroup_path = self.cgroups.path_of(&dir.cgroups()?);
         let names = PathNames::parse(&cgroup_path);
         let status = dir.status()?;
@@ -47,7 +51,7 @@ impl Identifier {
             exe: dir.exe().unwrap_or_default(),
             kernel_thread: stat.kernel_thread,
             cgroup_id: self.cgroups.id_of(&cgroup_path),
-            namespaces: Namespaces::read(&dir),
+            namespaces: Namespaces::read(dir),
             uid: status.uid,
             no_new_privs: status.no_new_privs,
             seccomp_mode: status.seccomp_mode,
@@ -178,14 +182,28 @@ impl Identifier {
             _ => return None,
         };
         let root = self.host_root.as_ref()?;
-        STATES.iter().find_map(|(technology, form)| {
+        let key = path.to_owned();
+        // One that is missing may come: a runtime writes it while the first process starts.
+        if let Some((state, at)) = self.states.lock().get(&key)
+            && at.elapsed()
+                < match &state {
+                    Some(_) => PROCESS_LIFETIME,
+                    None => NAMELESS_LIFETIME,
+                }
+        {
+            return state;
+        }
+        let state = STATES.iter().find_map(|(technology, form)| {
             let file = form.replace("{}", id);
             root.join(&file).exists().then(|| RuntimeState {
                 technology: (*technology).to_owned(),
                 id: id.to_owned(),
                 path: format!("/{file}"),
             })
-        })
+        });
+        let entry = (state.clone(), Instant::now());
+        self.states.lock().insert(key, entry);
+        state
     }
 
     pub(super) fn log_names(&self, names: &PathNames) -> LogNames {

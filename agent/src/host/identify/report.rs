@@ -26,10 +26,11 @@ impl Identifier {
         let workloads = pids
             .into_iter()
             .filter_map(|pid| {
-                let stat = ProcDir::new(&self.roots, pid).stat().ok()?;
+                let dir = ProcDir::hold(&self.roots, pid).ok()?;
+                let stat = dir.stat().ok()?;
                 // Kernel threads are the host itself.
                 let is_program = !stat.kernel_thread;
-                is_program.then(|| self.look_up(stat.key(pid), stat).ok())?
+                is_program.then(|| self.examine(&dir, pid, stat).ok())?
             })
             .filter(|identity| {
                 let name = match &*identity.cgroup_path {

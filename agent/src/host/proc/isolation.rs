@@ -112,7 +112,8 @@ impl ProcDir {
 }
 
 fn contains_engine(maps: &[u8]) -> bool {
-    maps.windows(4).any(|w| w == b"wasm") || maps.windows(8).any(|w| w == b"libiwasm")
+    // `libiwasm` has it too.
+    memchr::memmem::find(maps, b"wasm").is_some()
 }
 
 fn same(one: &Metadata, other: &Metadata) -> bool {

@@ -88,6 +88,27 @@ fn of_a_cpu_the_one_that_had_it_most_is_named() {
     assert_eq!(of_cpu(&[(1, 40), (2, 60)]), "n2");
     assert_eq!(of_cpu(&[]), "");
     assert_eq!(of_cpu(&[(0, 60), (2, 40)]), "", "mostly not known");
+    let many: Vec<(u64, u64)> = (2..10).map(|n| (n, 10)).collect();
+    assert_eq!(of_cpu(&many), "", "a crowd is nobody");
+    let root = |root_ms, n2_ms| {
+        let root = Neighbour {
+            cgroup_id: 9,
+            cgroup_path: "/".into(),
+            name: String::new(),
+        };
+        let waits = [
+            wait(0, root_ms, Particulars::Neighbour(Arc::new(root))),
+            wait(0, n2_ms, Particulars::Neighbour(neighbour(2, "/b"))),
+            wait(0, 30, Particulars::Neighbour(neighbour(1, "/pods/a"))),
+        ];
+        of_the_cpu(&waits, &victim()).name
+    };
+    assert_eq!(
+        root(30, 40),
+        "n2",
+        "the root's processes and it kept the victim waiting"
+    );
+    assert_eq!(root(90, 20), "", "it had little of it");
 }
 
 fn disk(name: &str) -> Arc<Disk> {
@@ -235,6 +256,25 @@ fn of_the_network_only_a_flood_is_named() {
         "it went another way"
     );
     assert_eq!(of(None, &[flood]), "n2", "it is not known which way");
+}
+
+#[test]
+fn who_lives_in_the_root_has_neighbours() {
+    let hog = neighbour(2, "/pods/b");
+    for (own, expected) in [
+        ("/", false),
+        ("", false),
+        ("/pods", true),
+        ("/pods/b/c", true),
+    ] {
+        let victim = Identity {
+            cgroup_path: own.into(),
+            ..victim()
+        };
+        assert_eq!(is_own(&hog, &victim), expected, "{own}");
+        let unknown = neighbour(2, "");
+        assert!(!is_own(&unknown, &victim), "{own}");
+    }
 }
 
 #[test]

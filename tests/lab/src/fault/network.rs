@@ -119,7 +119,7 @@ pub fn udp_flood(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
     const MBIT: f64 = 60.0;
     const BYTES: f64 = 1_200.0;
     let victim = stage.network.place(fault.victim.name()).clone();
-    let over = between(0.97, 1.25, fault.strength);
+    let over = between(1.05, 1.4, fault.strength);
     let rate = over * MBIT * 1e6 / 8.0 / BYTES;
     let (limit, veth) = (format!("{MBIT:.0}mbit"), victim.veth.clone());
     output(&[
@@ -137,7 +137,7 @@ pub fn udp_flood(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
                 "tc: {dropped} packets dropped, {held} times over the limit; snmp: {received} \
                  datagrams to no port"
             ),
-            there: held >= 1_000 && received >= 1_000,
+            there: dropped >= 100 && received >= 1_000,
         })
     })
     .undone_by(move || {
