@@ -150,7 +150,8 @@ mod tests {
             let error = known.read().unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
-        fs::write(known.path(), vec![b' '; MAX_FILE as usize + 1]).unwrap();
+        let large = fs::File::create(known.path()).unwrap();
+        large.set_len(MAX_FILE + 1).unwrap();
         assert!(known.read().is_err(), "too large");
         fs::remove_file(known.path()).unwrap();
         fs::create_dir(known.path()).unwrap();
