@@ -72,9 +72,7 @@ fn record(bench: &ExportSources, plans: &[Plan], at_s: u64) {
 fn all() -> Filter {
     Filter {
         limit: 1_000,
-        service: None,
-        cause: None,
-        trace_id: None,
+        ..Filter::default()
     }
 }
 
