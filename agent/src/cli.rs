@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the program, nothing of how it is answered.
 
 pub mod layers;
+pub mod recording;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -11,7 +12,10 @@ use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
 };
 
-use self::layers::LayersArgs;
+use self::{
+    layers::LayersArgs,
+    recording::{RecordArgs, ReplayArgs},
+};
 use crate::{config::Settings, host::roots::Roots, vocabulary::Layer};
 
 /// Exit code for a bad flag, key or value (`EX_USAGE` of sysexits.h).
@@ -81,6 +85,14 @@ pub enum Command {
     Classify(ClassifyArgs),
     /// What is known of the isolation layers: show, compare, select.
     Layers(LayersArgs),
+    /// Run the daemon and write everything that it judges by to a file, for `replay`.
+    Record(Box<RecordArgs>),
+    /// Judge what was recorded again: without root, without kernel events, on any machine.
+    #[command(
+        after_help = "Exit code 0; with --check 1 if something else came out than was recorded; 2 \
+                      if the file is no recording or broken."
+    )]
+    Replay(ReplayArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

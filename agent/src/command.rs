@@ -3,6 +3,7 @@
 mod classify;
 mod layers;
 mod packaging;
+mod replay;
 
 use std::{
     fmt,
@@ -16,6 +17,7 @@ pub use self::{
     classify::classify,
     layers::layers,
     packaging::{completions, man},
+    replay::replay,
 };
 use crate::{
     cli::{EXIT_NO_PRIVILEGE, EXIT_USAGE, Output, StackArgs},

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
 use crate::{process::ProcessKey, time::MonoNs, vocabulary::Cause};
 
 /// The cgroup whose CPU quota holds another (or itself) back.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Limiter {
     /// Inode of its directory.
     pub cgroup_id: u64,
@@ -14,26 +16,52 @@ pub struct Limiter {
     /// Its quota in CPUs: quota / period.
     pub cores: f64,
     /// The file in that directory that sets it: another one in each cgroup version.
-    pub quota_file: &'static str,
+    #[serde(deserialize_with = "limit_file")]
+    pub quota_file: LimitFile,
     /// The limiting group is an ancestor of the victim's own.
     pub is_ancestor: bool,
 }
 
+/// The name of a file that holds a limit, one of [`LIMIT_FILES`].
+pub type LimitFile = &'static str;
+
+/// The files that hold limits, of both cgroup versions: the agent's own words, so a recording
+/// may name no other.
+pub const LIMIT_FILES: &[&str] = &[
+    "cpu.max",
+    "cpu.cfs_quota_us",
+    "memory.high",
+    "memory.max",
+    "memory.limit_in_bytes",
+];
+
+fn limit_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LimitFile, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known = LIMIT_FILES.iter().find(|file| **file == name);
+    known.copied().ok_or_else(|| {
+        D::Error::custom(format_args!(
+            "no limit is set in a file of the name `{name}`"
+        ))
+    })
+}
+
 /// A memory limit that a cgroup runs into.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryLimit {
     /// Path of the limited group below the hierarchy's mount.
     pub cgroup_path: String,
     /// The limit in bytes.
     pub bytes: u64,
     /// The file in that directory that sets it, e.g. `memory.high`.
-    pub file: &'static str,
+    #[serde(deserialize_with = "limit_file")]
+    pub file: LimitFile,
     /// The limited group is an ancestor of the victim's own.
     pub is_ancestor: bool,
 }
 
 /// Where a flow leaves the place that the process lives in, from the process outwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Slice {
     /// veth, bridge.
     Container,
@@ -62,7 +90,7 @@ impl Slice {
 }
 
 /// A block device.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Disk {
     /// Its name, e.g. `vda`.
     pub name: String,
@@ -71,7 +99,7 @@ pub struct Disk {
 }
 
 /// A network device or flow, as far as it is known.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Flow {
     /// Where it leaves; `None` where not known.
     pub slice: Option<Slice>,
@@ -82,7 +110,7 @@ pub struct Flow {
 }
 
 /// A system call and what a filter did to it, or in which a thread is blocked.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SystemCall {
     /// Its name, e.g. `openat`.
     pub name: String,
@@ -91,7 +119,7 @@ pub struct SystemCall {
 }
 
 /// Who had what somebody else waited for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Neighbour {
     /// Inode of its cgroup's directory.
     pub cgroup_id: u64,
@@ -100,7 +128,7 @@ pub struct Neighbour {
 }
 
 /// Why a virtual CPU left guest mode.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VmExit {
     /// The architecture's name of the reason, e.g. `EPT_VIOLATION`.
     pub reason: String,
@@ -109,7 +137,8 @@ pub struct VmExit {
 }
 
 /// What is known of a delay beside its time. Cheap to clone: many delays share one.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Particulars {
     /// Nothing.
     #[default]
@@ -141,6 +170,12 @@ pub enum Particulars {
 }
 
 impl Particulars {
+    /// Whether nothing is known.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
     /// The cgroup whose quota it was.
     #[must_use]
     pub const fn limiter(&self) -> Option<&Arc<Limiter>> {
@@ -153,7 +188,7 @@ impl Particulars {
 
 /// A stretch of time that a thread lost (or, for `on_cpu`, used), or something that happened
 /// to it at one moment (a refusal, a drop, a kill).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delay {
     /// The mechanism.
     pub cause: Cause,
@@ -170,11 +205,12 @@ pub struct Delay {
     /// Cgroup of the thread in the CPU controller's hierarchy.
     pub cgroup_id: u64,
     /// More about it.
+    #[serde(default, skip_serializing_if = "Particulars::is_none")]
     pub particulars: Particulars,
 }
 
 /// Time that the hypervisor took from one CPU between two polls of `/proc/stat`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steal {
     /// The CPU.
     pub cpu: u32,
@@ -187,7 +223,8 @@ pub struct Steal {
 }
 
 /// What the sensors tell the pipeline.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// See [`Delay`].
     Delay(Delay),

@@ -22,6 +22,7 @@ pub mod names;
 pub mod otlp;
 pub mod pipeline;
 pub mod process;
+pub mod recording;
 pub mod run;
 pub mod sensor;
 pub mod span;

@@ -6,7 +6,7 @@ use isostack_agent::{
     cli::{Cli, Command, EXIT_USAGE, RunArgs},
     command,
     config::Config,
-    run,
+    run::{self, RecordTo},
 };
 
 fn main() -> ExitCode {
@@ -23,8 +23,10 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
-        None => daemon(cli.run),
-        Some(Command::Run(args)) => daemon(*args),
+        None => daemon(cli.run, None),
+        Some(Command::Run(args)) => daemon(*args, None),
+        Some(Command::Record(args)) => daemon(args.run, Some(args.to.into())),
+        Some(Command::Replay(args)) => command::replay(&args),
         Some(Command::Doctor(args)) => command::doctor(&args.roots.into(), args.output),
         Some(Command::Classify(args)) => command::classify(&args),
         Some(Command::Stack(args)) => command::stack(args),
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn daemon(args: RunArgs) -> ExitCode {
+fn daemon(args: RunArgs, record: Option<RecordTo>) -> ExitCode {
     let config = match Config::resolve(args.settings, args.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
@@ -42,7 +44,7 @@ fn daemon(args: RunArgs) -> ExitCode {
             return EXIT_USAGE.into();
         }
     };
-    match run::run(config) {
+    match run::run(config, record) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             command::complain(&error);

@@ -166,6 +166,8 @@ pub struct AgentMetrics {
     /// Requests of logs passed on without being classified, as another one was, or as their
     /// share of the processor was used up.
     pub log_requests_unclassified: Counter,
+    /// Entries of a recording that are missing in it, as its writer did not keep up.
+    pub recording_lost: Counter,
     /// Verdicts that were not asked for lines, as the reader of lines was writing.
     pub log_evidence_missed: Counter,
     /// Series left out because the cap was reached: refused when they were to be made, or

@@ -164,6 +164,12 @@ impl Pipeline {
         Some(MonoNs(first.received.0.saturating_add(self.settle_ns)))
     }
 
+    /// Whether [`Pipeline::settle`] would do anything.
+    #[must_use]
+    pub fn has_work(&self, now: MonoNs) -> bool {
+        now >= self.next_sweep || self.next_due().is_some_and(|due| due <= now)
+    }
+
     /// Judges the batches whose settle time has passed and hands them out in order of
     /// arrival, each with one judgement for each of its spans, in order.
     pub fn settle(&mut self, now: MonoNs, out: &mut impl FnMut(SpanBatch, Vec<Judgement>)) {

@@ -18,7 +18,7 @@ pub struct ProcessKey {
 }
 
 /// What the agent knows about a process: found once, at first sight, from `/proc`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The process.
     pub process: ProcessKey,

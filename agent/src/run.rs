@@ -8,11 +8,12 @@ mod attribute;
 mod error;
 mod intake;
 mod judging;
+mod recorded;
 mod status;
 mod supporting;
 mod tracking;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -26,6 +27,7 @@ use self::{
     attribute::Attributor,
     intake::{LogLines, SpanIntake},
     judging::Judging,
+    recorded::Recorded,
     status::Status,
     tracking::Tracking,
 };
@@ -47,9 +49,11 @@ use crate::{
         listen::is_reached_by,
         receive::{Receiver, ReceiverConfig},
     },
+    pipeline::PipelineConfig,
+    recording::recorder::{Recorder, RecorderConfig},
     sensor::{SensorState, seccomp::SeccompMode},
     telemetry::{self, LogConfig, SelfTelemetryConfig, TelemetryGuard},
-    time::MonoNs,
+    time::{MonoNs, UnixNs},
 };
 
 /// Batches of kernel events that may wait for the pipeline; more are dropped and counted.
@@ -59,11 +63,22 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// The dead are forgotten every so many rounds of housekeeping.
 const FORGET_EVERY: u64 = 15;
 
-/// Runs the daemon until SIGTERM, SIGINT or SIGHUP.
+/// Where a run is to be recorded.
+#[derive(Clone, Debug)]
+pub struct RecordTo {
+    /// The file; it has another name until the recording is complete.
+    pub file: PathBuf,
+    /// Its largest size in bytes.
+    pub max_bytes: u64,
+    /// For how long; `None`: until the agent is stopped or the file is full.
+    pub duration: Option<Duration>,
+}
+
+/// Runs the daemon until SIGTERM, SIGINT or SIGHUP, or until the recording ends.
 ///
 /// # Errors
 /// When it cannot start, or one of its tasks ends although it should run.
-pub fn run(config: Config) -> Result<(), RunError> {
+pub fn run(config: Config, record: Option<RecordTo>) -> Result<(), RunError> {
     let forward = ForwardConfig::from_env_and_flags(
         config.export_endpoint.as_deref(),
         config.export_protocol.as_deref(),
@@ -90,10 +105,14 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(RunError::Runtime)?;
-    runtime.block_on(serve(config, forward))
+    runtime.block_on(serve(config, forward, record))
 }
 
-async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), RunError> {
+async fn serve(
+    config: Config,
+    forward: Option<ForwardConfig>,
+    record: Option<RecordTo>,
+) -> Result<(), RunError> {
     let metrics = AgentMetrics::default();
     let receiver = Receiver::bind(ReceiverConfig::new(
         config.otlp_grpc_listen.clone(),
@@ -119,6 +138,8 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
         tracing::warn!(%variable, "No such setting: was ISOSTACK_{} meant?", key.to_uppercase());
     }
 
+    let recorded_all = CancellationToken::new();
+    let pipeline = start_pipeline(&config, record.as_ref(), &metrics, &recorded_all)?;
     let (events, events_in) = mpsc::channel(EVENT_BATCHES);
     let (identifier, sensors) = start_sensing(&config, &metrics, events).await?;
     let names = Names::start(names_config(&config), identifier.naming().directory())?;
@@ -161,10 +182,10 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     let (batches, batches_in) = mpsc::unbounded_channel();
     let judging = Judging::new(
         &config,
+        pipeline,
         Arc::clone(&store),
         handle.clone(),
         Arc::clone(&board),
-        metrics.clone(),
     );
     let mut judging = tokio::spawn(judging.run(events_in, batches_in));
 
@@ -212,6 +233,7 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
 
     let ended = tokio::select! {
         () = stop_signal() => None,
+        () = end_of_recording(record.as_ref(), recorded_all) => None,
         _ = &mut judging => Some("pipeline"),
         _ = &mut receiving => Some("receiver"),
         _ = &mut serving => Some("page"),
@@ -247,6 +269,51 @@ async fn serve(config: Config, forward: Option<ForwardConfig>) -> Result<(), Run
     tracing::info!("Stopped");
     telemetry.shutdown().await;
     Ok(())
+}
+
+/// The pipeline, and the recorder that is told all that it is told.
+fn start_pipeline(
+    config: &Config,
+    record: Option<&RecordTo>,
+    metrics: &AgentMetrics,
+    recorded_all: &CancellationToken,
+) -> Result<Recorded, RunError> {
+    let pipeline = PipelineConfig {
+        settle: config.settle,
+        ..PipelineConfig::default()
+    };
+    let clocks = (MonoNs::now(), UnixNs::now());
+    let start = |record: &RecordTo| {
+        let settings = RecorderConfig {
+            max_bytes: record.max_bytes,
+            node: config.node.clone(),
+            child_spans: config.child_spans,
+        };
+        let ended = recorded_all.clone();
+        Recorder::start(&record.file, settings, &pipeline, clocks, ended).map_err(|error| {
+            RunError::Recording {
+                file: record.file.clone(),
+                error,
+            }
+        })
+    };
+    let recorder = record.map(start).transpose()?;
+    Ok(Recorded::new(pipeline, clocks, recorder, metrics.clone()))
+}
+
+/// Until the time that was asked for is over, or nothing more can be written; never when
+/// nothing is recorded.
+async fn end_of_recording(record: Option<&RecordTo>, recorded_all: CancellationToken) {
+    let Some(record) = record else {
+        return std::future::pending().await;
+    };
+    tracing::info!(file = %record.file.display(), "Recording");
+    match record.duration {
+        Some(duration) => {
+            let _ = tokio::time::timeout(duration, recorded_all.cancelled()).await;
+        }
+        None => recorded_all.cancelled().await,
+    }
 }
 
 fn own_listeners(receiver: &Receiver, page: SocketAddr) -> Vec<SocketAddr> {

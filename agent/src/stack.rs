@@ -8,12 +8,12 @@ pub mod report;
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::vocabulary::Layer;
 
 /// One layer and the fact it was inferred from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackEntry {
     /// The layer.
     pub layer: Layer,
@@ -24,7 +24,7 @@ pub struct StackEntry {
 }
 
 /// The layers, innermost first; within one layer the nearest to the process first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stack(pub Vec<StackEntry>);
 
 impl Stack {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     span::Joined,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A span's self time by cause, in nanoseconds; the parts add up to `self_time_ns` exactly.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
     /// Duration minus the union of the child spans on the request path.
     pub self_time_ns: u64,
@@ -31,7 +31,7 @@ impl Split {
 }
 
 /// A stretch of a span's time, for a child span.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CauseInterval {
     /// The mechanism.
     pub cause: Cause,
@@ -47,7 +47,7 @@ pub struct CauseInterval {
 }
 
 /// The answer for one span.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// Where the mechanism lives.
     pub fault: Fault,

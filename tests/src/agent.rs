@@ -56,6 +56,20 @@ impl Agent {
         Self::start_command(command.args(flags))
     }
 
+    /// The agent of this workspace on free ports, recording to a file. The file is complete
+    /// when the agent was stopped.
+    ///
+    /// # Errors
+    /// When it does not build, start or become ready.
+    pub fn record(file: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new(artifact::program("isostack-agent")?);
+        command.arg("record").arg(file);
+        for listen in ["--http-listen", "--otlp-grpc-listen", "--otlp-http-listen"] {
+            command.args([listen, "127.0.0.1:0"]);
+        }
+        Self::start_command(command.args(flags))
+    }
+
     /// Starts an agent by a command of the caller's making.
     ///
     /// # Errors

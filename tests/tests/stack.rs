@@ -1,5 +1,6 @@
 //! Real runtimes, one at a time, each busy under a CPU quota: `stack PID` says what the
-//! process runs inside, and the throttled time in `/metrics` carries the same layer.
+//! process runs inside, and the throttled time in `/metrics` carries the same layer. Where a
+//! service with a real SDK can run inside, its spans carry it too, as a real Jaeger shows them.
 //!
 //! A runtime that this machine cannot run says why in a line that begins with "not run:".
 
@@ -11,3 +12,5 @@ mod containers;
 mod hostile;
 #[path = "stack/programs.rs"]
 mod programs;
+#[path = "stack/spans.rs"]
+mod spans;

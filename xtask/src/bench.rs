@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what the agent costs, as ratios inside one run: with it against
 //! without it, and its span path against a real Collector's.
 
+mod correlate;
 mod disk;
 mod host;
 mod identify;
@@ -24,7 +25,8 @@ use crate::{
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only the parts whose name contains this: spans, host, idle, identify, logs.
+    /// Run only the parts whose name contains this: spans, host, idle,
+    /// identify, logs, correlate.
     #[arg(long)]
     only: Option<String>,
     /// Repetitions of each side of a comparison; the median counts.
@@ -72,6 +74,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if wants("logs") {
         rows.extend(logs::measure(&programs, args.repeat)?);
+    }
+    if wants("correlate") {
+        rows.extend(correlate::measure(&programs, args.repeat)?);
     }
     if wants("host") {
         rows.extend(host::measure(&programs, args.repeat)?);

@@ -381,7 +381,8 @@ impl StoredEvent {
     }
 }
 
-fn keep(
+/// A span of a batch with its judgement, as the views need it.
+pub(crate) fn keep(
     batch: &SpanBatch,
     resource: &Arc<Resource>,
     span: &SpanView,

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod bad_input;
+mod hostile;
 
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;

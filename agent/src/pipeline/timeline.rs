@@ -1,18 +1,22 @@
 //! What each process lost time to, recently: delay intervals by process, with a second way
 //! in by cgroup, and the steal samples of each CPU.
 //!
-//! Bounds. An interval takes 24 bytes; at most [`TimelineConfig::max_intervals`] are kept
-//! (1 Mi by default: 24 MB, up to 48 MB while rings grow by doubling), of at most
-//! [`TimelineConfig::max_processes`]. What is older than the window goes first. When there
-//! still are too many, a process that has more than its part loses its oldest eighth, so
-//! that a noisy process costs a quiet one nothing; when none has, all lose the oldest eighth
-//! of the time. What was evicted before its time is counted.
+//! Every interval is kept as it came, to the nanosecond: none is merged, sampled or rounded,
+//! so a split does not depend on how full the timeline is. They are packed, see [`packed`].
+//!
+//! Bounds: [`TimelineConfig::max_bytes`] (48 MB by default; two minutes at 50 000 events a
+//! second, measured by `cargo xtask bench --only correlate`), [`TimelineConfig::max_intervals`]
+//! and [`TimelineConfig::max_processes`], whichever is reached first. What is older than the
+//! window goes first. When there still is too much, a process that has more than its part
+//! loses its oldest eighth, so that a noisy process costs a quiet one nothing; when none has,
+//! all lose the oldest eighth of the time. What was evicted before its time is counted.
 
+mod packed;
 mod steal;
 mod track;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map},
     time::Duration,
 };
 
@@ -32,6 +36,8 @@ pub struct TimelineConfig {
     pub window: Duration,
     /// Most intervals kept, of all processes together.
     pub max_intervals: usize,
+    /// Most bytes that they take together.
+    pub max_bytes: usize,
     /// Most processes kept.
     pub max_processes: usize,
 }
@@ -40,7 +46,8 @@ impl Default for TimelineConfig {
     fn default() -> Self {
         Self {
             window: Duration::from_secs(120),
-            max_intervals: 1 << 20,
+            max_intervals: 1 << 23,
+            max_bytes: 48_000_000,
             max_processes: 16_384,
         }
     }
@@ -92,6 +99,8 @@ pub struct Timeline {
     by_cgroup: HashMap<u64, BTreeSet<ProcessKey>>,
     steal: StealLog,
     intervals: usize,
+    /// Of all tracks.
+    bytes: usize,
     evicted: u64,
 }
 
@@ -105,6 +114,7 @@ impl Timeline {
             by_cgroup: HashMap::new(),
             steal: StealLog::default(),
             intervals: 0,
+            bytes: 0,
             evicted: 0,
         }
     }
@@ -119,6 +129,12 @@ impl Timeline {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.intervals == 0
+    }
+
+    /// Bytes that the intervals take.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Intervals evicted before their time since the last call.
@@ -152,7 +168,14 @@ impl Timeline {
             return Err(Dropped::TooOld);
         }
         self.make_room(delay.process, now);
-        let track = self.tracks.entry(delay.process).or_default();
+        let track = match self.tracks.entry(delay.process) {
+            hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            hash_map::Entry::Vacant(entry) => {
+                let track = entry.insert(Track::default());
+                self.bytes += track.bytes();
+                track
+            }
+        };
         if track.cgroup_id != delay.cgroup_id || track.is_empty() {
             leave(&mut self.by_cgroup, track.cgroup_id, delay.process);
             track.cgroup_id = delay.cgroup_id;
@@ -161,9 +184,11 @@ impl Timeline {
                 .or_default()
                 .insert(delay.process);
         }
+        let bytes = track.bytes();
         self.intervals -= track.expire(horizon);
         track.insert(delay, horizon);
         self.intervals += 1;
+        self.bytes = self.bytes + track.bytes() - bytes;
         Ok(())
     }
 
@@ -229,10 +254,10 @@ impl Timeline {
                 self.evict_processes();
             }
         }
-        if self.intervals >= self.config.max_intervals {
+        if self.is_full() {
             self.expire(now);
         }
-        while self.intervals >= self.config.max_intervals {
+        while self.is_full() {
             let largest = self
                 .tracks
                 .iter()
@@ -247,15 +272,22 @@ impl Timeline {
         }
     }
 
-    /// Forgets the oldest `count` intervals of a process.
+    fn is_full(&self) -> bool {
+        self.intervals >= self.config.max_intervals || self.bytes >= self.config.max_bytes
+    }
+
+    /// Forgets the oldest `count` intervals of a process, and what is packed with them.
     fn evict_from(&mut self, process: ProcessKey, count: usize) {
         let Some(track) = self.tracks.get_mut(&process) else {
             return;
         };
+        let bytes = track.bytes();
         let gone = track.evict_oldest(count);
         self.intervals -= gone;
         self.evicted += gone as u64;
+        self.bytes -= bytes - track.bytes();
         if track.is_empty() {
+            self.bytes -= track.bytes();
             leave(&mut self.by_cgroup, track.cgroup_id, process);
             self.tracks.remove(&process);
         }
@@ -273,6 +305,13 @@ impl Timeline {
         let before = self.intervals;
         self.forget_before(MonoNs(cutoff));
         self.evicted += (before - self.intervals) as u64;
+        if self.intervals == before {
+            // What is packed with the oldest is younger than that: it goes with it.
+            let oldest = self.tracks.iter().map(|(key, t)| (t.first_end(), *key));
+            if let Some((_, process)) = oldest.min() {
+                self.evict_from(process, 1);
+            }
+        }
     }
 
     fn forget_before(&mut self, horizon: MonoNs) {
@@ -280,12 +319,16 @@ impl Timeline {
             tracks,
             by_cgroup,
             intervals,
+            bytes,
             ..
         } = self;
         tracks.retain(|process, track| {
+            *bytes -= track.bytes();
             *intervals -= track.expire(horizon);
             let keep = !track.is_empty();
-            if !keep {
+            if keep {
+                *bytes += track.bytes();
+            } else {
                 leave(by_cgroup, track.cgroup_id, *process);
             }
             keep
@@ -305,6 +348,7 @@ impl Timeline {
         for (_, process) in by_age.into_iter().take(count) {
             if let Some(track) = self.tracks.remove(&process) {
                 self.intervals -= track.len();
+                self.bytes -= track.bytes();
                 self.evicted += track.len() as u64;
                 leave(&mut self.by_cgroup, track.cgroup_id, process);
             }

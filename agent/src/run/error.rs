@@ -54,6 +54,18 @@ pub enum RunError {
         /// Who has it, as the end of the sentence.
         holder: String,
     },
+    /// The file that the run is to be recorded in.
+    #[error(
+        "the recording {} cannot be written ({error}): name a file in a directory that exists \
+         and is yours",
+        file.display()
+    )]
+    Recording {
+        /// As it was asked for.
+        file: std::path::PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
     /// The async runtime.
     #[error("cannot start threads: {0}")]
     Runtime(io::Error),
@@ -87,9 +99,11 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Forward(_) | Self::Telemetry(_) | Self::Kubernetes(_) | Self::Loop { .. } => {
-                EXIT_USAGE.into()
-            }
+            Self::Forward(_)
+            | Self::Telemetry(_)
+            | Self::Kubernetes(_)
+            | Self::Loop { .. }
+            | Self::Recording { .. } => EXIT_USAGE.into(),
             Self::Sensors(StartError::NoPrivilege { .. }) => EXIT_NO_PRIVILEGE.into(),
             _ => ExitCode::FAILURE,
         }

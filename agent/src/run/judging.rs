@@ -5,21 +5,19 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::supporting;
+use super::{recorded::Recorded, supporting};
 use crate::{
     config::Config,
     event::Event,
     export::Store,
     forward::{ForwardHandle, Outgoing},
     logs::Board,
-    metrics::AgentMetrics,
     otlp::{
         Signal,
         enrich::{EnrichOptions, enrich},
     },
-    pipeline::{Pipeline, PipelineConfig},
     span::SpanBatch,
-    time::{MonoNs, UnixNs, WallClock},
+    time::{MonoNs, UnixNs},
     verdict::Judgement,
 };
 
@@ -35,7 +33,7 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module's head.
 pub struct Judging {
-    pipeline: Pipeline,
+    pipeline: Recorded,
     output: Output,
 }
 
@@ -49,26 +47,21 @@ struct Output {
 }
 
 impl Judging {
-    /// Judges by `config`, shows in `store`, sends to `forward`.
+    /// Judges by `pipeline`, shows in `store`, sends to `forward` as `config` says.
     #[must_use]
     pub fn new(
         config: &Config,
+        pipeline: Recorded,
         store: Arc<Store>,
         forward: Option<ForwardHandle>,
         board: Arc<Board>,
-        metrics: AgentMetrics,
     ) -> Self {
-        let pipeline_config = PipelineConfig {
-            settle: config.settle,
-            ..PipelineConfig::default()
-        };
-        let clock = WallClock::new(MonoNs::now(), UnixNs::now());
         let options = EnrichOptions {
             node: config.node.clone(),
             child_spans: config.child_spans,
         };
         Self {
-            pipeline: Pipeline::new(pipeline_config, clock, metrics),
+            pipeline,
             output: Output {
                 store,
                 forward: forward.filter(|f| f.takes(Signal::Traces)),
@@ -96,7 +89,9 @@ impl Judging {
                 _ = sample.tick() => self.sample_clock(),
                 n = events.recv_many(&mut waiting, EVENTS_AT_ONCE), if !events.is_closed() => {
                     if n > 0 {
-                        self.take_events(waiting.drain(..).flatten());
+                        for events in waiting.drain(..) {
+                            self.take_events(&events);
+                        }
                     }
                 }
                 batch = batches.recv() => match batch {
@@ -117,26 +112,30 @@ impl Judging {
             }
         }
         while let Ok(rest) = events.try_recv() {
-            self.take_events(rest.into_iter());
+            self.take_events(&rest);
         }
-        let output = &mut self.output;
-        self.pipeline.flush(MonoNs::now(), &mut |batch, judged| {
+        let Self {
+            pipeline,
+            mut output,
+        } = self;
+        let mut out = |batch, judged| {
             output.send(batch, judged);
             output.show();
-        });
+        };
+        pipeline.flush(MonoNs::now(), &mut out).await;
     }
 
-    fn take_events(&mut self, events: impl Iterator<Item = Event>) {
+    fn take_events(&mut self, events: &[Event]) {
         let now = MonoNs::now();
         for event in events {
-            let start = match &event {
+            let start = match event {
                 Event::Delay(delay) => delay.start,
                 Event::Steal(steal) => steal.start,
             };
             let start = self.pipeline.clock().wall(start);
-            self.output.store.record_event(&event, start);
-            self.pipeline.on_event(&event, now);
+            self.output.store.record_event(event, start);
         }
+        self.pipeline.on_events(events, now);
     }
 
     fn sample_clock(&mut self) {

@@ -76,7 +76,7 @@ impl Record {
 }
 
 /// What is taken out of recorded facts.
-struct Names {
+pub(crate) struct Names {
     host: String,
 }
 
@@ -94,7 +94,15 @@ impl Names {
         }
     }
 
-    fn scrub<T: Serialize + serde::de::DeserializeOwned>(&self, facts: &T) -> Option<T> {
+    /// Of a host of this name.
+    pub(crate) fn of(host: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+        }
+    }
+
+    /// The same value with other strings.
+    pub(crate) fn scrub<T: Serialize + serde::de::DeserializeOwned>(&self, facts: &T) -> Option<T> {
         let mut value = serde_json::to_value(facts).ok()?;
         self.walk(&mut value, "");
         serde_json::from_value(value).ok()
@@ -117,7 +125,8 @@ impl Names {
         }
     }
 
-    fn text(&self, text: &str, key: &str) -> String {
+    /// A string, under that key.
+    pub(crate) fn text(&self, text: &str, key: &str) -> String {
         // Asset tags are numbers of single machines, but for the one that all of Azure has.
         if key == "dmi_asset_tag" && !text.starts_with("7783-7084-3265-9085") {
             return String::new();

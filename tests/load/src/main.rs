@@ -1,6 +1,8 @@
 //! `span-load send` sends spans of a realistic size at a set rate over gRPC; `span-load sink`
-//! receives, counts and times them. Both print one line of JSON at the end.
+//! receives, counts and times them; `span-load correlate` runs the pipeline alone. Each prints
+//! one line of JSON at the end.
 
+mod correlate;
 mod send;
 mod sink;
 
@@ -15,6 +17,8 @@ const SENT_AT: &str = "bench.sent_unix_nano";
 enum Command {
     /// Send spans.
     Send(send::SendArgs),
+    /// Run the pipeline alone, on a clock of its own.
+    Correlate(correlate::CorrelateArgs),
     /// Receive spans until standard input ends.
     Sink(sink::SinkArgs),
 }
@@ -23,6 +27,7 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     let report = match Command::parse() {
         Command::Send(args) => send::run(args).await?,
+        Command::Correlate(args) => correlate::run(&args)?,
         Command::Sink(args) => sink::run(args).await?,
     };
     println!("{report}");

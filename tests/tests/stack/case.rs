@@ -141,7 +141,7 @@ pub fn stack(pid: u32) -> anyhow::Result<Value> {
     shown(&[&pid.to_string()])
 }
 
-fn stack_of(report: &Value, key: &str) -> String {
+pub fn stack_of(report: &Value, key: &str) -> String {
     let entries = report[key].as_array().map_or(&[][..], |list| list);
     let entries = entries.iter().map(|entry| {
         let text = |key: &str| entry[key].as_str().unwrap_or_default();

@@ -173,6 +173,11 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         m.http_refused.clone(),
     );
     r.register(
+        "recording_lost",
+        "Entries missing in a recording",
+        m.recording_lost.clone(),
+    );
+    r.register(
         "series_overflow",
         "Series left out by the cap",
         m.series_overflow.clone(),

@@ -1,9 +1,7 @@
 //! The intervals of one process, ordered by their end so that a query is a binary search
 //! and a walk over little more than what overlaps.
 
-use std::collections::VecDeque;
-
-use super::Visit;
+use super::{Visit, packed::Packed};
 use crate::{
     event::{Delay, Particulars},
     vocabulary::Cause,
@@ -23,31 +21,19 @@ pub struct Entry {
     /// The mechanism.
     pub cause: Cause,
     /// Index into the track's particulars, [`NOTHING`] for none.
-    particulars: u8,
+    pub(super) particulars: u8,
 }
-
-const _: () = assert!(
-    size_of::<Entry>() == 24,
-    "the bound of the timeline counts on it"
-);
 
 const NOTHING: u8 = u8::MAX;
 /// Intervals up to this length are kept apart from longer ones: a walk must look at what
 /// ended up to one longest interval after the span, and this keeps that short.
 const SHORT_NS: u64 = 64_000_000;
 
-/// A ring in order of `end`.
-#[derive(Debug, Default)]
-struct Ring {
-    entries: VecDeque<Entry>,
-    longest_ns: u64,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Track {
-    short: Ring,
-    long: Ring,
+    short: Packed,
+    long: Packed,
     /// `(particulars, end of the last interval that has them)`.
     particulars: Vec<(Particulars, u64)>,
     pub(super) cgroup_id: u64,
@@ -55,21 +41,28 @@ pub(super) struct Track {
 
 impl Track {
     pub(super) fn len(&self) -> usize {
-        self.short.entries.len() + self.long.entries.len()
+        self.short.len() + self.long.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// Bytes that it takes, but for what particulars share with others.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.short.bytes()
+            + self.long.bytes()
+            + self.particulars.capacity() * size_of::<(Particulars, u64)>()
+    }
+
     pub(super) fn first_end(&self) -> u64 {
-        let end = |ring: &Ring| ring.entries.front().map_or(u64::MAX, |e| e.end);
-        end(&self.short).min(end(&self.long))
+        let ends = [self.short.first_end(), self.long.first_end()];
+        ends.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     pub(super) fn last_end(&self) -> u64 {
-        let end = |ring: &Ring| ring.entries.back().map_or(0, |e| e.end);
-        end(&self.short).max(end(&self.long))
+        self.short.last_end().max(self.long.last_end()).unwrap_or(0)
     }
 
     pub(super) fn insert(&mut self, delay: &Delay, horizon: crate::time::MonoNs) {
@@ -101,32 +94,24 @@ impl Track {
     /// Forgets about `count` of the oldest; returns how many.
     pub(super) fn evict_oldest(&mut self, count: usize) -> usize {
         let mut gone = 0;
-        while gone < count {
-            let oldest = |ring: &Ring| ring.entries.front().map_or(u64::MAX, |e| e.end);
-            let ring = if oldest(&self.short) <= oldest(&self.long) {
-                &mut self.short
-            } else {
-                &mut self.long
+        while gone < count && !self.is_empty() {
+            let oldest = |packed: &Packed| packed.first_end().unwrap_or(u64::MAX);
+            let packed = match oldest(&self.short) <= oldest(&self.long) {
+                true if self.short.len() > 0 => &mut self.short,
+                _ => &mut self.long,
             };
-            if ring.entries.pop_front().is_none() {
-                break;
-            }
-            gone += 1;
+            gone += packed.evict(count - gone);
         }
         gone
     }
 
     pub(super) fn overlapping(&self, start: u64, end: u64, f: &mut Visit<'_>) {
-        for ring in [&self.short, &self.long] {
-            let first = ring.entries.partition_point(|e| e.end <= start);
-            let last_end = end.saturating_add(ring.longest_ns);
-            for entry in ring.entries.range(first..).take_while(|e| e.end < last_end) {
-                if entry.start < end {
-                    let particulars = self.particulars.get(usize::from(entry.particulars));
-                    f(entry, particulars.map_or(&Particulars::None, |(p, _)| p));
-                }
-            }
-        }
+        let mut visit = |entry: &Entry| {
+            let particulars = self.particulars.get(usize::from(entry.particulars));
+            f(entry, particulars.map_or(&Particulars::None, |(p, _)| p));
+        };
+        self.short.overlapping(start, end, &mut visit);
+        self.long.overlapping(start, end, &mut visit);
     }
 
     /// The index of these particulars, put in the place of some that no kept interval has any
@@ -151,32 +136,5 @@ impl Track {
         }
         self.particulars.push(fresh);
         (self.particulars.len() - 1) as u8
-    }
-}
-
-impl Ring {
-    fn insert(&mut self, entry: Entry) {
-        self.longest_ns = self.longest_ns.max(entry.end - entry.start);
-        if self.entries.back().is_none_or(|last| last.end <= entry.end) {
-            self.entries.push_back(entry);
-        } else {
-            // Another CPU's buffer was read first: near the end, so few entries move.
-            let at = self.entries.partition_point(|e| e.end <= entry.end);
-            self.entries.insert(at, entry);
-        }
-    }
-
-    fn expire(&mut self, horizon: u64) -> usize {
-        let before = self.entries.len();
-        while self.entries.front().is_some_and(|e| e.end < horizon) {
-            self.entries.pop_front();
-        }
-        if self.entries.is_empty() {
-            self.longest_ns = 0;
-        }
-        if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
-            self.entries.shrink_to(self.entries.len() * 2);
-        }
-        before - self.entries.len()
     }
 }
