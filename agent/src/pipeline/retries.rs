@@ -3,7 +3,9 @@
 //! A system call that a filter refuses, or a connection that is refused, is over at once; the
 //! program waits a little and tries again. So where a thread met at least [`LEAST`] of one kind
 //! in a span, none more than [`MAX_PAUSE_NS`] after the one before, the time from the first to the
-//! last is theirs; less what the kernel or a limit took meanwhile, which has its own cause. What
+//! last is theirs. Not so where the thread gets on meanwhile: one that writes to a disk between
+//! two refusals does not wait for the filter (SQLite as root asks for an owner in each
+//! transaction and does well without). Less what the kernel or a limit took meanwhile, which has its own cause. What
 //! is left of less than [`FLOOR_NS`] is nobody's reason.
 
 use std::mem::take;
@@ -13,7 +15,7 @@ use crate::{event::Particulars, vocabulary::Cause};
 /// Tries that make a series.
 const LEAST: usize = 3;
 /// Longest pause between two of a series.
-const MAX_PAUSE_NS: u64 = 300_000_000;
+const MAX_PAUSE_NS: u64 = 100_000_000;
 /// Least time of all the series of a span.
 const FLOOR_NS: u64 = 5_000_000;
 /// A try that takes longer than this is a wait like any other.
@@ -25,6 +27,8 @@ pub struct Retries {
     tries: Vec<Try>,
     /// What took time by itself.
     taken: Vec<(u64, u64)>,
+    /// When threads got on: `(thread, start)`.
+    got_on: Vec<(u32, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +69,9 @@ impl Retries {
             self.tries.push(one);
         } else if end > start && !is_own(cause) {
             self.taken.push((start, end));
+            if cause != Cause::Runqueue {
+                self.got_on.push((tid, start));
+            }
         }
     }
 
@@ -75,8 +82,13 @@ impl Retries {
         if self.tries.len() >= LEAST {
             self.tries.sort_unstable();
             taken.sort_unstable();
-            let one_series =
-                |a: &Try, b: &Try| a.cause == b.cause && a.tid == b.tid && a.is_before(b);
+            self.got_on.sort_unstable();
+            let got_on = &self.got_on;
+            let one_series = |a: &Try, b: &Try| {
+                let next = got_on.partition_point(|at| *at < (a.tid, a.end));
+                let between = got_on.get(next).is_some_and(|at| *at < (a.tid, b.start));
+                a.cause == b.cause && a.tid == b.tid && a.is_before(b) && !between
+            };
             for series in self.tries.chunk_by(one_series).filter(|s| s.len() >= LEAST) {
                 let (start, end) = (series[0].start, series[series.len() - 1].end);
                 without(start, end, &taken, |start, end| {
@@ -89,6 +101,7 @@ impl Retries {
             }
         }
         self.tries.clear();
+        self.got_on.clear();
         taken.clear();
         self.taken = taken;
         let all: u64 = found.iter().map(|s| s.end - s.start).sum();
@@ -203,11 +216,22 @@ mod tests {
                 denied(20),
                 denied(30),
                 (Sleep, 7, 10, 20),
-                (BlockDevice, 7, 5, 12),
-                (BlockDevice, 7, 22, 26)
+                (BlockDevice, 8, 5, 12),
+                (BlockDevice, 8, 22, 26)
             ]),
             [(SeccompDenied, 12, 22), (SeccompDenied, 26, 30)],
             "the disk's time is the disk's, a sleep between them is theirs"
+        );
+        assert_eq!(
+            stretches(&[
+                denied(10),
+                denied(20),
+                denied(30),
+                denied(40),
+                (BlockDevice, 7, 22, 26)
+            ]),
+            [],
+            "it got on after the second"
         );
         let refused = |at| (TcpConnect, 7, at, at + 1);
         assert_eq!(
