@@ -2,6 +2,7 @@
 
 pub mod layers;
 pub mod recording;
+pub mod trace;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,6 +16,7 @@ use clap::{
 use self::{
     layers::LayersArgs,
     recording::{RecordArgs, ReplayArgs},
+    trace::{TopArgs, TraceArgs},
 };
 use crate::{config::Settings, host::roots::Roots, vocabulary::Layer};
 
@@ -83,6 +85,14 @@ pub enum Command {
                       be read."
     )]
     Classify(ClassifyArgs),
+    /// Localise one trace: critical path, slowest hop, why it was slow, and who caused it.
+    #[command(
+        after_help = "Exit code 0 with a report, 1 if the trace is not there or cannot be had, 64 for \
+                      arguments that cannot be meant."
+    )]
+    Trace(TraceArgs),
+    /// Live: which workloads lose how much time to which causes, by a running agent.
+    Top(TopArgs),
     /// What is known of the isolation layers: show, compare, select.
     Layers(LayersArgs),
     /// Run the daemon and write everything that it judges by to a file, for `replay`.

@@ -1,9 +1,12 @@
 //! The commands that look and leave. One document on stdout, what went wrong on stderr.
 
 mod classify;
+pub mod fetch;
 mod layers;
 mod packaging;
 mod replay;
+mod top;
+mod trace;
 
 use std::{
     fmt,
@@ -18,6 +21,8 @@ pub use self::{
     layers::layers,
     packaging::{completions, man},
     replay::replay,
+    top::top,
+    trace::trace,
 };
 use crate::{
     cli::{EXIT_NO_PRIVILEGE, EXIT_USAGE, Output, StackArgs},
@@ -123,4 +128,25 @@ fn write_out(text: &str, code: u8) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The terminal's columns; `COLUMNS` where there is none, or else this many.
+fn columns(of_a_file: usize) -> usize {
+    let terminal = terminal_size::terminal_size_of(io::stdout());
+    let stated = || std::env::var("COLUMNS").ok()?.parse().ok();
+    terminal
+        .map(|(width, _)| usize::from(width.0))
+        .or_else(stated)
+        .unwrap_or(of_a_file)
+}
+
+/// Whether the locale's characters are UTF-8's. No locale at all is one of a service or a
+/// pipe: whoever reads that can nearly always show it.
+fn speaks_unicode() -> bool {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
+    locale.is_none_or(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
 }

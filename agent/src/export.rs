@@ -8,10 +8,12 @@
 
 pub mod http;
 pub mod incidents;
+pub mod lost;
 pub mod prometheus;
 mod query;
 pub mod store;
 mod stream;
+mod trace;
 pub mod view;
 
 use std::sync::Arc;

@@ -29,6 +29,7 @@ pub mod span;
 pub mod stack;
 pub mod telemetry;
 pub mod time;
+pub mod trace;
 pub mod verdict;
 pub mod vocabulary;
 pub mod workload;

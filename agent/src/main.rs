@@ -30,6 +30,8 @@ fn main() -> ExitCode {
         Some(Command::Doctor(args)) => command::doctor(&args.roots.into(), args.output),
         Some(Command::Classify(args)) => command::classify(&args),
         Some(Command::Stack(args)) => command::stack(args),
+        Some(Command::Trace(args)) => command::trace(&args),
+        Some(Command::Top(args)) => command::top(&args),
         Some(Command::Layers(args)) => command::layers(&args),
         Some(Command::Completions { shell }) => command::completions(shell),
         Some(Command::Man { directory }) => command::man(&directory),

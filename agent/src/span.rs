@@ -1,6 +1,6 @@
 //! Spans as the pipeline sees them: views into the bytes that arrived, never copies.
 
-use std::{ops::Range, sync::Arc};
+use std::{fmt::Write as _, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -104,5 +104,27 @@ impl SpanBatch {
     pub fn name(&self, span: &SpanView) -> std::borrow::Cow<'_, str> {
         let bytes = &self.payload[span.name.start as usize..span.name.end as usize];
         String::from_utf8_lossy(bytes)
+    }
+}
+
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, b| {
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
+/// The word of a `SpanKind` as on the wire.
+#[must_use]
+pub fn kind_word(kind: i32) -> &'static str {
+    match kind {
+        1 => "internal",
+        2 => "server",
+        3 => "client",
+        4 => "producer",
+        5 => "consumer",
+        _ => "unspecified",
     }
 }

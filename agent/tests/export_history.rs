@@ -79,9 +79,7 @@ fn cgroup_name(n: u64) -> &'static str {
 fn all() -> Filter {
     Filter {
         limit: 1_000,
-        service: None,
-        cause: None,
-        trace_id: None,
+        ..Filter::default()
     }
 }
 

@@ -164,11 +164,14 @@ impl Jaeger {
         format!("http://{}:{}", self.place.address, self.place.otlp_http)
     }
 
+    /// Where it answers questions.
+    #[must_use]
+    pub fn query_url(&self) -> String {
+        format!("http://{}:{}", self.place.address, self.place.query)
+    }
+
     fn query(&self, path: &str) -> anyhow::Result<Value> {
-        let answer = http::get(&format!(
-            "http://{}:{}{path}",
-            self.place.address, self.place.query
-        ))?;
+        let answer = http::get(&format!("{}{path}", self.query_url()))?;
         if answer.status == 404 {
             return Ok(Value::Null);
         }

@@ -62,13 +62,13 @@ impl Elsewhere {
 }
 
 /// Of the recorded run: an agent, and a service that is slow under its quota.
-fn slow_service(file: &Path) -> anyhow::Result<(Agent, Vec<Value>)> {
+fn slow_service(name: &str, file: &Path) -> anyhow::Result<(Agent, Vec<Value>)> {
     let agent = Agent::record(file, &[])?;
-    let cgroup = Cgroup::create("isostack-test-recording")?;
+    let cgroup = Cgroup::create(&format!("isostack-test-{name}"))?;
     let service = Service::start_inside(
         &["taskset", "-c", "1"],
         Language::Python,
-        "recorded",
+        name,
         &format!("http://{}", agent.otlp_grpc),
         Some(&cgroup),
     )?;
@@ -86,7 +86,7 @@ fn slow_service(file: &Path) -> anyhow::Result<(Agent, Vec<Value>)> {
 fn a_recorded_run_is_judged_the_same_again() -> anyhow::Result<()> {
     let elsewhere = Elsewhere::new()?;
     let file = elsewhere.path("run.jsonl.gz");
-    let (mut agent, live) = slow_service(&file)?;
+    let (mut agent, live) = slow_service("recorded", &file)?;
     ensure!(!file.exists(), "it has its name before it is complete");
     agent.process.terminate()?;
     let mode = fs::metadata(&file)?.permissions().mode();
@@ -148,7 +148,7 @@ fn a_recorded_run_is_judged_the_same_again() -> anyhow::Result<()> {
 fn a_killed_agent_leaves_a_recording_that_can_be_replayed() -> anyhow::Result<()> {
     let elsewhere = Elsewhere::new()?;
     let file = elsewhere.path("run.jsonl.gz");
-    let (agent, live) = slow_service(&file)?;
+    let (agent, live) = slow_service("killed", &file)?;
     // The file is brought up to date once a second.
     std::thread::sleep(Duration::from_secs(3));
     // Dropping the process kills it.

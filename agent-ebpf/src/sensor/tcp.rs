@@ -15,6 +15,7 @@ use agent_common::{
     series::{SeriesKey, family},
 };
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::bpf_ktime_get_ns,
     macros::{fentry, raw_tracepoint},
     programs::{FEntryContext, RawTracePointContext},
@@ -24,7 +25,10 @@ use self::flow::Flow;
 pub use self::flow::{Owner, owner_of};
 use crate::{
     device,
-    kernel::net::{CLOSE, ESTABLISHED, LISTEN, Packet, SYN_RECV, SYN_SENT, Sock, TCP},
+    kernel::{
+        argument_as_number,
+        net::{CLOSE, ESTABLISHED, LISTEN, Packet, SYN_RECV, SYN_SENT, Sock, TCP},
+    },
     series,
 };
 
@@ -47,7 +51,8 @@ pub fn tcp_send(ctx: RawTracePointContext) -> u32 {
 /// it had a tracepoint.
 #[fentry(function = "tcp_sendmsg_locked")]
 pub fn tcp_send_function(ctx: FEntryContext) -> u32 {
-    user::uses(ctx.arg(0), true);
+    // SAFETY: the function has three arguments.
+    user::uses(unsafe { argument_as_number(ctx.as_ptr(), 0) }, true);
     0
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{complain, write_out};
+use super::{columns, complain, write_out};
 use crate::{
     cli::{
         EXIT_USAGE,
@@ -42,7 +42,7 @@ pub fn layers(args: &LayersArgs) -> ExitCode {
         }
     };
     let text = match args.output {
-        Form::Table => document.plain(columns()),
+        Form::Table => document.plain(columns(COLUMNS_OF_A_FILE)),
         Form::Markdown => document.markdown(),
         Form::Json => format!("{json:#}"),
     };
@@ -71,14 +71,4 @@ fn answer(command: Option<&LayersCommand>) -> Result<(Document, Value), LayersEr
             (answer.document(), json!(answer))
         }
     })
-}
-
-/// The terminal's columns, or `COLUMNS` where there is none.
-fn columns() -> usize {
-    let terminal = terminal_size::terminal_size_of(std::io::stdout());
-    let stated = || std::env::var("COLUMNS").ok()?.parse().ok();
-    terminal
-        .map(|(width, _)| usize::from(width.0))
-        .or_else(stated)
-        .unwrap_or(COLUMNS_OF_A_FILE)
 }

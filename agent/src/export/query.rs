@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use super::store::Filter;
-use crate::{span::TraceId, vocabulary::Cause};
+use crate::{span::TraceId, time::UnixNs, vocabulary::Cause};
 
 /// The answer is status 400 and this sentence.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -18,6 +18,14 @@ pub enum QueryError {
     /// `trace_id` is not one.
     #[error("trace_id is `{0}`: give 32 hexadecimal digits")]
     TraceId(String),
+    /// `from` or `to` is no time.
+    #[error("{name} is `{value}`: give nanoseconds since the epoch, as `start_unix_nano` has them")]
+    Time {
+        /// Which.
+        name: &'static str,
+        /// As given.
+        value: String,
+    },
     /// A name that this endpoint does not have.
     #[error("`{name}` is not a parameter here: there are {known}")]
     Unknown {
@@ -41,7 +49,7 @@ pub const MAX_LIMIT: usize = 1_000;
 /// What is repeated of a bad value.
 const MAX_ECHO: usize = 64;
 
-/// Parses `?limit= ?service= ?cause= ?trace_id=`; `known` are the names that the endpoint
+/// Parses `?limit= ?service= ?cause= ?trace_id= ?from= ?to= ?workload=`; `known` are the names that the endpoint
 /// takes, separated by a comma and a blank.
 ///
 /// # Errors
@@ -51,6 +59,9 @@ pub fn parse(pairs: Vec<(String, String)>, known: &'static str) -> Result<Filter
     let mut service = None;
     let mut cause = None;
     let mut trace_id = None;
+    let mut from = None;
+    let mut to = None;
+    let mut workload = None;
     for (name, value) in pairs {
         if !known.split(", ").any(|k| k == name) {
             let name = echo(&name);
@@ -60,6 +71,9 @@ pub fn parse(pairs: Vec<(String, String)>, known: &'static str) -> Result<Filter
             "limit" => once(&mut limit, "limit", parse_limit(&value)?)?,
             "cause" => once(&mut cause, "cause", parse_cause(&value)?)?,
             "trace_id" => once(&mut trace_id, "trace_id", parse_trace_id(&value)?)?,
+            "from" => once(&mut from, "from", parse_time("from", &value)?)?,
+            "to" => once(&mut to, "to", parse_time("to", &value)?)?,
+            "workload" => once(&mut workload, "workload", value)?,
             _ => once(&mut service, "service", value)?,
         }
     }
@@ -68,6 +82,17 @@ pub fn parse(pairs: Vec<(String, String)>, known: &'static str) -> Result<Filter
         service,
         cause,
         trace_id,
+        from,
+        to,
+        workload,
+    })
+}
+
+fn parse_time(name: &'static str, value: &str) -> Result<UnixNs, QueryError> {
+    let time = value.parse().map(UnixNs);
+    time.map_err(|_| QueryError::Time {
+        name,
+        value: echo(value),
     })
 }
 

@@ -1,8 +1,11 @@
 //! Bounded recent history: what the page and the API show.
 //!
 //! The pipeline calls [`Store::record`] for every settled batch. At high rates healthy spans
-//! are sampled by a budget per second, verdicts never; only what is kept is turned into
-//! strings, and JSON is made only while somebody listens to the stream.
+//! are sampled by a budget per second, verdicts never; [`traces`] has the latest of all, so
+//! that a trace is whole. JSON is made only while somebody listens to the stream.
+
+mod events;
+mod traces;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,6 +15,9 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
+pub use self::traces::TraceBounds;
+use self::traces::Traces;
+pub(crate) use self::{events::StoredEvent, traces::KeptTrace};
 use super::{
     incidents::{History, Incidents},
     prometheus::SpanMetrics,
@@ -19,7 +25,6 @@ use super::{
     view,
 };
 use crate::{
-    event::{Delay, Event},
     process::{ProcessKey, SharedIdentity},
     span::{Joined, Resource, SpanBatch, SpanId, SpanView, TraceId},
     time::{MonoNs, UnixNs},
@@ -44,6 +49,8 @@ pub struct StoreConfig {
     pub spans_per_second: usize,
     /// Messages that a stream client may lag behind before it is dropped.
     pub stream_backlog: usize,
+    /// What is kept for who asks about a whole trace.
+    pub traces: TraceBounds,
 }
 
 impl Default for StoreConfig {
@@ -56,6 +63,7 @@ impl Default for StoreConfig {
             workloads: 1_000,
             spans_per_second: 500,
             stream_backlog: 256,
+            traces: TraceBounds::default(),
         }
     }
 }
@@ -96,15 +104,8 @@ impl SeenWorkload {
     }
 }
 
-/// A kernel event and the wall time of its start.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredEvent {
-    pub(crate) event: Event,
-    pub(crate) start: UnixNs,
-}
-
 /// Which spans a query asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// At most this many, newest first.
     pub limit: usize,
@@ -114,6 +115,12 @@ pub struct Filter {
     pub cause: Option<Cause>,
     /// Of this trace only.
     pub trace_id: Option<TraceId>,
+    /// Of events: not over before this time.
+    pub from: Option<UnixNs>,
+    /// Of events: begun before this time.
+    pub to: Option<UnixNs>,
+    /// Of events: of the workload with this name only.
+    pub workload: Option<String>,
 }
 
 /// Recent history. Shared; all methods take `&self` and hold a lock for microseconds.
@@ -121,6 +128,7 @@ pub struct Filter {
 pub struct Store {
     config: StoreConfig,
     rings: Mutex<Rings>,
+    traces: Mutex<Traces>,
     incidents: Mutex<History>,
     workloads: Mutex<HashMap<ProcessKey, SeenWorkload>>,
     events: Mutex<VecDeque<StoredEvent>>,
@@ -177,6 +185,7 @@ impl Store {
         let (stream, _) = broadcast::channel(config.stream_backlog.max(1));
         let incidents = Mutex::new(History::new(config.incidents));
         Self {
+            traces: Mutex::new(Traces::new(config.traces)),
             config,
             rings: Mutex::default(),
             incidents,
@@ -193,6 +202,7 @@ impl Store {
         self.metrics.record(batch, judgements);
         self.note_workloads(batch, judgements);
         let healthy_budget = self.take_budget(batch, judgements);
+        let mut all = Vec::with_capacity(judgements.len());
         let mut kept = Vec::new();
         let mut healthy_left = judgements.iter().filter(|j| j.verdict.is_none()).count();
         for resource in &batch.resources {
@@ -201,6 +211,8 @@ impl Store {
                 else {
                     continue;
                 };
+                let stored = Arc::new(keep(batch, &resource.resource, span, judgement));
+                all.push(stored.clone());
                 if judgement.verdict.is_none() {
                     // The last ones of the batch are the ones kept.
                     healthy_left = healthy_left.saturating_sub(1);
@@ -208,11 +220,12 @@ impl Store {
                         continue;
                     }
                 }
-                kept.push(Arc::new(keep(batch, &resource.resource, span, judgement)));
+                kept.push(stored);
             }
         }
         self.note_incidents(&kept);
         self.publish(&kept, batch.received);
+        self.note_traces(&all, batch.received);
         let mut rings = self.rings.lock();
         for span in kept {
             if span.verdict.is_some() {
@@ -222,19 +235,9 @@ impl Store {
         }
     }
 
-    /// Takes a kernel event that was attributed; `start` is the wall time of its beginning.
-    pub fn record_event(&self, event: &Event, start: UnixNs) {
-        if let Event::Steal(steal) = event {
-            self.metrics.add_steal(steal.stolen_ns);
-            if steal.stolen_ns == 0 {
-                return;
-            }
-        }
-        let stored = StoredEvent {
-            event: event.clone(),
-            start,
-        };
-        push_bounded(&mut self.events.lock(), stored, self.config.events);
+    /// What is still here of a trace.
+    pub(crate) fn trace(&self, trace_id: TraceId) -> KeptTrace {
+        self.traces.lock().of(trace_id)
     }
 
     /// Spans with a verdict, newest first.
@@ -266,19 +269,6 @@ impl Store {
         all
     }
 
-    /// Latest kernel events, newest first.
-    pub(crate) fn events(&self, limit: usize, cause: Option<Cause>) -> Vec<StoredEvent> {
-        let events = self.events.lock();
-        let wanted = |e: &&StoredEvent| cause.is_none_or(|c| e.cause() == c);
-        events
-            .iter()
-            .rev()
-            .filter(wanted)
-            .take(limit)
-            .cloned()
-            .collect()
-    }
-
     /// Listens to what is recorded from now on.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Published> {
         self.stream.subscribe()
@@ -291,6 +281,13 @@ impl Store {
         rings
             .healthy
             .take(batch.received, healthy, self.config.spans_per_second)
+    }
+
+    fn note_traces(&self, spans: &[Arc<StoredSpan>], now: MonoNs) {
+        let mut traces = self.traces.lock();
+        for span in spans {
+            traces.add(span, now, |span| self.events_of(span));
+        }
     }
 
     fn note_workloads(&self, batch: &SpanBatch, judgements: &[Judgement]) {
@@ -369,15 +366,6 @@ impl Store {
     fn send(&self, message: Published) {
         // An error says that nobody listens any more: nothing is lost by that.
         let _ = self.stream.send(message);
-    }
-}
-
-impl StoredEvent {
-    pub(crate) fn cause(&self) -> Cause {
-        match &self.event {
-            Event::Delay(Delay { cause, .. }) => *cause,
-            Event::Steal(_) => Cause::Steal,
-        }
     }
 }
 

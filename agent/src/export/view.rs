@@ -4,15 +4,17 @@
 //! Nanoseconds since the epoch are strings: they exceed 2^53, so a JSON number would lose
 //! digits in JavaScript (OTLP's own JSON does the same).
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use super::{LabelSource, incidents::Incident, store::StoredSpan};
+use super::{LabelSource, incidents::Incident, lost::Lost, store::StoredSpan};
+pub(crate) use crate::span::hex;
 use crate::{
     names::SourceView,
     pipeline::incident,
     process::Identity,
+    span::kind_word,
     stack::{Stack, StackEntry},
     time::UnixNs,
     verdict::{CauseInterval, Split, Verdict},
@@ -205,7 +207,7 @@ impl<'a> SpanRow<'a> {
 
 /// What a process is called: names of a container may come after its span was joined, and
 /// after its end.
-fn named<'a>(identity: &'a Identity, names: Option<&LabelSource>) -> Cow<'a, Workload> {
+pub(super) fn named<'a>(identity: &'a Identity, names: Option<&LabelSource>) -> Cow<'a, Workload> {
     let known = &identity.workload;
     let late = names
         .filter(|_| known.lacks_names())
@@ -328,6 +330,9 @@ pub struct WorkloadRow {
     pub spans: u64,
     /// Verdicts given.
     pub verdicts: u64,
+    /// What its cgroup lost since the agent started.
+    #[serde(flatten)]
+    pub lost: Lost,
 }
 
 /// A delay interval of the kernel, as `/api/v1/events` shows it.
@@ -363,14 +368,6 @@ pub(crate) fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
-}
-
 /// Names from outside are shown up to this many bytes.
 const MAX_NAME_BYTES: usize = 256;
 
@@ -399,17 +396,6 @@ fn interval(span: &StoredSpan, i: &CauseInterval) -> IntervalView {
     }
 }
 
-fn kind_word(kind: i32) -> &'static str {
-    match kind {
-        1 => "internal",
-        2 => "server",
-        3 => "client",
-        4 => "producer",
-        5 => "consumer",
-        _ => "unspecified",
-    }
-}
-
 /// The `status` label and field: `ok`, `error`, `unset`.
 pub(crate) fn status_word(code: i32) -> &'static str {
     match code {
@@ -431,6 +417,7 @@ pub(crate) fn measured_row(workload: Workload, stack: Stack) -> WorkloadRow {
         services: Vec::new(),
         spans: 0,
         verdicts: 0,
+        lost: Lost::default(),
     }
 }
 
@@ -452,5 +439,6 @@ pub(crate) fn workload_row(seen: &super::store::SeenWorkload, names: &LabelSourc
             .collect(),
         spans: seen.spans,
         verdicts: seen.verdicts,
+        lost: Lost::default(),
     }
 }

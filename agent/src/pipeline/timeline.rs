@@ -4,9 +4,9 @@
 //! Every interval is kept as it came, to the nanosecond: none is merged, sampled or rounded,
 //! so a split does not depend on how full the timeline is. They are packed, see [`packed`].
 //!
-//! Bounds: [`TimelineConfig::max_bytes`] (48 MB by default; two minutes at 50 000 events a
-//! second, measured by `cargo xtask bench --only correlate`), [`TimelineConfig::max_intervals`]
-//! and [`TimelineConfig::max_processes`], whichever is reached first. What is older than the
+//! Bounds: [`TimelineConfig::max_bytes`] (48 MB by default), [`TimelineConfig::max_intervals`]
+//! and [`TimelineConfig::max_processes`], whichever is reached first; what two minutes of 50 000
+//! events a second take is measured by `cargo xtask bench --only correlate`. What is older than the
 //! window goes first. When there still is too much, a process that has more than its part
 //! loses its oldest eighth, so that a noisy process costs a quiet one nothing; when none has,
 //! all lose the oldest eighth of the time. What was evicted before its time is counted.

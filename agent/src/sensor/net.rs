@@ -36,7 +36,7 @@ const PROBES: &[Probe] = &[
     Probe::optional(
         &[
             Hook::raw_tp("net_sent", "sock_send_length"),
-            Hook::fentry("net_send_function", "sock_sendmsg"),
+            Hook::fentry("net_send_function", "security_socket_sendmsg"),
         ],
         "who sends how much UDP",
     ),

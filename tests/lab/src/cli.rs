@@ -62,7 +62,9 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
         Some(name) => Wanted::named(name).map_err(anyhow::Error::msg)?,
     };
     let mut kept = Kept::open(args.output.as_deref(), seed)?;
-    println!("Seed {seed}: cargo xtask lab --seed {seed} --only RUN does one of its runs again");
+    let kind = args.kind.as_ref().map(|name| format!(" --kind {name}"));
+    let again = format!("cargo xtask lab --seed {seed}{}", kind.unwrap_or_default());
+    println!("Seed {seed}: {again} --only RUN does one of its runs again");
     for line in report::not_here() {
         println!("Not here: {line}");
     }
@@ -85,7 +87,7 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
             break;
         }
         let outcome = one(&spec, &mut stage, &program, &flags)?;
-        let misses = table::misses(seed, &outcome);
+        let misses = table::misses(&again, &outcome);
         let word = match () {
             () if outcome.error.is_some() => "not done",
             () if !misses.is_empty() => "MISS",
@@ -117,7 +119,7 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
     let summary = Summary::of(seed, &outcomes);
     println!("\n{}", table::text(&summary));
     if let Some(dir) = &args.output {
-        write(dir, &summary, &outcomes)?;
+        write(dir, &again, &summary, &outcomes)?;
         println!("{}", dir.display());
     }
     Ok(summary)
@@ -239,10 +241,10 @@ impl Kept {
     }
 }
 
-fn write(dir: &Path, summary: &Summary, outcomes: &[Outcome]) -> anyhow::Result<()> {
+fn write(dir: &Path, again: &str, summary: &Summary, outcomes: &[Outcome]) -> anyhow::Result<()> {
     let misses: Vec<String> = outcomes
         .iter()
-        .flat_map(|outcome| table::misses(summary.seed, outcome))
+        .flat_map(|outcome| table::misses(again, outcome))
         .collect();
     let numbers = json!({
         "summary": summary,

@@ -8,6 +8,7 @@ use agent_common::{
     series::{SeriesKey, family},
 };
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::{bpf_get_current_pid_tgid, bpf_jiffies64},
     macros::{fentry, map, raw_tracepoint},
     maps::Array,
@@ -17,7 +18,7 @@ use aya_ebpf::{
 use crate::{
     atomic, device,
     kernel::{
-        Memory as _, Probed, field, has,
+        Memory as _, Probed, argument_as_number, field, has,
         net::{Sock, UDP},
         sched::Task,
     },
@@ -54,14 +55,16 @@ pub fn net_sent(ctx: RawTracePointContext) -> u32 {
     sends(ctx.arg(0))
 }
 
-/// kernel: v5.10.. net/socket.c: int sock_sendmsg(struct socket *sock, ..): before there was
-/// that tracepoint, every send came by here.
-#[fentry(function = "sock_sendmsg")]
+/// kernel: v5.10.. security/security.c: int security_socket_sendmsg(struct socket *sock, ..):
+/// before there was that tracepoint, every send came by here; what sends may be inlined.
+#[fentry(function = "security_socket_sendmsg")]
 pub fn net_send_function(ctx: FEntryContext) -> u32 {
     if has(&field::SOCKET_SK) {
-        let socket: u64 = ctx.arg(0);
-        // SAFETY: `Probed` copes with any address.
-        sends(unsafe { Probed::pointer(socket as *const u8, &field::SOCKET_SK) } as u64);
+        // SAFETY: the function has three arguments, and `Probed` copes with any address.
+        sends(unsafe {
+            let socket = argument_as_number(ctx.as_ptr(), 0);
+            Probed::pointer(socket as *const u8, &field::SOCKET_SK) as u64
+        });
     }
     0
 }

@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{Path, Query, State, rejection::QueryRejection},
     middleware::from_fn_with_state,
     response::{
         IntoResponse, Response,
@@ -26,20 +26,23 @@ use super::{HttpConfig, guard, json::Json};
 use crate::{
     event::Event,
     export::{
-        ExportSources, LabelSource,
+        ExportSources, LabelSource, lost,
         prometheus::Format,
         query::{self, QueryError},
         store::{Filter, StoredEvent},
         stream::Client,
+        trace::localise,
         view::{self, EventRow, IncidentRow},
     },
     knowledge::show::Overview,
     time::{MonoNs, UnixNs},
+    trace::read::parse_trace_id,
 };
 
 const PAGE: &str = include_str!("../page/index.html");
 const STYLE: &str = include_str!("../page/app.css");
 const SCRIPT: &str = include_str!("../page/app.js");
+const TRACE_SCRIPT: &str = include_str!("../page/trace.js");
 const ICON: &str = include_str!("../page/icon.svg");
 const OPENAPI: &str = include_str!("../../../../deploy/openapi.yaml");
 
@@ -82,6 +85,10 @@ pub(super) fn router(
             "/app.js",
             get(|| async { text("text/javascript; charset=utf-8", SCRIPT) }),
         )
+        .route(
+            "/trace.js",
+            get(|| async { text("text/javascript; charset=utf-8", TRACE_SCRIPT) }),
+        )
         .route("/icon.svg", get(|| async { text("image/svg+xml", ICON) }))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -95,6 +102,7 @@ pub(super) fn router(
         .route("/api/v1/workloads", get(workloads))
         .route("/api/v1/spans", get(spans))
         .route("/api/v1/verdicts", get(verdicts))
+        .route("/api/v1/traces/{trace_id}", get(trace))
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/events", get(events))
         .route("/api/v1/layers", get(layers))
@@ -210,6 +218,13 @@ fn workload_rows(sources: &ExportSources, limit: usize) -> Vec<view::WorkloadRow
     measured.sort_by_cached_key(|(_, workload)| workload.display_name());
     let measured = measured.into_iter().take(room);
     rows.extend(measured.map(|(id, workload)| view::measured_row(workload, (sources.stack)(id))));
+    let lost = lost::by_cgroup(&counted);
+    for row in &mut rows {
+        row.lost = lost
+            .get(&row.workload.cgroup_id)
+            .cloned()
+            .unwrap_or_default();
+    }
     rows
 }
 
@@ -228,6 +243,32 @@ async fn verdicts(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryErr
     let rows = spans.iter().filter_map(|s| view::verdict_json(s, names));
     let rows: Vec<_> = rows.collect();
     Ok(Json(json!({ "verdicts": rows })))
+}
+
+/// One trace, localised: what this node knows of it.
+async fn trace(State(app): State<App>, Path(id): Path<String>, pairs: Pairs) -> Response {
+    if let Err(error) = parse(pairs, "") {
+        return error.into_response();
+    }
+    let trace_id = match parse_trace_id(&id) {
+        Ok(trace_id) => trace_id,
+        Err(bad) => return error(StatusCode::BAD_REQUEST, &bad.to_string()),
+    };
+    let report = tokio::task::spawn_blocking(move || localise(&app.sources, trace_id)).await;
+    match report {
+        Ok(Some(report)) => Json(view::to_json(&report)).into_response(),
+        Ok(None) => error(
+            StatusCode::NOT_FOUND,
+            "no span of that trace is here: the latest ones are, and longer those of traces with a verdict",
+        ),
+        Err(failed) => {
+            tracing::error!(error = %failed, "Localising a trace failed");
+            error(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "localising the trace failed: see the log",
+            )
+        }
+    }
 }
 
 async fn incidents(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
@@ -254,12 +295,20 @@ async fn log_matches(State(app): State<App>, pairs: Pairs) -> Result<Json, Query
 }
 
 async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError> {
-    let filter = parse(pairs, "limit, cause")?;
-    let events = app.sources.store.events(filter.limit, filter.cause);
+    let filter = parse(pairs, "limit, cause, from, to, workload, trace_id")?;
+    let events = app.sources.store.events(&filter);
     let label = &app.sources.label;
-    let rows: Vec<_> = events.iter().map(|e| event_row(e, label)).collect();
+    let rows = events.iter().map(|e| event_row(e, label));
+    let wanted = |row: &EventRow| filter.workload.as_ref().is_none_or(|w| *w == row.workload);
+    let rows: Vec<_> = rows.filter(wanted).take(filter.limit).collect();
     let mut lines = (app.sources.log_matches)(usize::MAX);
-    lines.retain(|line| filter.cause.is_none() || line.cause == filter.cause);
+    let (from, to) = app.sources.store.time_of(&filter);
+    lines.retain(|line| {
+        let at = line.start_unix_nano.parse().unwrap_or_default();
+        filter.cause.is_none_or(|cause| line.cause == Some(cause))
+            && filter.workload.as_ref().is_none_or(|w| *w == line.workload)
+            && (from..=to).contains(&UnixNs(at))
+    });
     lines.truncate(filter.limit);
     Ok(Json(json!({ "events": rows, "log_matches": lines })))
 }

@@ -179,7 +179,7 @@ function traceLine(row) {
   line.append(copy);
   const base = host && /^https?:\/\//.test(host.jaeger_url) ? host.jaeger_url.replace(/\/+$/, "") : "";
   if (base && /^[0-9a-f]{32}$/.test(row.trace_id)) {
-    const a = el("a", "out", "Open trace");
+    const a = el("a", "out", "In Jaeger");
     a.href = base + "/trace/" + row.trace_id;
     a.rel = "noopener noreferrer";
     a.target = "_blank";
@@ -215,6 +215,7 @@ function card(row, answer) {
   title.append(el("span", "svc", row.service || "(no service.name)"), el("span", "sep", "›"), el("span", "op", row.operation || "(no name)"));
   head.append(title, el("span", "dur", ms(row.duration_ms)));
   if (row.status === "error") head.append(el("span", "err", "error"));
+  head.append(traceLink(row.trace_id, "Trace"));
   const time = el("time", "time", clock(row.start_unix_nano));
   head.append(time);
   c.append(head);
