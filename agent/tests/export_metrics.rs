@@ -72,7 +72,12 @@ fn record(bench: &ExportSources, plans: &[Plan], at_s: u64) {
 fn all() -> Filter {
     Filter {
         limit: 1_000,
-        ..Filter::default()
+        service: None,
+        cause: None,
+        trace_id: None,
+        from: None,
+        to: None,
+        workload: None,
     }
 }
 

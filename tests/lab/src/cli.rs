@@ -38,6 +38,10 @@ pub struct Args {
     /// summary.json, confusion.svg, misses.txt
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    /// Have the agent record all that it judges by, for `isostack-agent replay`: with --only,
+    /// one run that was answered wrongly
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Say what each run was answered
     #[arg(long)]
     pub verbose: bool,
@@ -86,7 +90,7 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
             println!("Stopped; the same command with --output goes on from here.");
             break;
         }
-        let outcome = one(&spec, &mut stage, &program, &flags)?;
+        let outcome = one(&spec, &mut stage, &program, args, &flags)?;
         let misses = table::misses(&again, &outcome);
         let word = match () {
             () if outcome.error.is_some() => "not done",
@@ -114,7 +118,9 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
         kept.add(seed, &outcome)?;
         outcomes.push(outcome);
     }
-    drop(stage);
+    if let Some(stage) = stage {
+        stage.stop()?;
+    }
     outcomes.sort_by_key(|outcome| outcome.run);
     let summary = Summary::of(seed, &outcomes);
     println!("\n{}", table::text(&summary));
@@ -130,11 +136,12 @@ fn one(
     spec: &Spec,
     stage: &mut Option<Stage>,
     program: &Path,
+    args: &Args,
     flags: &[&str],
 ) -> anyhow::Result<Outcome> {
     if stage.is_none() {
         println!("Setting the stage up");
-        let mut fresh = Stage::start(program.to_owned(), flags)?;
+        let mut fresh = Stage::start(program.to_owned(), args.record.as_deref(), flags)?;
         let usual = Spec {
             faults: Vec::new(),
             ..spec.clone()
