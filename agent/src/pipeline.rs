@@ -7,26 +7,30 @@
 
 pub mod baseline;
 pub mod children;
+pub mod consumers;
+pub mod culprit;
 pub mod fault;
 pub mod incident;
 pub mod intervals;
 pub mod judge;
+pub mod losses;
 pub mod place;
+pub mod retries;
 pub mod split;
 pub mod timeline;
 pub mod words;
 
 mod correlate;
-mod culprit;
-mod retry;
 
 use std::{collections::VecDeque, time::Duration};
 
 use self::{
-    baseline::Baselines,
+    baseline::{Baselines, Saved, Unusable},
     children::ChildIndex,
-    correlate::Correlator,
+    consumers::Consumers,
+    correlate::{Context, Correlator},
     judge::Rules,
+    losses::Losses,
     place::Unjudged,
     timeline::{Dropped, Timeline, TimelineConfig},
 };
@@ -54,6 +58,8 @@ pub struct PipelineConfig {
     pub max_children: usize,
     /// Operations with a baseline.
     pub max_operations: usize,
+    /// What names of operations are hashed with; should be random.
+    pub baseline_seed: u64,
     /// Batches that may wait at once; beyond, the oldest are judged before their time.
     pub max_settling: usize,
 }
@@ -67,6 +73,7 @@ impl Default for PipelineConfig {
             timeline: TimelineConfig::default(),
             max_children: 1 << 18,
             max_operations: 2_000,
+            baseline_seed: rand::random(),
             max_settling: 16_384,
         }
     }
@@ -80,9 +87,12 @@ const SWEEP_NS: u64 = 5_000_000_000;
 pub struct Pipeline {
     settle_ns: u64,
     max_settling: usize,
+    max_operations: usize,
     clock: WallClock,
     metrics: AgentMetrics,
     timeline: Timeline,
+    consumers: Consumers,
+    losses: Losses,
     children: ChildIndex,
     baselines: Baselines,
     correlator: Correlator,
@@ -101,15 +111,33 @@ impl Pipeline {
         Self {
             settle_ns: u64::try_from(config.settle.as_nanos()).unwrap_or(u64::MAX),
             max_settling: config.max_settling,
+            max_operations: config.max_operations,
             clock,
             metrics,
             timeline: Timeline::new(config.timeline),
+            consumers: Consumers::default(),
+            losses: Losses::default(),
             children: ChildIndex::new(config.max_children),
-            baselines: Baselines::new(config.max_operations),
+            baselines: Baselines::new(config.max_operations, config.baseline_seed),
             correlator: Correlator::new(rules),
             settling: VecDeque::new(),
             next_sweep: MonoNs(0),
         }
+    }
+
+    /// Goes on from what an earlier run knew as usual.
+    ///
+    /// # Errors
+    /// [`Unusable`] if that cannot be used; nothing has changed then.
+    pub fn restore_baselines(&mut self, saved: Saved) -> Result<usize, Unusable> {
+        self.baselines = Baselines::restore(self.max_operations, saved)?;
+        Ok(self.baselines.len())
+    }
+
+    /// What a restart should know as usual.
+    #[must_use]
+    pub fn save_baselines(&self) -> Saved {
+        self.baselines.save()
     }
 
     /// The bridge between the two clocks, as of the last sample.
@@ -129,6 +157,11 @@ impl Pipeline {
         let taken = match event {
             Event::Delay(delay) => self.timeline.add(delay, now),
             Event::Steal(steal) => self.timeline.add_steal(steal, now),
+            Event::Loss(loss) => {
+                self.losses.add(*loss);
+                Ok(())
+            }
+            Event::Consumption(of) => self.consumers.add(of, self.timeline.horizon(now), now),
         };
         if let Err(dropped) = taken {
             self.count_dropped(dropped.as_str(), 1);
@@ -191,15 +224,15 @@ impl Pipeline {
             return;
         };
         self.metrics.settling.set(self.settling.len() as i64);
-        let horizon = self.timeline.horizon(now);
-        let (judgements, counts) = self.correlator.judge(
-            &batch,
-            horizon,
-            &self.clock,
-            &self.timeline,
-            &self.children,
-            &mut self.baselines,
-        );
+        let context = Context {
+            clock: &self.clock,
+            horizon: self.timeline.horizon(now),
+            timeline: &self.timeline,
+            consumers: &self.consumers,
+            losses: &self.losses,
+            children: &self.children,
+        };
+        let (judgements, counts) = self.correlator.judge(&batch, context, &mut self.baselines);
         self.count(&counts);
         out(batch, judgements);
     }
@@ -239,12 +272,14 @@ impl Pipeline {
         }
         self.next_sweep = MonoNs(now.0.saturating_add(SWEEP_NS));
         self.timeline.expire(now);
+        self.consumers.expire(self.timeline.horizon(now));
         self.metrics
             .timeline_intervals
             .set(self.timeline.len() as i64);
         for (reason, n) in [
             (Dropped::EVICTED, self.timeline.take_evicted()),
             ("child_evicted", self.children.take_evicted()),
+            ("consumption_evicted", self.consumers.take_evicted()),
         ] {
             if n > 0 {
                 self.count_dropped(reason, n);

@@ -7,13 +7,15 @@ use crate::{
     pipeline::{
         baseline::Baselines,
         children::ChildIndex,
-        culprit,
+        consumers::Consumers,
+        culprit::{self, Wait},
         fault::{Circumstances, fault_of},
         incident::{Incidents, Story},
         intervals,
-        judge::{self, Rules},
+        judge::{self, Case, Nature, Rules},
+        losses::Losses,
         place::{Place, Unjudged, place},
-        retry::Retries,
+        retries::Retries,
         split::Sweep,
         timeline::{Entry, Timeline, Visit},
         words::Evidence,
@@ -54,11 +56,15 @@ pub(super) struct Correlator {
 }
 
 /// What a batch is judged against.
-struct Context<'a> {
-    clock: &'a WallClock,
-    horizon: MonoNs,
-    timeline: &'a Timeline,
-    children: &'a ChildIndex,
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) clock: &'a WallClock,
+    /// Before it nothing is kept.
+    pub(super) horizon: MonoNs,
+    pub(super) timeline: &'a Timeline,
+    pub(super) consumers: &'a Consumers,
+    pub(super) losses: &'a Losses,
+    pub(super) children: &'a ChildIndex,
 }
 
 impl Correlator {
@@ -77,20 +83,11 @@ impl Correlator {
     pub(super) fn judge(
         &mut self,
         batch: &SpanBatch,
-        horizon: MonoNs,
-        clock: &WallClock,
-        timeline: &Timeline,
-        children: &ChildIndex,
+        context: Context<'_>,
         baselines: &mut Baselines,
     ) -> (Vec<Judgement>, Counts) {
         self.counts = Counts::default();
         self.budget = MAX_PER_BATCH;
-        let context = Context {
-            clock,
-            horizon,
-            timeline,
-            children,
-        };
         let nobody = Joined {
             identity: None,
             confidence: Confidence::Host,
@@ -103,7 +100,7 @@ impl Correlator {
                 judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
             }
             for span in spans {
-                judgements.push(self.span(batch, resource, span, &context, baselines));
+                judgements.push(self.span(batch, resource, span, context, baselines));
             }
         }
         while judgements.len() < batch.spans.len() {
@@ -117,7 +114,7 @@ impl Correlator {
         batch: &SpanBatch,
         resource: &ResourceSpans,
         span: &SpanView,
-        context: &Context<'_>,
+        context: Context<'_>,
         baselines: &mut Baselines,
     ) -> Judgement {
         let joined = &resource.joined;
@@ -141,7 +138,19 @@ impl Correlator {
         };
         let blamed = match joined.confidence {
             Confidence::Host => None,
-            _ => judge::blame(&split, &at, self.rules, baselines, key),
+            confidence => {
+                let case = Case {
+                    split: &split,
+                    at: &at,
+                    is_certain: matches!(
+                        confidence,
+                        Confidence::Thread | Confidence::ThreadInferred
+                    ),
+                    baselines,
+                    key,
+                };
+                judge::blame(&case, self.rules)
+            }
         };
         let Some(blamed) = blamed else {
             baselines.learn(key, &split);
@@ -152,8 +161,11 @@ impl Correlator {
                 intervals: Vec::new(),
             };
         };
-        let mut evidence = evidence(blamed.0, place, joined, identity, context.timeline);
-        evidence.usual_ns = baselines.cause_ns(key, blamed.0);
+        if Nature::of(blamed.0).may_become_usual() {
+            baselines.learn_slow(key, &split);
+        }
+        let mut evidence = evidence(blamed.0, place, joined, identity, context);
+        evidence.usual_ns = baselines.cause(key, blamed.0).map(|usual| usual.median_ns);
         let service = &resource.resource.service;
         let story = Story::of(blamed.0, blamed.1, &evidence, service);
         let (start, end) = (span.start_unix_ns, span.end_unix_ns);
@@ -173,7 +185,7 @@ impl Correlator {
         place: Place,
         joined: &Joined,
         identity: &Identity,
-        context: &Context<'_>,
+        context: Context<'_>,
     ) -> Result<Split, Unjudged> {
         if self.budget == 0 {
             return Err(Unjudged::WorkLimit);
@@ -188,22 +200,26 @@ impl Correlator {
                 .child(i128::from(start) - from, i128::from(end) - from);
         }
         let from = i128::from(place.start.0);
-        self.retries.begin();
         let (sweep, retries) = (&mut self.sweep, &mut self.retries);
         let processes = delays(
             context.timeline,
             joined,
             identity,
             place,
-            &mut |entry: &Entry, _| {
+            &mut |entry: &Entry, particulars| {
                 visited += 1;
                 if visited < MAX_PER_SPAN {
-                    let begins = retries.start(entry.cause, entry.tid, entry.start, entry.end);
-                    let (start, end) = (i128::from(begins), i128::from(entry.end));
+                    let times = (entry.start, entry.end);
+                    retries.note(entry.cause, entry.tid, times, particulars);
+                    let (start, end) = (i128::from(entry.start), i128::from(entry.end));
                     sweep.delay(entry.cause, entry.cpu, start - from, end - from);
                 }
             },
         );
+        for stretch in self.retries.stretches() {
+            let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
+            self.sweep.delay(stretch.cause, 0, start - from, end - from);
+        }
         self.budget = self.budget.saturating_sub(visited + processes);
         if visited >= MAX_PER_SPAN {
             return Err(Unjudged::WorkLimit);
@@ -291,7 +307,7 @@ fn evidence(
     place: Place,
     joined: &Joined,
     identity: &Identity,
-    timeline: &Timeline,
+    context: Context<'_>,
 ) -> Evidence {
     // Steal is measured on the waits that it stretched.
     let source = if cause == Cause::Steal {
@@ -301,9 +317,9 @@ fn evidence(
     };
     let mut evidence = Evidence::default();
     let mut threads = Vec::new();
-    let mut all = Vec::new();
+    let mut waits: Vec<Wait> = Vec::new();
     delays(
-        timeline,
+        context.timeline,
         joined,
         identity,
         place,
@@ -311,18 +327,30 @@ fn evidence(
             if entry.cause != source {
                 return;
             }
-            let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
+            let wait = Wait {
+                start: entry.start.max(place.start.0),
+                end: entry.end.min(place.end().0),
+                particulars: particulars.clone(),
+            };
             evidence.intervals += 1;
-            evidence.longest_ns = evidence.longest_ns.max(inside);
+            evidence.longest_ns = evidence.longest_ns.max(wait.end - wait.start);
             threads.push(entry.tid);
-            all.push((particulars.clone(), inside));
+            waits.push(wait);
         },
     );
     threads.sort_unstable();
     threads.dedup();
     evidence.threads = threads.len();
-    evidence.culprit = culprit::name(all.iter().map(|(p, ns)| (p, *ns)), identity.cgroup_id);
-    evidence.particulars = heaviest(all);
+    evidence.lost_events = context.losses.within(place.start, place.end());
+    let known = |wait: &Wait| (wait.particulars.clone(), wait.end - wait.start);
+    evidence.particulars = heaviest(waits.iter().map(known).collect());
+    evidence.culprit = culprit::find(
+        cause,
+        &evidence.particulars,
+        &waits,
+        identity,
+        context.consumers,
+    );
     evidence
 }
 

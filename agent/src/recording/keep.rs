@@ -175,6 +175,8 @@ impl Wanted {
                 (delay.start.0, delay.end.0, of_spans)
             }
             Event::Steal(steal) => (steal.start.0, steal.end.0, steal.stolen_ns > 0),
+            Event::Consumption(of) => (of.start.0, of.end.0, true),
+            Event::Loss(loss) => (loss.start.0, loss.end.0, true),
         };
         let next = self.times.partition_point(|(_, to)| *to < start);
         of_spans && self.times.get(next).is_some_and(|(from, _)| *from <= end)

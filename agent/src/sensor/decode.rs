@@ -7,7 +7,7 @@ use agent_common::{
 
 use super::{Kernel, SENSORS};
 use crate::{
-    event::{Delay, Event, Particulars},
+    event::{Consumption, Delay, Event, Particulars, Resource},
     process::ProcessKey,
     time::MonoNs,
     vocabulary::Cause,
@@ -18,12 +18,21 @@ const TICK_NS: u64 = 10_000_000;
 
 /// Gives a sensor's numbers their meaning; may remember what it looked up (bounded).
 pub trait Interpreter: Send {
-    /// What a record is about. Length, sensor id and the order of its times are checked.
+    /// What a record of a delay is about; see [`Interpreter::event`].
     ///
     /// # Errors
     ///
     /// If the kernel side cannot have written it.
     fn record(&mut self, record: &Record) -> Result<Meaning, DecodeError>;
+
+    /// The event that a record is. Length, sensor id and the order of its times are checked.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel side cannot have written it.
+    fn event(&mut self, record: &Record) -> Result<Event, DecodeError> {
+        delay(self, record)
+    }
 
     /// The cgroup of a series as the CPU controller's hierarchy knows it; `None` once it is
     /// gone. The key's own, unless the kernel side counts by another hierarchy's.
@@ -108,18 +117,7 @@ impl Decoder {
         if record.end_ns < record.start_ns {
             return Err(DecodeError::Impossible("end before its start"));
         }
-        let Meaning { cause, particulars } = interpreter.record(&record)?;
-        let event = Event::Delay(Delay {
-            cause,
-            start: MonoNs(record.start_ns),
-            end: MonoNs(record.end_ns),
-            process: process_of(&record),
-            tid: record.tid,
-            cpu: record.cpu,
-            cgroup_id: record.cgroup_id,
-            particulars,
-        });
-        Ok((record.sensor, event))
+        Ok((record.sensor, interpreter.event(&record)?))
     }
 
     /// Values of the labels of a series of this sensor.
@@ -139,9 +137,39 @@ impl Decoder {
     }
 }
 
+/// A record of a delay, by what the sensor says that it means.
+pub(super) fn delay<I: Interpreter + ?Sized>(
+    interpreter: &mut I,
+    record: &Record,
+) -> Result<Event, DecodeError> {
+    let Meaning { cause, particulars } = interpreter.record(record)?;
+    Ok(Event::Delay(Delay {
+        cause,
+        start: MonoNs(record.start_ns),
+        end: MonoNs(record.end_ns),
+        process: process_of(record),
+        tid: record.tid,
+        cpu: record.cpu,
+        cgroup_id: record.cgroup_id,
+        particulars,
+    }))
+}
+
+/// A record of a consumption; `cgroup_id` is the consumer's in the CPU controller's hierarchy.
+pub(super) fn consumption(record: &Record, resource: Resource, cgroup_id: u64) -> Event {
+    Event::Consumption(Consumption {
+        resource,
+        start: MonoNs(record.start_ns),
+        end: MonoNs(record.end_ns),
+        amount: u64::from(record.extra),
+        cgroup_id,
+        consumer: None,
+    })
+}
+
 /// The process; where only the cgroup is known, one that stands for all of the cgroup's and
 /// that no process can be taken for (0 is never a pid).
-fn process_of(record: &Record) -> ProcessKey {
+pub(super) fn process_of(record: &Record) -> ProcessKey {
     let start_ticks = if record.pid == 0 {
         record.cgroup_id
     } else {

@@ -4,19 +4,20 @@
 //! within this tick of the clock.
 
 use agent_common::{
+    consumption::ConsumerKey,
     event::sensor,
     series::{SeriesKey, family},
 };
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_current_pid_tgid, bpf_jiffies64},
+    helpers::{bpf_get_current_pid_tgid, bpf_jiffies64, bpf_ktime_get_ns},
     macros::{fentry, map, raw_tracepoint},
     maps::Array,
     programs::{FEntryContext, RawTracePointContext},
 };
 
 use crate::{
-    atomic, device,
+    atomic, consumption, device,
     kernel::{
         Memory as _, Probed, argument_as_number, field, has,
         net::{Sock, UDP},
@@ -27,6 +28,9 @@ use crate::{
 
 /// Entries of [`SENDERS`]; a power of two.
 const ENTRIES: u32 = 1024;
+
+/// Datagrams in one stretch, of 10 ms or more, from which it can be a flood.
+const LEAST_SENDS: u64 = 50;
 
 /// A thread that sends on a socket.
 #[repr(C)]
@@ -121,4 +125,12 @@ unsafe fn settle(sender: *mut Sender) {
         b: sender.device,
     };
     series::count(sensor::NET, &key, sender.sends);
+    let consumer = ConsumerKey {
+        cgroup_id: sender.cgroup_id,
+        resource: sender.device,
+        sensor: u64::from(sensor::NET),
+    };
+    // SAFETY: returns a number.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    consumption::add(&consumer, now_ns, now_ns, sender.sends, LEAST_SENDS);
 }

@@ -298,7 +298,7 @@ async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError
     let filter = parse(pairs, "limit, cause, from, to, workload, trace_id")?;
     let events = app.sources.store.events(&filter);
     let label = &app.sources.label;
-    let rows = events.iter().map(|e| event_row(e, label));
+    let rows = events.iter().filter_map(|e| event_row(e, label));
     let wanted = |row: &EventRow| filter.workload.as_ref().is_none_or(|w| *w == row.workload);
     let rows: Vec<_> = rows.filter(wanted).take(filter.limit).collect();
     let mut lines = (app.sources.log_matches)(usize::MAX);
@@ -313,10 +313,10 @@ async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError
     Ok(Json(json!({ "events": rows, "log_matches": lines })))
 }
 
-fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
+fn event_row(stored: &StoredEvent, label: &LabelSource) -> Option<EventRow> {
     let name_of = |cgroup| label(cgroup).map_or_else(String::new, |(_, w)| w.display_name());
     let start_unix_nano = stored.start.0.to_string();
-    match &stored.event {
+    Some(match &stored.event {
         Event::Delay(d) => EventRow {
             cause: d.cause,
             start_unix_nano,
@@ -342,7 +342,9 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
             workload: String::new(),
             limiter: String::new(),
         },
-    }
+        // The store keeps none of them.
+        Event::Consumption(_) | Event::Loss(_) => return None,
+    })
 }
 
 /// What is known of layers and causes: the help of the page.

@@ -27,6 +27,9 @@ struct Window {
 impl Store {
     /// Takes a kernel event that was attributed; `start` is the wall time of its beginning.
     pub fn record_event(&self, event: &Event, start: UnixNs) {
+        if matches!(event, Event::Consumption(_) | Event::Loss(_)) {
+            return; // nobody's delay
+        }
         if let Event::Steal(steal) = event {
             self.metrics.add_steal(steal.stolen_ns);
             if steal.stolen_ns == 0 {
@@ -119,6 +122,8 @@ impl Window {
     fn holds(&self, stored: &StoredEvent) -> bool {
         let is_his = match (&stored.event, self.process) {
             (Event::Steal(_), _) => true,
+            // None of them is kept.
+            (Event::Consumption(_) | Event::Loss(_), _) => false,
             (Event::Delay(_), None) => false,
             (Event::Delay(delay), Some((process, cgroup))) => {
                 delay.process == process || (cgroup != 0 && delay.cgroup_id == cgroup)
@@ -132,7 +137,7 @@ impl StoredEvent {
     pub(crate) fn cause(&self) -> Cause {
         match &self.event {
             Event::Delay(Delay { cause, .. }) => *cause,
-            Event::Steal(_) => Cause::Steal,
+            Event::Steal(_) | Event::Consumption(_) | Event::Loss(_) => Cause::Steal,
         }
     }
 
@@ -141,6 +146,7 @@ impl StoredEvent {
         let length = match &self.event {
             Event::Delay(delay) => delay.end.since(delay.start),
             Event::Steal(steal) => steal.end.since(steal.start),
+            Event::Consumption(_) | Event::Loss(_) => 0,
         };
         self.start.0.saturating_add(length)
     }
