@@ -123,6 +123,12 @@ macro_rules! for_each_kernel_field {
             BIO_ISSUE: "bio" "bi_issue.value" 8 optional, "low bits: monotonic clock at submission; until 6.17";
             BLKG_BLKCG: "blkcg_gq" "blkcg" 8 optional, "that cgroup's state";
             BLKCG_CGROUP: "blkcg" "css.cgroup" 8 optional, "the cgroup";
+            BIO_IO_VEC: "bio" "bi_io_vec" 8 optional, "its pieces of memory";
+            BVEC_PAGE: "bio_vec" "bv_page" 8 optional, "page of a piece";
+            PAGE_COMPOUND_HEAD: "page" "compound_head" 8 optional, "low bit: the rest is the first page of the same folio; until 6.18";
+            FOLIO_MEMCG: "folio" "memcg_data" 8 optional, "low bits: flags, the rest is who it is charged to; 5.16";
+            PAGE_MEMCG: "page" "memcg_data" 8 optional, "likewise; 5.11";
+            MEMCG_CGROUP: "mem_cgroup" "css.cgroup" 8 optional, "its cgroup";
             CSS_SET_IO: "css_set" "subsys[io_cgrp_id]" 8 optional, "state in the I/O controller's hierarchy";
             TASK_STATE: "task_struct" "__state" 4 optional, "0 while runnable; 5.14";
             TASK_STATE_LONG: "task_struct" "state" 8 optional, "likewise; before";

@@ -3,6 +3,7 @@
 //! space), does no I/O.
 #![no_std]
 
+pub mod consumption;
 pub mod cpu;
 pub mod device;
 pub mod event;

@@ -63,6 +63,18 @@ pub unsafe fn second_argument(context: *mut c_void) -> *const u8 {
     unsafe { context.cast::<*const u8>().add(1).read_volatile() }
 }
 
+/// An argument of a kernel function as a number: as it is, the verifier knows its type, and
+/// allows no arithmetic with it. 0 where that is not readable.
+///
+/// # Safety
+///
+/// `context` is a function entry's, of a prototype with more than `index` arguments.
+#[inline(always)]
+pub unsafe fn argument_as_number(context: *mut c_void, index: usize) -> u64 {
+    // SAFETY: by the caller's promise; the helper copes with any address.
+    unsafe { bpf_probe_read_kernel(context.cast::<u64>().add(index)) }.unwrap_or(0)
+}
+
 /// How kernel memory is read, so that one program body serves both kinds of hook.
 pub trait Memory: Copy {
     /// The value at `base + offset`; 0 where that is not readable.

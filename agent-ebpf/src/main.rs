@@ -6,6 +6,8 @@
 #[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
+mod consumption;
+#[cfg(target_arch = "bpf")]
 mod device;
 #[cfg(target_arch = "bpf")]
 mod emit;

@@ -123,6 +123,9 @@ pub struct SystemCall {
 pub struct Neighbour {
     /// Inode of its cgroup's directory.
     pub cgroup_id: u64,
+    /// Path of that below the hierarchy's mount; empty where not known.
+    #[serde(default)]
+    pub cgroup_path: String,
     /// What a person calls it.
     pub name: String,
 }
@@ -237,6 +240,50 @@ pub struct Steal {
     pub stolen_ns: u64,
 }
 
+/// Events that were lost, nobody knows of whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// None was lost before, as far as the last look tells.
+    pub start: MonoNs,
+    /// This look.
+    pub end: MonoNs,
+    /// How many.
+    pub events: u64,
+}
+
+/// What several may want at once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// A block device; consumed in microseconds that I/O is under way, added up over all of it.
+    Disk(Arc<Disk>),
+    /// Memory of the host, or below the limit of a memory cgroup; in pages freed for it.
+    Memory {
+        /// A memory cgroup was at its limit, not the host.
+        memcg: bool,
+    },
+    /// The network from this slice on, `None` where that is not known; in UDP datagrams.
+    Network(Option<Slice>),
+}
+
+/// What one cgroup consumed of a resource in a short stretch of time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Consumption {
+    /// Of what.
+    pub resource: Resource,
+    /// First nanosecond.
+    pub start: MonoNs,
+    /// One past the last nanosecond; `start` for what was at one moment.
+    pub end: MonoNs,
+    /// How much, see [`Resource`].
+    pub amount: u64,
+    /// Inode of the consumer's cgroup in the CPU controller's hierarchy; 0 where not known.
+    pub cgroup_id: u64,
+    /// Who that is, once attributed and where it can be found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<Arc<Neighbour>>,
+}
+
 /// What the sensors tell the pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -247,4 +294,8 @@ pub enum Event {
     Steal(Steal),
     /// See [`Turn`].
     Turn(Turn),
+    /// See [`Consumption`].
+    Consumption(Consumption),
+    /// See [`Loss`].
+    Loss(Loss),
 }

@@ -7,19 +7,21 @@
 
 pub mod baseline;
 pub mod children;
+pub mod consumers;
+pub mod culprit;
 pub mod fault;
 pub mod incident;
 pub mod intervals;
 pub mod judge;
+pub mod losses;
 pub mod place;
+pub mod retries;
 pub mod split;
 pub mod timeline;
 pub mod words;
 
 mod correlate;
-mod culprit;
 mod requests;
-mod retry;
 mod ring;
 mod scope;
 pub mod thread;
@@ -28,10 +30,12 @@ mod turns;
 use std::{collections::VecDeque, time::Duration};
 
 use self::{
-    baseline::Baselines,
+    baseline::{Baselines, Saved, Unusable},
     children::ChildIndex,
+    consumers::Consumers,
     correlate::{Context, Correlator},
     judge::Rules,
+    losses::Losses,
     place::Unjudged,
     requests::Requests,
     timeline::{Dropped, Timeline, TimelineConfig},
@@ -61,6 +65,8 @@ pub struct PipelineConfig {
     pub max_children: usize,
     /// Operations with a baseline.
     pub max_operations: usize,
+    /// What names of operations are hashed with; should be random.
+    pub baseline_seed: u64,
     /// Batches that may wait at once; beyond, the oldest are judged before their time.
     pub max_settling: usize,
 }
@@ -74,6 +80,7 @@ impl Default for PipelineConfig {
             timeline: TimelineConfig::default(),
             max_children: 1 << 18,
             max_operations: 2_000,
+            baseline_seed: rand::random(),
             max_settling: 16_384,
         }
     }
@@ -87,11 +94,14 @@ const SWEEP_NS: u64 = 5_000_000_000;
 pub struct Pipeline {
     settle_ns: u64,
     max_settling: usize,
+    max_operations: usize,
     clock: WallClock,
     metrics: AgentMetrics,
     timeline: Timeline,
     turns: Turns,
     requests: Requests,
+    consumers: Consumers,
+    losses: Losses,
     children: ChildIndex,
     baselines: Baselines,
     correlator: Correlator,
@@ -110,17 +120,35 @@ impl Pipeline {
         Self {
             settle_ns: u64::try_from(config.settle.as_nanos()).unwrap_or(u64::MAX),
             max_settling: config.max_settling,
+            max_operations: config.max_operations,
             clock,
             metrics,
             timeline: Timeline::new(config.timeline),
             turns: Turns::default(),
             requests: Requests::default(),
+            consumers: Consumers::default(),
+            losses: Losses::default(),
             children: ChildIndex::new(config.max_children),
-            baselines: Baselines::new(config.max_operations),
+            baselines: Baselines::new(config.max_operations, config.baseline_seed),
             correlator: Correlator::new(rules),
             settling: VecDeque::new(),
             next_sweep: MonoNs(0),
         }
+    }
+
+    /// Goes on from what an earlier run knew as usual.
+    ///
+    /// # Errors
+    /// [`Unusable`] if that cannot be used; nothing has changed then.
+    pub fn restore_baselines(&mut self, saved: Saved) -> Result<usize, Unusable> {
+        self.baselines = Baselines::restore(self.max_operations, saved)?;
+        Ok(self.baselines.len())
+    }
+
+    /// What a restart should know as usual.
+    #[must_use]
+    pub fn save_baselines(&self) -> Saved {
+        self.baselines.save()
     }
 
     /// The bridge between the two clocks, as of the last sample.
@@ -141,6 +169,11 @@ impl Pipeline {
             Event::Delay(delay) => self.timeline.add(delay, now),
             Event::Steal(steal) => self.timeline.add_steal(steal, now),
             Event::Turn(turn) => self.turns.add(turn, self.timeline.horizon(now), now),
+            Event::Loss(loss) => {
+                self.losses.add(*loss);
+                Ok(())
+            }
+            Event::Consumption(of) => self.consumers.add(of, self.timeline.horizon(now), now),
         };
         if let Err(dropped) = taken {
             self.count_dropped(dropped.as_str(), 1);
@@ -210,6 +243,8 @@ impl Pipeline {
             horizon: self.timeline.horizon(now),
             timeline: &self.timeline,
             turns: &self.turns,
+            consumers: &self.consumers,
+            losses: &self.losses,
             children: &self.children,
         };
         let (judgements, counts) =
@@ -254,9 +289,10 @@ impl Pipeline {
         }
         self.next_sweep = MonoNs(now.0.saturating_add(SWEEP_NS));
         self.timeline.expire(now);
-        let horizon = self.timeline.horizon(now).0;
-        self.turns.expire(horizon);
-        self.requests.expire(horizon);
+        let horizon = self.timeline.horizon(now);
+        self.consumers.expire(horizon);
+        self.turns.expire(horizon.0);
+        self.requests.expire(horizon.0);
         self.metrics
             .timeline_intervals
             .set(self.timeline.len() as i64);
@@ -265,6 +301,7 @@ impl Pipeline {
             ("child_evicted", self.children.take_evicted()),
             ("turn_evicted", self.turns.take_evicted()),
             ("request_evicted", self.requests.take_evicted()),
+            ("consumption_evicted", self.consumers.take_evicted()),
         ] {
             if n > 0 {
                 self.count_dropped(reason, n);

@@ -4,10 +4,11 @@
 //! requests, finish those under way, judge what waits, deliver it within the drain timeout,
 //! say what could not be delivered.
 
-mod attribute;
+pub mod attribute;
 mod error;
 mod intake;
 mod judging;
+mod known;
 mod recorded;
 mod status;
 mod supporting;

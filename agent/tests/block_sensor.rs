@@ -48,7 +48,7 @@ impl Observed {
                 .unwrap()
                 .extend(batch.into_iter().filter_map(|event| match event {
                     Event::Delay(delay) => Some(delay),
-                    Event::Steal(_) | Event::Turn(_) => None,
+                    _ => None,
                 }));
         })
         .unwrap();

@@ -75,6 +75,9 @@ fn all() -> Filter {
         service: None,
         cause: None,
         trace_id: None,
+        from: None,
+        to: None,
+        workload: None,
     }
 }
 

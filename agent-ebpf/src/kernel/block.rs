@@ -5,13 +5,15 @@ use core::marker::PhantomData;
 use agent_common::event::block::operation;
 use aya_ebpf::Global;
 
-use super::{Memory, argument, field, has};
+use super::{Memory, Probed, argument, field, has};
 
 /// `REQ_OP_MASK`.
 const OPERATION_MASK: u32 = 0xff;
 /// The first operation that is a driver's own: nobody's I/O (`REQ_OP_SCSI_IN` in 5.10,
 /// `REQ_OP_DRV_IN` since).
 const FIRST_PASSTHROUGH: u32 = 32;
+/// `MEMCG_DATA_OBJEXTS`, `MEMCG_DATA_KMEM` and whatever comes after them.
+const MEMCG_FLAGS: u64 = 7;
 /// `BIO_ISSUE_TIME_MASK`.
 const ISSUE_TIME_MASK: u64 = (1 << 51) - 1;
 /// Nothing waits longer for a request; a larger difference is a number that means
@@ -183,6 +185,41 @@ impl<M: Memory> Bio<M> {
             let cgroup = M::pointer(blkcg, &field::BLKCG_CGROUP);
             M::read(
                 M::pointer(cgroup, &field::CGROUP_KN),
+                &field::KERNFS_NODE_ID,
+            )
+        }
+    }
+
+    /// Inode of the cgroup, in the memory controller's hierarchy, whose page its first piece
+    /// is; 0 where that cannot be told. Whose data it is that the kernel writes back by itself.
+    #[inline(always)]
+    pub fn memory_cgroup_id(self) -> u64 {
+        let charged = if has(&field::FOLIO_MEMCG) {
+            &field::FOLIO_MEMCG
+        } else {
+            &field::PAGE_MEMCG
+        };
+        if !has(charged) || !has(&field::BIO_IO_VEC) || !has(&field::MEMCG_CGROUP) {
+            return 0;
+        }
+        // SAFETY: made from a bio's address only, and `Probed` copes with anything else. The
+        // piece lies in an array, of which the verifier has no type.
+        unsafe {
+            let piece = Probed::pointer(self.0, &field::BIO_IO_VEC);
+            let mut page = Probed::pointer(piece, &field::BVEC_PAGE);
+            if has(&field::PAGE_COMPOUND_HEAD) {
+                let head: u64 = Probed::read(page, &field::PAGE_COMPOUND_HEAD);
+                if head & 1 != 0 {
+                    page = (head - 1) as *const u8;
+                }
+            }
+            let charged: u64 = Probed::read(page, charged);
+            if charged & MEMCG_FLAGS != 0 || charged == 0 {
+                return 0; // not a page of files or programs
+            }
+            let cgroup = Probed::pointer(charged as *const u8, &field::MEMCG_CGROUP);
+            Probed::read(
+                Probed::pointer(cgroup, &field::CGROUP_KN),
                 &field::KERNFS_NODE_ID,
             )
         }

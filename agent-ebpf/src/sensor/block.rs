@@ -12,6 +12,7 @@ mod submit;
 mod throttle;
 
 use agent_common::{
+    consumption::{BY_PAGE, ConsumerKey},
     event::{
         block::{KIND_DEVICE, KIND_QUEUE, operation},
         sensor,
@@ -25,13 +26,18 @@ use aya_ebpf::{
 };
 
 use crate::{
-    emit,
+    consumption, emit,
     kernel::{
         Memory, Probed, Typed,
-        block::{Request, counted_as},
+        block::{Bio, Request, counted_as},
     },
     series,
 };
+
+/// Inode of the root of any cgroup hierarchy: what is its, or nobody's.
+const ROOT: u64 = 1;
+/// Consumption of less in one stretch fills no queue.
+const LEAST_US: u64 = 500;
 
 /// kernel: v5.10.. include/trace/events/block.h: block_rq_complete(struct request *rq,
 /// blk_status_t error, unsigned int nr_bytes)
@@ -94,5 +100,27 @@ fn complete<M: Memory>(request: Request<M>, completed_bytes: u32) {
     if is_split && operation != operation::FLUSH {
         observe(KIND_QUEUE, device_ns - start_ns);
     }
+    consumed(bio, cgroup_id, disk, start_ns, end_ns);
     submit::completed(bio, disk, operation, device_ns, end_ns);
+}
+
+/// Adds up how long I/O was under way, by whose it is: who had much of it under way at once
+/// filled the queue.
+#[inline(always)]
+fn consumed<M: Memory>(bio: Bio<M>, cgroup_id: u64, disk: u32, start_ns: u64, end_ns: u64) {
+    if !consumption::is_sought(sensor::BLOCK, end_ns) {
+        return;
+    }
+    let (cgroup_id, by_page) = if cgroup_id > ROOT {
+        (cgroup_id, 0)
+    } else {
+        (bio.memory_cgroup_id(), BY_PAGE)
+    };
+    let key = ConsumerKey {
+        cgroup_id,
+        resource: u64::from(disk) | by_page,
+        sensor: u64::from(sensor::BLOCK),
+    };
+    let us = end_ns.saturating_sub(start_ns) / 1_000;
+    consumption::add(&key, start_ns, end_ns, us, LEAST_US);
 }

@@ -7,6 +7,7 @@
 mod high;
 
 use agent_common::{
+    consumption::ConsumerKey,
     event::{
         Record,
         memory::{KIND_DIRECT_RECLAIM, KIND_MEMCG_RECLAIM, KIND_OOM_KILL},
@@ -24,7 +25,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    emit,
+    consumption, emit,
     kernel::{Probed, argument, sched::Task},
     series,
     tracked::is_tracked,
@@ -36,6 +37,9 @@ static RECLAIM_MIN_NS: Global<u64> = Global::new(1_000_000);
 /// Reclaim from this length on is told of tracked thread groups.
 #[unsafe(no_mangle)]
 static TRACKED_RECLAIM_MIN_NS: Global<u64> = Global::new(50_000);
+
+/// Pages freed in one stretch below which nobody else is held up.
+const LEAST_PAGES: u64 = 32;
 
 /// The last reclaim of a thread.
 #[repr(C)]
@@ -82,8 +86,8 @@ pub fn memory_direct_begin(_: RawTracePointContext) -> u32 {
 
 /// kernel: v5.10.. mm_vmscan_direct_reclaim_end(unsigned long nr_reclaimed, ..)
 #[raw_tracepoint(tracepoint = "mm_vmscan_direct_reclaim_end")]
-pub fn memory_direct_end(_: RawTracePointContext) -> u32 {
-    end(KIND_DIRECT_RECLAIM)
+pub fn memory_direct_end(ctx: RawTracePointContext) -> u32 {
+    end(KIND_DIRECT_RECLAIM, ctx.arg(0))
 }
 
 /// kernel: v5.10.. mm_vmscan_memcg_reclaim_begin(int order, gfp_t gfp_flags, ..)
@@ -94,8 +98,8 @@ pub fn memory_memcg_begin(_: RawTracePointContext) -> u32 {
 
 /// kernel: v5.10.. mm_vmscan_memcg_reclaim_end(unsigned long nr_reclaimed, ..)
 #[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_end")]
-pub fn memory_memcg_end(_: RawTracePointContext) -> u32 {
-    end(KIND_MEMCG_RECLAIM)
+pub fn memory_memcg_end(ctx: RawTracePointContext) -> u32 {
+    end(KIND_MEMCG_RECLAIM, ctx.arg(0))
 }
 
 /// kernel: v5.10.. include/trace/events/oom.h: mark_victim(int pid), with backports and from
@@ -184,7 +188,7 @@ fn begin(kind: u32) -> u32 {
 }
 
 #[inline(always)]
-fn end(kind: u32) -> u32 {
+fn end(kind: u32, pages: u64) -> u32 {
     let task = Task::current();
     let tid = task.tid();
     let Some(reclaim) = RECLAIMS.get_ptr_mut(tid) else {
@@ -203,6 +207,12 @@ fn end(kind: u32) -> u32 {
         (*reclaim).switches = task.voluntary_switches();
     }
     let limit = u32::from(kind == KIND_MEMCG_RECLAIM);
+    let key = ConsumerKey {
+        cgroup_id: task.cgroup_id(),
+        resource: u64::from(limit),
+        sensor: u64::from(sensor::MEMORY),
+    };
+    consumption::add(&key, start_ns, end_ns, pages, LEAST_PAGES);
     Stall {
         kind,
         limit,

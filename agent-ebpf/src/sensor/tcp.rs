@@ -16,6 +16,7 @@ use agent_common::{
     series::{SeriesKey, family},
 };
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::bpf_ktime_get_ns,
     macros::{fentry, raw_tracepoint},
     programs::{FEntryContext, RawTracePointContext},
@@ -25,7 +26,10 @@ use self::flow::Flow;
 pub use self::flow::{Owner, owner_of};
 use crate::{
     device,
-    kernel::net::{CLOSE, ESTABLISHED, LISTEN, Packet, SYN_RECV, SYN_SENT, Sock, TCP},
+    kernel::{
+        argument_as_number,
+        net::{CLOSE, ESTABLISHED, LISTEN, Packet, SYN_RECV, SYN_SENT, Sock, TCP},
+    },
     series,
 };
 
@@ -50,8 +54,10 @@ pub fn tcp_send(ctx: RawTracePointContext) -> u32 {
 /// it had a tracepoint.
 #[fentry(function = "tcp_sendmsg_locked")]
 pub fn tcp_send_function(ctx: FEntryContext) -> u32 {
-    user::uses(ctx.arg(0), true);
-    turn::on_write(ctx.arg(0), true);
+    // SAFETY: the function has three arguments.
+    let socket: u64 = unsafe { argument_as_number(ctx.as_ptr(), 0) };
+    user::uses(socket, true);
+    turn::on_write(socket, true);
     0
 }
 

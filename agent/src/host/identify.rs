@@ -270,17 +270,14 @@ impl Identifier {
         if let Some(identity) = self.identify_key(key) {
             return Some(identity);
         }
-        let path = self.cgroups.path_by_id(cgroup_id)?;
-        let facts = self.cgroup_facts(cgroup_id, &path);
-        let mut workload = self.workload_of_cgroup(cgroup_id);
-        workload.process.clear();
+        let inhabitant = self.inhabitant(cgroup_id)?;
         let identity = Arc::new(Identity {
             process: key,
             comm: String::new(),
             cgroup_id,
-            cgroup_path: path.to_string(),
-            workload,
-            stack: self.stack_of(&facts),
+            cgroup_path: inhabitant.path.to_string(),
+            workload: inhabitant.workload,
+            stack: inhabitant.stack,
         });
         self.remember(&identity);
         Some(identity)

@@ -19,7 +19,7 @@ use aya_log::EbpfLogger;
 
 use super::object::{take, wrong};
 use crate::{
-    event::Event,
+    event::{Event, Loss},
     metrics::{AgentMetrics, Reason, Sensor as SensorLabel},
     sensor::{Decoder, Poller, SENSORS},
     time::MonoNs,
@@ -77,8 +77,12 @@ impl Reader {
             self.poll(&mut sink);
             let now = MonoNs::now();
             if last || now.since(self.lost_read) >= LOSS_PERIOD_NS {
-                self.lost_read = now;
-                self.count_losses();
+                let start = std::mem::replace(&mut self.lost_read, now);
+                let events = self.count_losses();
+                if events > 0 {
+                    let end = now;
+                    sink(vec![Event::Loss(Loss { start, end, events })]);
+                }
             }
             if let Some(log) = &mut self.log {
                 log.flush();
@@ -144,7 +148,9 @@ impl Reader {
         }
     }
 
-    fn count_losses(&mut self) {
+    /// Returns how many were lost since the last look.
+    fn count_losses(&mut self) -> u64 {
+        let mut all = 0;
         for entry in SENSORS {
             let Some(sensor) = entry.sensor else { continue };
             let Ok(per_cpu) = self.lost.get(&sensor.id(), 0) else {
@@ -156,9 +162,11 @@ impl Reader {
                     .events_lost
                     .get_or_create(&SensorLabel { sensor: entry.name })
                     .inc_by(total.saturating_sub(*before));
+                all += total.saturating_sub(*before);
                 *before = total;
             }
         }
+        all
     }
 }
 

@@ -1,20 +1,24 @@
-//! What is usual, by service and operation: medians of the self time and of each cause's
-//! time over the last [`SAMPLES`] spans without a verdict (a fault that lasts must not
-//! become the norm). Robust: half of the samples may be anything.
+//! What is usual, by service and operation: median and high end of the duration, of the self
+//! time and of each cause's time, over the last [`SAMPLES`] spans that were as usual. Robust:
+//! of the median half of the samples may be anything, of the high end two.
 //!
-//! Bounds: at most `capacity` pairs (2 000 by default; an eighth of them, those unused for
-//! longest, make room for new ones), 256 bytes each and 256 more for each cause that ever
-//! came up: 1.5 MB in practice, 10 MB at most. Names are kept as a keyed 64-bit hash and
-//! hashed over their first [`NAME_BYTES`] bytes.
+//! A span with a verdict teaches nothing, as a fault that lasts must not become the norm; but
+//! one that is slow by its own doing or its callees' may be so for good, and so one in
+//! [`SLOW_IN`] of those is learned.
+//!
+//! Bounds: at most `capacity` operations (2 000 by default; an eighth of them, those unused for
+//! longest, make room for new ones), 512 bytes each and 256 more for each cause that ever came
+//! up: 3 MB in practice, 12 MB at most, whatever the number of distinct operations. Names are kept
+//! as a keyed 64-bit hash and hashed over their first [`NAME_BYTES`] bytes.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasher, Hasher},
 };
 
-// Seeded at random, as ids and names come from the network; cheaper than the standard
-// one.
-use foldhash::quality::RandomState;
+// Seeded, as ids and names come from the network; cheaper than the standard one.
+use foldhash::quality::{FixedState, RandomState};
+use serde::{Deserialize, Serialize};
 
 use crate::{verdict::Split, vocabulary::Cause};
 
@@ -24,6 +28,10 @@ pub const SAMPLES: usize = 64;
 pub const WARM: u64 = 20;
 /// Bytes of a service's and of an operation's name that tell them apart.
 pub const NAME_BYTES: usize = 256;
+/// One in so many of the spans that are slow by their own doing is learned.
+pub const SLOW_IN: u64 = 16;
+/// Samples that may be beyond the high end.
+const BEYOND_HIGH: usize = 2;
 
 /// Microseconds of the last spans, a ring.
 type Ring = [u32; SAMPLES];
@@ -32,16 +40,19 @@ type Ring = [u32; SAMPLES];
 #[derive(Debug)]
 pub struct Baselines {
     capacity: usize,
-    usual: HashMap<u64, Usual, RandomState>,
-    names: RandomState,
+    operations: HashMap<u64, Operation, RandomState>,
+    seed: u64,
+    names: FixedState,
     clock: u64,
 }
 
 /// One service's operation.
 #[derive(Debug)]
-struct Usual {
+struct Operation {
     last_used: u64,
     spans: u64,
+    slow: u64,
+    whole: Ring,
     self_time: Ring,
     causes: Vec<(Cause, Box<Ring>)>,
 }
@@ -50,16 +61,121 @@ struct Usual {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperationKey(u64);
 
+/// What is usual of a time, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usual {
+    /// Half of the samples are below.
+    pub median_ns: u64,
+    /// All samples but two are below, or as long.
+    pub high_ns: u64,
+}
+
+/// What a restart keeps; `key`s are worth nothing without the seed, and with another hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    seed: u64,
+    /// The hash of nothing with that seed: of another one, it is another.
+    check: u64,
+    /// The one unused for longest first.
+    operations: Vec<SavedOperation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedOperation {
+    key: u64,
+    spans: u64,
+    slow: u64,
+    whole: Vec<u32>,
+    self_time: Vec<u32>,
+    causes: Vec<(Cause, Vec<u32>)>,
+}
+
+/// Why what was saved cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// The agent that wrote it hashed names differently.
+    #[error("it was written by a version that names operations differently")]
+    OtherHash,
+    /// Its numbers do not fit together.
+    #[error("its samples are not whole")]
+    Samples,
+}
+
 impl Baselines {
-    /// For at most `capacity` operations (at least one).
+    /// For at most `capacity` operations (at least one). `seed` should be random.
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize, seed: u64) -> Self {
         Self {
             capacity: capacity.max(1),
-            usual: HashMap::default(),
-            names: RandomState::default(),
+            operations: HashMap::default(),
+            seed,
+            names: FixedState::with_seed(seed),
             clock: 0,
         }
+    }
+
+    /// Goes on from what was saved; of more operations than fit, the latest.
+    ///
+    /// # Errors
+    /// [`Unusable`] if what was saved is not what [`Baselines::save`] gives.
+    pub fn restore(capacity: usize, saved: Saved) -> Result<Self, Unusable> {
+        let mut baselines = Self::new(capacity, saved.seed);
+        if baselines.check() != saved.check {
+            return Err(Unusable::OtherHash);
+        }
+        let too_many = saved.operations.len().saturating_sub(baselines.capacity);
+        for of in saved.operations.into_iter().skip(too_many) {
+            baselines.clock += 1;
+            let mut causes: Vec<(Cause, Box<Ring>)> = Vec::new();
+            for (cause, samples) in of.causes {
+                if causes.iter().any(|(known, _)| *known == cause) {
+                    return Err(Unusable::Samples);
+                }
+                causes.push((cause, Box::new(ring(&samples)?)));
+            }
+            let operation = Operation {
+                last_used: baselines.clock,
+                spans: of.spans,
+                slow: of.slow,
+                whole: ring(&of.whole)?,
+                self_time: ring(&of.self_time)?,
+                causes,
+            };
+            baselines.operations.insert(of.key, operation);
+        }
+        Ok(baselines)
+    }
+
+    /// What a restart should keep.
+    #[must_use]
+    pub fn save(&self) -> Saved {
+        let mut all: Vec<(&u64, &Operation)> = self.operations.iter().collect();
+        all.sort_unstable_by_key(|(_, operation)| operation.last_used);
+        let operations = all.into_iter().map(|(key, of)| SavedOperation {
+            key: *key,
+            spans: of.spans,
+            slow: of.slow,
+            whole: of.whole.to_vec(),
+            self_time: of.self_time.to_vec(),
+            causes: of.causes.iter().map(|(c, r)| (*c, r.to_vec())).collect(),
+        });
+        Saved {
+            seed: self.seed,
+            check: self.check(),
+            operations: operations.collect(),
+        }
+    }
+
+    /// Operations known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Whether none is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
     }
 
     /// The key of a service's operation; allocates nothing.
@@ -68,166 +184,136 @@ impl Baselines {
         let mut hasher = self.names.build_hasher();
         for name in [service.as_bytes(), operation] {
             let name = &name[..name.len().min(NAME_BYTES)];
-            hasher.write_usize(name.len());
+            hasher.write_u64(name.len() as u64);
             hasher.write(name);
         }
         OperationKey(hasher.finish())
     }
 
-    /// Learns from a span that got no verdict.
+    fn check(&self) -> u64 {
+        self.key("", b"").0
+    }
+
+    /// Learns from a span that was as usual.
     pub fn learn(&mut self, key: OperationKey, split: &Split) {
+        self.operation(key).learn(split);
+    }
+
+    /// Learns from a span that was slow by its own doing or its callees'.
+    pub fn learn_slow(&mut self, key: OperationKey, split: &Split) {
+        let operation = self.operation(key);
+        operation.slow += 1;
+        if operation.slow.is_multiple_of(SLOW_IN) {
+            operation.learn(split);
+        }
+    }
+
+    /// The usual duration; `None` while too few spans were seen.
+    #[must_use]
+    pub fn whole(&self, key: OperationKey) -> Option<Usual> {
+        let operation = self.warm(key)?;
+        Some(usual(&operation.whole, operation.spans))
+    }
+
+    /// The usual self time; `None` while too few spans were seen.
+    #[must_use]
+    pub fn self_time(&self, key: OperationKey) -> Option<Usual> {
+        let operation = self.warm(key)?;
+        Some(usual(&operation.self_time, operation.spans))
+    }
+
+    /// The usual time of a cause, 0 if it never came up; `None` while too few spans were seen.
+    #[must_use]
+    pub fn cause(&self, key: OperationKey, cause: Cause) -> Option<Usual> {
+        let operation = self.warm(key)?;
+        let ring = operation.causes.iter().find(|(c, _)| *c == cause);
+        Some(ring.map_or_else(Usual::default, |(_, ring)| usual(ring, operation.spans)))
+    }
+
+    fn warm(&self, key: OperationKey) -> Option<&Operation> {
+        let operation = self.operations.get(&key.0);
+        operation.filter(|operation| operation.spans >= WARM)
+    }
+
+    fn operation(&mut self, key: OperationKey) -> &mut Operation {
         self.clock += 1;
-        if self.usual.len() >= self.capacity && !self.usual.contains_key(&key.0) {
+        if self.operations.len() >= self.capacity && !self.operations.contains_key(&key.0) {
             self.forget_an_eighth();
         }
-        let usual = self.usual.entry(key.0).or_insert_with(|| Usual {
+        let operation = self.operations.entry(key.0).or_insert_with(|| Operation {
             last_used: 0,
             spans: 0,
+            slow: 0,
+            whole: [0; SAMPLES],
             self_time: [0; SAMPLES],
             causes: Vec::new(),
         });
-        usual.last_used = self.clock;
-        let at = (usual.spans % SAMPLES as u64) as usize;
-        usual.spans += 1;
-        usual.self_time[at] = micros(split.self_time_ns);
-        for (_, ring) in &mut usual.causes {
+        operation.last_used = self.clock;
+        operation
+    }
+
+    fn forget_an_eighth(&mut self) {
+        let all = self.operations.values();
+        let mut ages: Vec<u64> = all.map(|operation| operation.last_used).collect();
+        let at = (self.capacity / 8).min(ages.len() - 1);
+        let (_, oldest_kept, _) = ages.select_nth_unstable(at);
+        let oldest_kept = *oldest_kept;
+        let before = self.operations.len();
+        self.operations.retain(|_, of| of.last_used >= oldest_kept);
+        if self.operations.len() == before {
+            self.operations.retain(|_, of| of.last_used > oldest_kept);
+        }
+    }
+}
+
+impl Operation {
+    fn learn(&mut self, split: &Split) {
+        let at = (self.spans % SAMPLES as u64) as usize;
+        self.spans += 1;
+        let whole_ns = split.self_time_ns.saturating_add(split.downstream_ns);
+        self.whole[at] = micros(whole_ns);
+        self.self_time[at] = micros(split.self_time_ns);
+        for (_, ring) in &mut self.causes {
             ring[at] = 0;
         }
-        for (cause, ns) in &split.parts {
-            if *cause == Cause::Unexplained {
+        let downstream = (Cause::Downstream, split.downstream_ns);
+        for (cause, ns) in split.parts.iter().chain([&downstream]) {
+            if *cause == Cause::Unexplained || *ns == 0 {
                 continue;
             }
-            if let Some((_, ring)) = usual.causes.iter_mut().find(|(c, _)| c == cause) {
+            if let Some((_, ring)) = self.causes.iter_mut().find(|(c, _)| c == cause) {
                 ring[at] = micros(*ns);
             } else {
                 let mut ring = Box::new([0; SAMPLES]);
                 ring[at] = micros(*ns);
-                usual.causes.push((*cause, ring));
+                self.causes.push((*cause, ring));
             }
         }
     }
+}
 
-    /// The usual self time in nanoseconds; `None` while too few spans were seen.
-    #[must_use]
-    pub fn self_time_ns(&self, key: OperationKey) -> Option<u64> {
-        let usual = self.warm(key)?;
-        Some(median_ns(&usual.self_time, usual.spans))
-    }
-
-    /// The usual time of a cause in nanoseconds, 0 if it never came up; `None` while too
-    /// few spans were seen.
-    #[must_use]
-    pub fn cause_ns(&self, key: OperationKey, cause: Cause) -> Option<u64> {
-        let usual = self.warm(key)?;
-        let ring = usual.causes.iter().find(|(c, _)| *c == cause);
-        Some(ring.map_or(0, |(_, ring)| median_ns(ring, usual.spans)))
-    }
-
-    fn warm(&self, key: OperationKey) -> Option<&Usual> {
-        self.usual.get(&key.0).filter(|usual| usual.spans >= WARM)
-    }
-
-    fn forget_an_eighth(&mut self) {
-        let mut ages: Vec<u64> = self.usual.values().map(|usual| usual.last_used).collect();
-        let at = (self.capacity / 8).min(ages.len() - 1);
-        let (_, oldest_kept, _) = ages.select_nth_unstable(at);
-        let oldest_kept = *oldest_kept;
-        let before = self.usual.len();
-        self.usual.retain(|_, usual| usual.last_used >= oldest_kept);
-        if self.usual.len() == before {
-            self.usual.retain(|_, usual| usual.last_used > oldest_kept);
-        }
-    }
+fn ring(samples: &[u32]) -> Result<Ring, Unusable> {
+    samples.try_into().map_err(|_| Unusable::Samples)
 }
 
 fn micros(ns: u64) -> u32 {
     u32::try_from(ns / 1_000).unwrap_or(u32::MAX)
 }
 
-fn median_ns(ring: &Ring, spans: u64) -> u64 {
+fn usual(ring: &Ring, spans: u64) -> Usual {
     let mut samples = *ring;
     let filled = spans.min(SAMPLES as u64) as usize;
-    let (_, median, _) = samples[..filled].select_nth_unstable(filled / 2);
-    u64::from(*median) * 1_000
+    let samples = &mut samples[..filled];
+    let (_, median, above) = samples.select_nth_unstable(filled / 2);
+    let median_ns = u64::from(*median) * 1_000;
+    // Warm, so there are more above the median than may be beyond the high end.
+    let at = above.len().saturating_sub(BEYOND_HIGH + 1);
+    let (_, high, _) = above.select_nth_unstable(at);
+    Usual {
+        median_ns,
+        high_ns: u64::from(*high) * 1_000,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn split(self_ms: u64, throttle_ms: u64) -> Split {
-        let mut parts = vec![
-            (Cause::CpuThrottle, throttle_ms * 1_000_000),
-            (Cause::Unexplained, (self_ms - throttle_ms) * 1_000_000),
-        ];
-        parts.retain(|(_, ns)| *ns > 0);
-        Split {
-            self_time_ns: self_ms * 1_000_000,
-            parts,
-            downstream_ns: 0,
-        }
-    }
-
-    #[test]
-    fn nothing_is_usual_before_enough_spans() {
-        let mut baselines = Baselines::new(8);
-        let key = baselines.key("shop", b"GET /cart");
-        for _ in 1..WARM {
-            baselines.learn(key, &split(10, 1));
-        }
-        assert_eq!(baselines.self_time_ns(key), None);
-        baselines.learn(key, &split(10, 1));
-        assert_eq!(baselines.self_time_ns(key), Some(10_000_000));
-        assert_eq!(baselines.cause_ns(key, Cause::CpuThrottle), Some(1_000_000));
-        assert_eq!(baselines.cause_ns(key, Cause::Runqueue), Some(0));
-    }
-
-    #[test]
-    fn outliers_and_spans_without_the_cause_count_as_what_they_are() {
-        let mut baselines = Baselines::new(8);
-        let key = baselines.key("shop", b"GET /cart");
-        for n in 0..200 {
-            // One in four is slow, throttled, and for a while: still not usual.
-            let slow = n % 4 == 0;
-            baselines.learn(key, &if slow { split(900, 800) } else { split(10, 0) });
-        }
-        assert_eq!(baselines.self_time_ns(key), Some(10_000_000));
-        assert_eq!(baselines.cause_ns(key, Cause::CpuThrottle), Some(0));
-        for _ in 0..SAMPLES {
-            baselines.learn(key, &split(20, 15));
-        }
-        assert_eq!(
-            baselines.cause_ns(key, Cause::CpuThrottle),
-            Some(15_000_000)
-        );
-        for _ in 0..SAMPLES {
-            baselines.learn(key, &split(20, 0));
-        }
-        assert_eq!(baselines.cause_ns(key, Cause::CpuThrottle), Some(0));
-        assert_eq!(
-            baselines.self_time_ns(key),
-            Some(20_000_000),
-            "old ones are forgotten"
-        );
-    }
-
-    #[test]
-    fn names_are_told_apart_and_those_unused_make_room() {
-        let mut baselines = Baselines::new(16);
-        assert_ne!(baselines.key("a", b"bc"), baselines.key("ab", b"c"));
-        assert_eq!(baselines.key("a", b"b"), baselines.key("a", b"b"));
-        let busy = baselines.key("shop", b"busy");
-        for n in 0..1_000u32 {
-            baselines.learn(busy, &split(10, 0));
-            let rare = baselines.key("shop", &n.to_be_bytes());
-            baselines.learn(rare, &split(10, 0));
-            assert!(baselines.usual.len() <= 16);
-        }
-        assert_eq!(baselines.self_time_ns(busy), Some(10_000_000));
-        let mut one = Baselines::new(1);
-        for n in 0..10u32 {
-            one.learn(one.key("shop", &n.to_be_bytes()), &split(10, 0));
-            assert_eq!(one.usual.len(), 1);
-        }
-    }
-}
+mod tests;

@@ -8,14 +8,16 @@ use crate::{
     pipeline::{
         baseline::Baselines,
         children::ChildIndex,
-        culprit,
+        consumers::Consumers,
+        culprit::{self, Wait},
         fault::{Circumstances, fault_of},
         incident::{Incidents, Story},
         intervals,
-        judge::{self, Rules},
+        judge::{self, Case, Nature, Rules},
+        losses::Losses,
         place::{Place, Unjudged, place},
         requests::Requests,
-        retry::Retries,
+        retries::Retries,
         scope::{self, Scope, Scopes},
         split::Sweep,
         timeline::{Entry, Timeline},
@@ -66,6 +68,8 @@ pub(super) struct Context<'a> {
     pub(super) horizon: MonoNs,
     pub(super) timeline: &'a Timeline,
     pub(super) turns: &'a Turns,
+    pub(super) consumers: &'a Consumers,
+    pub(super) losses: &'a Losses,
     pub(super) children: &'a ChildIndex,
 }
 
@@ -155,7 +159,19 @@ impl Correlator {
         };
         let blamed = match joined.confidence {
             Confidence::Host => None,
-            _ => judge::blame(&split, &at, self.rules, baselines, key),
+            confidence => {
+                let case = Case {
+                    split: &split,
+                    at: &at,
+                    is_certain: matches!(
+                        confidence,
+                        Confidence::Thread | Confidence::ThreadInferred
+                    ),
+                    baselines,
+                    key,
+                };
+                judge::blame(&case, self.rules)
+            }
         };
         let Some(blamed) = blamed else {
             baselines.learn(key, &split);
@@ -167,8 +183,11 @@ impl Correlator {
                 intervals: Vec::new(),
             };
         };
-        let mut evidence = evidence(blamed.0, place, &scope, identity, context.timeline);
-        evidence.usual_ns = baselines.cause_ns(key, blamed.0);
+        if Nature::of(blamed.0).may_become_usual() {
+            baselines.learn_slow(key, &split);
+        }
+        let mut evidence = evidence(blamed.0, place, &scope, identity, context);
+        evidence.usual_ns = baselines.cause(key, blamed.0).map(|usual| usual.median_ns);
         let service = &resource.resource.service;
         let story = Story::of(blamed.0, blamed.1, &evidence, service);
         let (start, end) = (span.start_unix_ns, span.end_unix_ns);
@@ -201,7 +220,6 @@ impl Correlator {
                 .child(i128::from(start) - from, i128::from(end) - from);
         }
         let from = i128::from(place.start.0);
-        self.retries.begin();
         let (sweep, retries) = (&mut self.sweep, &mut self.retries);
         sweep.shared_by(scope.sharers);
         for (start, end) in &scope.others {
@@ -211,15 +229,20 @@ impl Correlator {
             context.timeline,
             identity,
             place,
-            &mut |entry: &Entry, _| {
+            &mut |entry: &Entry, particulars| {
                 visited += 1;
                 if visited < MAX_PER_SPAN {
-                    let begins = retries.start(entry.cause, entry.tid, entry.start, entry.end);
-                    let (start, end) = (i128::from(begins), i128::from(entry.end));
+                    let times = (entry.start, entry.end);
+                    retries.note(entry.cause, entry.tid, times, particulars);
+                    let (start, end) = (i128::from(entry.start), i128::from(entry.end));
                     sweep.delay(entry.cause, entry.cpu, start - from, end - from);
                 }
             },
         );
+        for stretch in self.retries.stretches() {
+            let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
+            self.sweep.delay(stretch.cause, 0, start - from, end - from);
+        }
         self.budget = self.budget.saturating_sub(visited + processes);
         if visited >= MAX_PER_SPAN {
             return Err(Unjudged::WorkLimit);
@@ -286,7 +309,7 @@ fn evidence(
     place: Place,
     scope: &Scope,
     identity: &Identity,
-    timeline: &Timeline,
+    context: Context<'_>,
 ) -> Evidence {
     // Steal is measured on the waits that it stretched.
     let source = if cause == Cause::Steal {
@@ -296,22 +319,39 @@ fn evidence(
     };
     let mut evidence = Evidence::default();
     let mut threads = Vec::new();
-    let mut all = Vec::new();
-    scope.delays(timeline, identity, place, &mut |entry, particulars| {
-        if entry.cause != source {
-            return;
-        }
-        let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
-        evidence.intervals += 1;
-        evidence.longest_ns = evidence.longest_ns.max(inside);
-        threads.push(entry.tid);
-        all.push((particulars.clone(), inside));
-    });
+    let mut waits: Vec<Wait> = Vec::new();
+    scope.delays(
+        context.timeline,
+        identity,
+        place,
+        &mut |entry, particulars| {
+            if entry.cause != source {
+                return;
+            }
+            let wait = Wait {
+                start: entry.start.max(place.start.0),
+                end: entry.end.min(place.end().0),
+                particulars: particulars.clone(),
+            };
+            evidence.intervals += 1;
+            evidence.longest_ns = evidence.longest_ns.max(wait.end - wait.start);
+            threads.push(entry.tid);
+            waits.push(wait);
+        },
+    );
     threads.sort_unstable();
     threads.dedup();
     evidence.threads = threads.len();
-    evidence.culprit = culprit::name(all.iter().map(|(p, ns)| (p, *ns)), identity.cgroup_id);
-    evidence.particulars = heaviest(all);
+    evidence.lost_events = context.losses.within(place.start, place.end());
+    let known = |wait: &Wait| (wait.particulars.clone(), wait.end - wait.start);
+    evidence.particulars = heaviest(waits.iter().map(known).collect());
+    evidence.culprit = culprit::find(
+        cause,
+        &evidence.particulars,
+        &waits,
+        identity,
+        context.consumers,
+    );
     evidence
 }
 

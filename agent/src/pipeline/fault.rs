@@ -18,6 +18,8 @@ pub struct Circumstances {
     pub nested_page_fault: bool,
     /// Where the flow leaves; `None` where unknown.
     pub slice: Option<Slice>,
+    /// Only the system call is known in which the thread was blocked, not what kept it.
+    pub is_only_a_call: bool,
 }
 
 impl Circumstances {
@@ -30,6 +32,7 @@ impl Circumstances {
             paravirtual_disk: false,
             nested_page_fault: false,
             slice: None,
+            is_only_a_call: false,
         }
     }
 
@@ -57,8 +60,11 @@ impl Circumstances {
             | Particulars::QuotaOf(_)
             | Particulars::Limiter(_)
             | Particulars::CpuWentTo(_)
-            | Particulars::Neighbour(_)
-            | Particulars::SystemCall(_) => self,
+            | Particulars::Neighbour(_) => self,
+            Particulars::SystemCall(_) => Self {
+                is_only_a_call: true,
+                ..self
+            },
         }
     }
 }
@@ -108,6 +114,7 @@ pub fn possible_faults(cause: Cause) -> Vec<Fault> {
                     paravirtual_disk: one_way,
                     nested_page_fault: one_way,
                     slice: Some(*slice),
+                    is_only_a_call: false,
                 };
                 possible.extend(fault_of(cause, &at));
             }

@@ -40,10 +40,10 @@ impl Story {
     /// Of a verdict of `service`, by what is known of it.
     #[must_use]
     pub fn of(cause: Cause, fault: Fault, evidence: &Evidence, service: &str) -> Self {
-        let subject = if evidence.culprit.is_empty() {
+        let subject = if evidence.culprit.name.is_empty() {
             subject(cause, &evidence.particulars, service)
         } else {
-            &evidence.culprit
+            &evidence.culprit.name
         };
         let end = subject.floor_char_boundary(MAX_SUBJECT_BYTES);
         Self {

@@ -4,24 +4,33 @@
 //! A cause is a candidate by its [`Nature`] and its time:
 //! - *held back* (quota, io.max, memory limit, a refusal, a loss): abnormal whenever it
 //!   comes, however often; a service that is always throttled is told so each time. Floor
-//!   1 ms.
+//!   1 ms; 20 ms of retransmissions, as TCP also sends probes when an answer takes its time.
 //! - *contention* (run queue, steal, disk queue, VM exits, slow path): normal in small doses on any
 //!   busy host: floor 10 ms, about three time slices of the scheduler, and a tenth of the
 //!   whole span: of a span that waited for its child nearly all the time, what happened in
 //!   the short rest is no reason for anything.
 //! - *service* (device time, connecting): normal work, news only beyond what is usual; so
-//!   only with a baseline, and at `baseline_factor` times its usual time. Floor 10 ms.
-//! - *own* (on CPU, waiting for a lock, a timer, a peer, a child, unexplained): never yet.
-//!   A verdict `app` or `downstream` needs more than one process-wide sum to be right.
+//!   only with a baseline, and at `baseline_factor` times its usual time. Floor 10 ms. Likewise
+//!   where of a wait for a disk or for memory no more is known than the system call.
+//! - *own* (on CPU, waiting for a lock, a timer, a peer): what a program does is never
+//!   abnormal by itself; news only with a baseline, and only where it is known that the time is
+//!   this request's: its thread is known, or no other request was in flight.
+//! - *downstream* (child spans): likewise news only with a baseline; and only where nothing of
+//!   the span's own is named, as its self time is what a verdict is about.
 //!
 //! A candidate is named if it takes at least `share_threshold` of the self time; or, with a
 //! baseline, if it takes at least `baseline_factor` times its usual time, the span's self
 //! time is at least 1.5 times the usual, and the cause's excess is at least half of the
 //! span's: then it is why this span is slower than its like. The one with the most time
 //! wins; of equals, the first in the order of precedence.
+//!
+//! What is own or downstream has to pass more, as programs differ from request to request: the
+//! span (its self time; for downstream, all of it) takes `baseline_factor` times its usual and
+//! 1.5 times its usual high end, and so does the cause of its own; the cause takes at least
+//! `share_threshold` of it, and at least half of the excess, and that is at least 20 ms.
 
 use super::{
-    baseline::{Baselines, OperationKey},
+    baseline::{Baselines, OperationKey, Usual},
     fault::{Circumstances, fault_of},
     split::PRECEDENCE,
     words::{self, Evidence},
@@ -56,14 +65,27 @@ pub enum Nature {
 
 /// Least time of a cause that is held back.
 const FLOOR_HELD_BACK_NS: u64 = 1_000_000;
+/// Least time of retransmissions: below, they are the probes that TCP sends when an answer takes
+/// its time; a segment that is lost costs 200 ms where nothing comes after it.
+const FLOOR_RETRANSMIT_NS: u64 = 20_000_000;
 /// Least time of contention and service.
 const FLOOR_NS: u64 = 10_000_000;
+/// Least that a cause of its own takes more than usual.
+const FLOOR_OWN_NS: u64 = 20_000_000;
+/// Beyond the usual high end from this on (times 2: 3/2).
+const BEYOND_HIGH: (u64, u64) = (3, 2);
 /// Least part of the whole span (one in this many) that contention takes.
 const DOSE: u64 = 10;
 /// A span is slower than its like from this on (times 2: 3/2).
 const SLOWER: (u64, u64) = (3, 2);
 
 impl Nature {
+    /// Whether what was news is none once it is always there.
+    #[must_use]
+    pub const fn may_become_usual(self) -> bool {
+        matches!(self, Self::Service | Self::Own)
+    }
+
     /// The nature of a cause.
     #[must_use]
     pub const fn of(cause: Cause) -> Self {
@@ -91,62 +113,133 @@ impl Nature {
     }
 }
 
+/// What a span is judged by.
+#[derive(Clone, Copy)]
+pub struct Case<'a> {
+    /// Its time by cause.
+    pub split: &'a Split,
+    /// What the fault of a cause depends on.
+    pub at: &'a dyn Fn(Cause) -> Circumstances,
+    /// What its threads did is known to be its own, and no other request's.
+    pub is_certain: bool,
+    /// What is usual.
+    pub baselines: &'a Baselines,
+    /// Of it.
+    pub key: OperationKey,
+}
+
 /// The cause to name, with the fault it has, or `None` for a healthy span.
 #[must_use]
-pub fn blame(
-    split: &Split,
-    at: &dyn Fn(Cause) -> Circumstances,
-    rules: Rules,
-    baselines: &Baselines,
-    key: OperationKey,
-) -> Option<(Cause, Fault)> {
-    let whole = split.self_time_ns.saturating_add(split.downstream_ns);
-    let candidates = split.parts.iter().filter(|(cause, ns)| {
-        let usual = || baselines.cause_ns(key, *cause);
-        match Nature::of(*cause) {
-            Nature::HeldBack => *ns >= FLOOR_HELD_BACK_NS,
-            Nature::Contention => *ns >= FLOOR_NS && *ns >= whole / DOSE,
-            Nature::Service => {
-                *ns >= FLOOR_NS
-                    && usual().is_some_and(|usual| is_times(*ns, rules.baseline_factor, usual))
+pub fn blame(case: &Case<'_>, rules: Rules) -> Option<(Cause, Fault)> {
+    let split = case.split;
+    let candidates = split
+        .parts
+        .iter()
+        .filter(|(cause, ns)| match Nature::of(*cause) {
+            Nature::Own => case.is_certain && case.is_own_news(rules, *cause, *ns),
+            _ => {
+                case.is_candidate(rules, *cause, *ns)
+                    && (*ns as f64 >= rules.share_threshold * split.self_time_ns as f64
+                        || case.makes_it_slower(rules, *cause, *ns))
             }
-            Nature::Own => false,
-        }
-    });
-    candidates
-        .filter(|(cause, ns)| {
-            *ns as f64 >= rules.share_threshold * split.self_time_ns as f64
-                || makes_it_slower(split.self_time_ns, *cause, *ns, rules, baselines, key)
-        })
-        .filter_map(|(cause, ns)| Some((*cause, fault_of(*cause, &at(*cause))?, *ns)))
+        });
+    let fault = |cause| fault_of(cause, &(case.at)(cause));
+    let named = candidates
+        .filter_map(|(cause, ns)| Some((*cause, fault(*cause)?, *ns)))
         .min_by_key(|(cause, _, ns)| {
             (
                 std::cmp::Reverse(*ns),
                 PRECEDENCE.iter().position(|c| c == cause),
             )
         })
-        .map(|(cause, fault, _)| (cause, fault))
+        .map(|(cause, fault, _)| (cause, fault));
+    let downstream = Cause::Downstream;
+    named.or_else(|| {
+        let is_news = case.is_own_news(rules, downstream, split.downstream_ns);
+        is_news.then(|| Some((downstream, fault(downstream)?)))?
+    })
 }
 
-/// Whether the cause is why the span is slower than its like.
-fn makes_it_slower(
-    self_time_ns: u64,
-    cause: Cause,
-    ns: u64,
-    rules: Rules,
-    baselines: &Baselines,
-    key: OperationKey,
-) -> bool {
-    let Some((usual_self, usual)) = baselines
-        .self_time_ns(key)
-        .zip(baselines.cause_ns(key, cause))
-    else {
-        return false;
-    };
-    let excess = self_time_ns.saturating_sub(usual_self);
-    u128::from(self_time_ns) * u128::from(SLOWER.1) >= u128::from(usual_self) * u128::from(SLOWER.0)
-        && is_times(ns, rules.baseline_factor, usual)
-        && ns.saturating_sub(usual) >= excess.div_ceil(2)
+impl Case<'_> {
+    /// Whether so much of a cause that is not its own can be news at all.
+    fn is_candidate(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
+        let whole = self.whole_ns();
+        match self.nature(cause) {
+            Nature::HeldBack if cause == Cause::TcpRetransmit => ns >= FLOOR_RETRANSMIT_NS,
+            Nature::HeldBack => ns >= FLOOR_HELD_BACK_NS,
+            Nature::Contention => ns >= FLOOR_NS && ns >= whole / DOSE,
+            Nature::Service => {
+                let usual = self.baselines.cause(self.key, cause);
+                ns >= FLOOR_NS
+                    && usual.is_some_and(|u| is_times(ns, rules.baseline_factor, u.median_ns))
+            }
+            Nature::Own => false,
+        }
+    }
+
+    /// What kind of news it is here.
+    fn nature(&self, cause: Cause) -> Nature {
+        match cause {
+            // A wait in `fsync` may be one for a journal that waits for a CPU, a wait in a page
+            // fault one for a page that others read: no queue and no limit was seen.
+            Cause::BlockQueue | Cause::MemoryReclaim if (self.at)(cause).is_only_a_call => {
+                Nature::Service
+            }
+            _ => Nature::of(cause),
+        }
+    }
+
+    /// Whether the cause is why the span is slower than its like.
+    fn makes_it_slower(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
+        let self_time_ns = self.split.self_time_ns;
+        let Some((usual_self, usual)) = self
+            .baselines
+            .self_time(self.key)
+            .zip(self.baselines.cause(self.key, cause))
+        else {
+            return false;
+        };
+        let excess = self_time_ns.saturating_sub(usual_self.median_ns);
+        is_ratio(self_time_ns, SLOWER, usual_self.median_ns)
+            && is_times(ns, rules.baseline_factor, usual.median_ns)
+            && ns.saturating_sub(usual.median_ns) >= excess.div_ceil(2)
+    }
+
+    /// Whether the program or its callees took unusually long.
+    fn is_own_news(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
+        if cause == Cause::Unexplained || ns < FLOOR_OWN_NS {
+            return false;
+        }
+        let (whole_ns, usual_whole) = match cause {
+            Cause::Downstream => (self.whole_ns(), self.baselines.whole(self.key)),
+            _ => (self.split.self_time_ns, self.baselines.self_time(self.key)),
+        };
+        let Some((usual_whole, usual)) = usual_whole.zip(self.baselines.cause(self.key, cause))
+        else {
+            return false;
+        };
+        let is_unusual = |ns: u64, usual: Usual| {
+            is_times(ns, rules.baseline_factor, usual.median_ns)
+                && is_ratio(ns, BEYOND_HIGH, usual.high_ns)
+        };
+        let more = ns.saturating_sub(usual.median_ns);
+        let excess = whole_ns.saturating_sub(usual_whole.median_ns);
+        is_unusual(whole_ns, usual_whole)
+            && is_unusual(ns, usual)
+            && ns as f64 >= rules.share_threshold * whole_ns as f64
+            && more >= FLOOR_OWN_NS
+            && more >= excess.div_ceil(2)
+    }
+
+    fn whole_ns(&self) -> u64 {
+        let split = self.split;
+        split.self_time_ns.saturating_add(split.downstream_ns)
+    }
+}
+
+/// Whether `ns` is at least `usual` times a ratio.
+fn is_ratio(ns: u64, (above, below): (u64, u64), usual: u64) -> bool {
+    u128::from(ns) * u128::from(below) >= u128::from(usual) * u128::from(above)
 }
 
 fn is_times(ns: u64, factor: f64, usual: u64) -> bool {
@@ -163,15 +256,22 @@ pub fn verdict(
     evidence: &Evidence,
     incident: String,
 ) -> Verdict {
-    let cause_ns = split.part(cause);
-    let share = cause_ns as f64 / split.self_time_ns.max(1) as f64;
+    // A child's time is not of the self time: of all of it, then.
+    let (cause_ns, whole_ns) = match cause {
+        Cause::Downstream => (
+            split.downstream_ns,
+            split.self_time_ns.saturating_add(split.downstream_ns),
+        ),
+        _ => (split.part(cause), split.self_time_ns),
+    };
+    let share = cause_ns as f64 / whole_ns.max(1) as f64;
     Verdict {
         fault,
         cause,
         share,
-        culprit: words::printable(&evidence.culprit),
+        culprit: words::printable(&evidence.culprit.name),
         incident,
-        summary: words::summary(cause, share, split.self_time_ns, identity, evidence),
+        summary: words::summary(cause, share, whole_ns, identity, evidence),
         remedy: words::remedy(cause, fault, identity, evidence),
         evidence: words::numbers(cause, cause_ns, split, evidence),
     }

@@ -1,8 +1,9 @@
 //! The sentences and numbers of a verdict. Names in them come from processes and cgroups:
 //! what bends a terminal's or a page's line is taken out and lengths bounded; escaping is the output's part.
 
+use super::culprit::Culprit;
 use crate::{
-    event::{Limiter, MemoryLimit, Particulars},
+    event::{Limiter, Particulars},
     knowledge::{self, sentence::Slot},
     process::Identity,
     stack::report::bends_output,
@@ -25,10 +26,12 @@ pub struct Evidence {
     pub threads: usize,
     /// What is known of those that took the most time.
     pub particulars: Particulars,
-    /// Who consumed what was waited for; empty where it is the victim itself, or not known.
-    pub culprit: String,
+    /// Who consumed what was waited for.
+    pub culprit: Culprit,
     /// What the cause usually takes of this operation, in nanoseconds, where known.
     pub usual_ns: Option<u64>,
+    /// Kernel events of that time that were lost: it may be more than this, or something else.
+    pub lost_events: u64,
 }
 
 impl Evidence {
@@ -37,67 +40,157 @@ impl Evidence {
     pub fn limiter(&self) -> Option<&Limiter> {
         self.particulars.limiter().map(AsRef::as_ref)
     }
-
-    /// For `memory_reclaim` and `oom_kill`: the limit that was run into, where known.
-    fn memory_limit(&self) -> Option<&MemoryLimit> {
-        match &self.particulars {
-            Particulars::Memory { limit, .. } => limit.as_deref(),
-            _ => None,
-        }
-    }
 }
 
-/// One sentence that a person understands.
+/// One sentence that a person understands: `share` of `whole_ns`, and what took it.
 #[must_use]
 pub fn summary(
     cause: Cause,
     share: f64,
-    self_time_ns: u64,
+    whole_ns: u64,
     identity: &Identity,
     evidence: &Evidence,
 ) -> String {
-    let who = who(identity);
-    let what = match cause {
-        Cause::CpuThrottle => throttled(&who, identity, evidence.limiter()),
-        Cause::Runqueue if evidence.culprit.is_empty() => {
-            format!("{who} was ready to run and waited for a CPU")
-        }
+    let (share, whole) = (share * 100.0, duration(whole_ns));
+    let what = what(cause, identity, evidence);
+    let incomplete = match evidence.lost_events {
+        0 => String::new(),
+        1 => "; 1 kernel event of that time was lost".to_owned(),
+        lost => format!("; {lost} kernel events of that time were lost"),
+    };
+    format!("{share:.0} % of {whole}: {what}{incomplete}")
+}
+
+/// What took the time.
+fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
+    let particulars = &evidence.particulars;
+    let by = |before: &str, after: &str| match &*evidence.culprit.name {
+        "" => String::new(),
+        name => format!("{before}{}{after}", printable(name)),
+    };
+    let usual = evidence
+        .usual_ns
+        .map_or_else(String::new, |ns| format!(" (usually {})", duration(ns)));
+    match cause {
+        Cause::CpuThrottle => throttled(identity, evidence.limiter()),
         Cause::Runqueue => format!(
-            "{who} was ready to run and waited for a CPU, which {} had",
-            printable(&evidence.culprit)
+            "ready to run and waiting for a CPU{}",
+            by(", which ", " had")
         ),
-        Cause::Steal => format!("the hypervisor took the CPU from {who}"),
-        Cause::KvmExit => format!("the virtual CPUs of {who} were out of guest mode"),
+        Cause::Steal => "the hypervisor below gave the CPU to somebody else".to_owned(),
+        Cause::KvmExit => format!(
+            "the virtual CPU was out of guest mode{}",
+            reason(particulars)
+        ),
         Cause::MemoryReclaim => format!(
-            "{who} had to free memory before it got any{}",
-            below(evidence.memory_limit())
+            "had to free memory before it got any{}{}",
+            limit(particulars, identity),
+            by(", used up by ", "")
         ),
         Cause::OomKill => format!(
-            "the kernel killed a process of {who} for lack of memory{}",
-            below(evidence.memory_limit())
+            "the kernel killed a process of {} for lack of memory{}{}",
+            who(identity),
+            limit(particulars, identity),
+            by(", used up by ", "")
         ),
-        Cause::BlockThrottle => format!("the I/O limit held back requests of {who}"),
-        Cause::BlockQueue => format!("disk requests of {who} waited in the scheduler's queue"),
-        Cause::BlockDevice => format!("the disk took unusually long for requests of {who}"),
-        Cause::TcpConnect => format!("{who} waited for a TCP connection to be established"),
-        Cause::TcpRtt => format!("the round trip of a connection of {who} was longer than usual"),
-        Cause::TcpRetransmit => format!("{who} waited for lost TCP segments to be sent again"),
-        Cause::NetDrop => format!("packets of {who} were dropped"),
-        Cause::Virtqueue => format!("a queue of a virtio device that {who} uses was stuck"),
-        Cause::Conntrack => format!("the connection tracking table had no room for {who}"),
-        Cause::SeccompDenied => format!("a seccomp filter refused a system call of {who}"),
-        Cause::LockWait => format!("{who} waited for a lock"),
-        Cause::Sleep => format!("{who} slept because it asked to"),
-        Cause::SocketWait => format!("{who} waited for a peer"),
-        Cause::OnCpu => format!("{who} was running"),
-        Cause::Downstream => format!("{who} waited for a request it made"),
-        Cause::Unexplained => format!("no sensor saw what {who} did"),
+        Cause::BlockThrottle => format!(
+            "held back by the I/O limit of {}{}",
+            who(identity),
+            on_disk(" on ", particulars)
+        ),
+        Cause::BlockQueue => format!(
+            "waited in the queue of {}{}",
+            disk(particulars),
+            by(", filled by ", "")
+        ),
+        Cause::BlockDevice => format!(
+            "waited for {}{}{usual}",
+            disk(particulars),
+            by(", busy with I/O of ", "")
+        ),
+        Cause::TcpConnect => format!(
+            "waited for a TCP connection to be established{}{}{usual}",
+            through(particulars),
+            by(", while ", " flooded the network")
+        ),
+        Cause::TcpRtt => format!(
+            "the round trip of a connection took longer than its shortest{}{}",
+            through(particulars),
+            by(", while ", " flooded the network")
+        ),
+        Cause::TcpRetransmit => format!(
+            "waited for lost TCP segments to be sent again{}{}",
+            through(particulars),
+            by(", while ", " flooded the network")
+        ),
+        Cause::NetDrop => format!(
+            "packets were dropped{}{}{}",
+            through(particulars),
+            reason(particulars),
+            by(", while ", " flooded the network")
+        ),
+        Cause::Virtqueue => format!(
+            "a queue of a virtio device was stuck{}",
+            through(particulars)
+        ),
+        Cause::Conntrack => "the table of tracked connections had no room".to_owned(),
+        Cause::SeccompDenied => match particulars {
+            Particulars::SystemCall(call) if !call.name.is_empty() => format!(
+                "a seccomp filter refused {} to {}",
+                printable(&call.name),
+                who(identity)
+            ),
+            _ => format!(
+                "a seccomp filter refused a system call of {}",
+                who(identity)
+            ),
+        },
+        Cause::LockWait => format!("waited for a lock of its own process{usual}"),
+        Cause::Sleep => format!("slept because its own code asked to{usual}"),
+        Cause::SocketWait => format!("waited for a peer's answer{usual}"),
+        Cause::OnCpu => format!("its own code was running{usual}"),
+        Cause::Downstream => format!("waited for requests that it made{usual}"),
+        Cause::Unexplained => "no sensor saw what it did".to_owned(),
+    }
+}
+
+fn disk(particulars: &Particulars) -> String {
+    match particulars {
+        Particulars::Disk(disk) if !disk.name.is_empty() => {
+            format!("the disk {}", printable(&disk.name))
+        }
+        _ => "the disk".to_owned(),
+    }
+}
+
+fn on_disk(before: &str, particulars: &Particulars) -> String {
+    match particulars {
+        Particulars::Disk(_) => format!("{before}{}", disk(particulars)),
+        _ => String::new(),
+    }
+}
+
+/// Which way the packets went.
+fn through(particulars: &Particulars) -> String {
+    match particulars {
+        Particulars::Flow(flow) if !flow.device.is_empty() => {
+            format!(" through {}", printable(&flow.device))
+        }
+        _ => String::new(),
+    }
+}
+
+/// The kernel's or processor's own word for it.
+fn reason(particulars: &Particulars) -> String {
+    let reason = match particulars {
+        Particulars::Flow(flow) => &flow.reason,
+        Particulars::VmExit(exit) => &exit.reason,
+        _ => return String::new(),
     };
-    format!(
-        "{:.0} % of {} self time: {what}",
-        share * 100.0,
-        duration(self_time_ns)
-    )
+    if reason.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", printable(reason))
 }
 
 /// The workload's name, or else the process's.
@@ -110,36 +203,55 @@ fn who(identity: &Identity) -> String {
     })
 }
 
-fn throttled(who: &str, identity: &Identity, limiter: Option<&Limiter>) -> String {
+/// Whose quota it was, how large, and what it is set on.
+fn throttled(identity: &Identity, limiter: Option<&Limiter>) -> String {
     let Some(limiter) = limiter else {
-        return format!("{who} was held back by its CPU quota or that of a group it is in");
+        let who = who(identity);
+        return format!("held back by the CPU quota of {who} or of a group around it");
     };
-    let whose = if !limiter.is_ancestor {
-        "its own CPU quota".to_owned()
-    } else if is_of_pod(&identity.workload, limiter) {
-        "the CPU quota of its pod".to_owned()
+    let workload = &identity.workload;
+    let in_container = !workload.container.is_empty() || !workload.container_id.is_empty();
+    let (whose, set_on) = if !limiter.is_ancestor && in_container {
+        (who(identity), "the container")
+    } else if !limiter.is_ancestor {
+        (who(identity), "its own cgroup")
+    } else if is_of_pod(workload, limiter) {
+        (format!("pod {}", pod(workload)), "the pod")
     } else {
-        format!(
-            "the CPU quota of the enclosing cgroup {}",
-            printable(&limiter.cgroup_path)
-        )
+        (printable(&limiter.cgroup_path), "a cgroup around it")
     };
-    format!(
-        "{who} was held back by {whose} (limit {})",
-        cpus(limiter.cores)
-    )
+    let limit = cores(limiter.cores);
+    format!("held back by the CPU quota of {whose} (limit {limit} set on {set_on})")
 }
 
-/// Whose memory limit it was.
-fn below(limit: Option<&MemoryLimit>) -> String {
-    limit.map_or_else(String::new, |limit| {
-        let whose = if limit.is_ancestor {
-            format!("of the enclosing cgroup {}", printable(&limit.cgroup_path))
-        } else {
-            "of its own".to_owned()
-        };
-        format!(", below a limit {whose} ({})", mebibytes(limit.bytes))
-    })
+/// `namespace/pod`.
+fn pod(workload: &Workload) -> String {
+    let names = [&*workload.namespace, workload.pod_label()];
+    let names: Vec<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
+    printable(&names.join("/"))
+}
+
+/// Whose memory there was too little of.
+fn limit(particulars: &Particulars, identity: &Identity) -> String {
+    let Particulars::Memory { memcg, limit } = particulars else {
+        return String::new();
+    };
+    match limit {
+        Some(limit) => {
+            let whose = if limit.is_ancestor {
+                printable(&limit.cgroup_path)
+            } else {
+                who(identity)
+            };
+            format!(
+                ", below {} of {whose} ({})",
+                limit.file,
+                mebibytes(limit.bytes)
+            )
+        }
+        None if *memcg => ", below a limit of its cgroup or of one around it".to_owned(),
+        None => ", as the host was short of it".to_owned(),
+    }
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -234,6 +346,12 @@ pub fn numbers(
     if let Some(limiter) = evidence.limiter() {
         numbers.push(("cpu_limit_cores".to_owned(), limiter.cores));
     }
+    if !evidence.culprit.name.is_empty() {
+        numbers.push(("culprit_percent".to_owned(), evidence.culprit.part * 100.0));
+    }
+    if evidence.lost_events > 0 {
+        numbers.push(("events_lost".to_owned(), evidence.lost_events as f64));
+    }
     numbers
 }
 
@@ -250,9 +368,19 @@ fn duration(ns: u64) -> String {
 }
 
 /// At most three decimals, without trailing zeros.
-fn cpus(cores: f64) -> String {
+fn number(cores: f64) -> String {
     let text = format!("{cores:.3}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn cores(cores: f64) -> String {
+    let text = number(cores);
+    let unit = if text == "1" { "core" } else { "cores" };
+    format!("{text} {unit}")
+}
+
+fn cpus(cores: f64) -> String {
+    let text = number(cores);
     let unit = if text == "1" { "CPU" } else { "CPUs" };
     format!("{text} {unit}")
 }

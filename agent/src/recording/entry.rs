@@ -192,6 +192,8 @@ impl Settings {
             },
             max_children: self.max_children,
             max_operations: self.max_operations,
+            // It decides about no answer.
+            baseline_seed: 0,
             max_settling: self.max_settling,
         })
     }

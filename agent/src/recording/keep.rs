@@ -180,6 +180,8 @@ impl Wanted {
                 (turn.read.0, turn.written.0, of_spans)
             }
             Event::Steal(steal) => (steal.start.0, steal.end.0, steal.stolen_ns > 0),
+            Event::Consumption(of) => (of.start.0, of.end.0, true),
+            Event::Loss(loss) => (loss.start.0, loss.end.0, true),
         };
         // Who worked on a request shows shortly before and after it too.
         let (start, end) = (

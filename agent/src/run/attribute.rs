@@ -10,9 +10,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    event::{Event, Neighbour, Particulars},
+    event::{Event, Loss, Neighbour, Particulars},
     host::identify::Identifier,
     metrics::{AgentMetrics, Reason},
+    time::MonoNs,
 };
 
 /// A neighbour's name is looked up again after this long.
@@ -38,14 +39,25 @@ impl Attributor {
         Self {
             identifier,
             neighbours: HashMap::new(),
-            out: Queue { events, metrics },
+            out: Queue {
+                events,
+                metrics,
+                dropped: None,
+            },
         }
     }
 
     /// Completes a batch and hands it on.
     pub fn take(&mut self, mut events: Vec<Event>) {
         for event in &mut events {
-            let Event::Delay(delay) = event else { continue };
+            let delay = match event {
+                Event::Delay(delay) => delay,
+                Event::Consumption(of) => {
+                    of.consumer = self.neighbour(of.cgroup_id);
+                    continue;
+                }
+                Event::Steal(_) | Event::Loss(_) | Event::Turn(_) => continue,
+            };
             match &mut delay.particulars {
                 Particulars::QuotaOf(hint) => {
                     let limiter = self.identifier.limiter(delay.cgroup_id, *hint);
@@ -72,8 +84,10 @@ impl Attributor {
             return Some(Arc::clone(neighbour));
         }
         let (_, workload) = self.identifier.inhabitant_of_cgroup(cgroup_id)?;
+        let path = self.identifier.cgroups().path_by_id(cgroup_id);
         let neighbour = Arc::new(Neighbour {
             cgroup_id,
+            cgroup_path: path.map_or_else(String::new, |path| path.to_string()),
             name: workload.display_name(),
         });
         if self.neighbours.len() >= MAX_NEIGHBOURS {
@@ -85,24 +99,45 @@ impl Attributor {
     }
 }
 
+/// Events of a batch are at most so old when they are read: twice the reader's period.
+const BATCH_NS: u64 = 100_000_000;
+
 /// The bounded way to the pipeline.
 struct Queue {
     events: mpsc::Sender<Vec<Event>>,
     metrics: AgentMetrics,
+    /// What was dropped since the last batch that found room.
+    dropped: Option<Loss>,
 }
 
 impl Queue {
-    fn push(&self, events: Vec<Event>) {
-        if let Err(error) = self.events.try_send(events) {
-            let reason = match error {
-                mpsc::error::TrySendError::Full(_) => "queue_full",
-                mpsc::error::TrySendError::Closed(_) => "stopping",
-            };
-            let lost = error.into_inner().len() as u64;
-            self.metrics
-                .events_dropped
-                .get_or_create(&Reason { reason })
-                .inc_by(lost);
+    fn push(&mut self, mut events: Vec<Event>) {
+        if let Some(loss) = self.dropped {
+            events.push(Event::Loss(loss));
         }
+        let Err(error) = self.events.try_send(events) else {
+            self.dropped = None;
+            return;
+        };
+        let reason = match error {
+            mpsc::error::TrySendError::Full(_) => "queue_full",
+            mpsc::error::TrySendError::Closed(_) => "stopping",
+        };
+        let lost = error.into_inner();
+        let lost = lost.iter().filter(|e| !matches!(e, Event::Loss(_))).count() as u64;
+        self.metrics
+            .events_dropped
+            .get_or_create(&Reason { reason })
+            .inc_by(lost);
+        // What lies in a batch happened within the last reading of the ring, or a little
+        // before.
+        let now = MonoNs::now();
+        let loss = self.dropped.get_or_insert(Loss {
+            start: MonoNs(now.0.saturating_sub(BATCH_NS)),
+            end: now,
+            events: 0,
+        });
+        loss.end = now;
+        loss.events = loss.events.saturating_add(lost);
     }
 }

@@ -1,11 +1,15 @@
 //! The pipeline's task: the single owner of timeline, span index and baselines. It reads the
 //! clocks for the pipeline, and hands what was judged to the store and downstream.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
 
-use super::{recorded::Recorded, supporting};
+use super::{known::Known, recorded::Recorded, supporting};
 use crate::{
     config::Config,
     event::Event,
@@ -31,9 +35,13 @@ const TIMER_SLACK_NS: u64 = 1_000_000;
 /// The clocks are compared this often.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
+/// What is usual is written this often, and at the end.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
 /// See the module's head.
 pub struct Judging {
     pipeline: Recorded,
+    known: Option<Known>,
     output: Output,
 }
 
@@ -51,7 +59,7 @@ impl Judging {
     #[must_use]
     pub fn new(
         config: &Config,
-        pipeline: Recorded,
+        mut pipeline: Recorded,
         store: Arc<Store>,
         forward: Option<ForwardHandle>,
         board: Arc<Board>,
@@ -60,8 +68,17 @@ impl Judging {
             node: config.node.clone(),
             child_spans: config.child_spans,
         };
+        // A recording begins with nothing known, and so does what it is compared with.
+        let directory = config.state_dir.as_deref();
+        let known = directory
+            .filter(|_| !pipeline.is_recorded())
+            .map(Known::new);
+        if let Some(known) = &known {
+            restore(&mut pipeline, known);
+        }
         Self {
             pipeline,
+            known,
             output: Output {
                 store,
                 forward: forward.filter(|f| f.takes(Signal::Traces)),
@@ -79,6 +96,9 @@ impl Judging {
         mut batches: mpsc::UnboundedReceiver<SpanBatch>,
     ) {
         let mut sample = tokio::time::interval(SAMPLE_EVERY);
+        let mut save = tokio::time::interval(SAVE_EVERY);
+        save.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        save.reset();
         let mut waiting = Vec::with_capacity(EVENTS_AT_ONCE);
         loop {
             let due = self.pipeline.next_due();
@@ -87,6 +107,7 @@ impl Judging {
             tokio::select! {
                 biased;
                 _ = sample.tick() => self.sample_clock(),
+                _ = save.tick() => drop(self.save()),
                 n = events.recv_many(&mut waiting, EVENTS_AT_ONCE), if !events.is_closed() => {
                     if n > 0 {
                         for events in waiting.drain(..) {
@@ -114,15 +135,36 @@ impl Judging {
         while let Ok(rest) = events.try_recv() {
             self.take_events(&rest);
         }
+        let saved = self.save();
         let Self {
             pipeline,
             mut output,
+            ..
         } = self;
         let mut out = |batch, judged| {
             output.send(batch, judged);
             output.show();
         };
         pipeline.flush(MonoNs::now(), &mut out).await;
+        if let Some(saved) = saved {
+            // What it says is in the log.
+            drop(saved.await);
+        }
+    }
+
+    /// Writes what is usual, off this task.
+    fn save(&self) -> Option<JoinHandle<()>> {
+        let known = self.known.clone()?;
+        let saved = self.pipeline.save_baselines();
+        Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = known.write(saved) {
+                tracing::warn!(
+                    file = %known.path().display(), %error,
+                    "What is usual cannot be kept over a restart; give --state-dir a directory \
+                     that can be written"
+                );
+            }
+        }))
     }
 
     fn take_events(&mut self, events: &[Event]) {
@@ -132,6 +174,8 @@ impl Judging {
                 Event::Delay(delay) => delay.start,
                 Event::Steal(steal) => steal.start,
                 Event::Turn(turn) => turn.read,
+                Event::Consumption(of) => of.start,
+                Event::Loss(loss) => loss.start,
             };
             let start = self.pipeline.clock().wall(start);
             self.output.store.record_event(event, start);
@@ -153,6 +197,25 @@ impl Judging {
                 "The wall clock was stepped; spans are matched across it"
             );
         }
+    }
+}
+
+/// Goes on from what an earlier run knew; whatever is wrong with it costs that only.
+fn restore(pipeline: &mut Recorded, known: &Known) {
+    let restored = known.read().and_then(|saved| {
+        let restored = saved.map(|saved| pipeline.restore_baselines(saved));
+        restored.transpose().map_err(io::Error::other)
+    });
+    let file = known.path().display();
+    match restored {
+        Ok(None) => {}
+        Ok(Some(operations)) => {
+            tracing::info!(%file, operations, "What an earlier run knew as usual is used");
+        }
+        Err(error) => tracing::warn!(
+            %file, %error,
+            "What an earlier run knew as usual cannot be used; it is learned anew"
+        ),
     }
 }
 

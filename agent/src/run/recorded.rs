@@ -4,7 +4,10 @@
 use crate::{
     event::Event,
     metrics::AgentMetrics,
-    pipeline::{Pipeline, PipelineConfig},
+    pipeline::{
+        Pipeline, PipelineConfig,
+        baseline::{Saved, Unusable},
+    },
     recording::recorder::Recorder,
     span::SpanBatch,
     time::{MonoNs, UnixNs, WallClock},
@@ -39,6 +42,24 @@ impl Recorded {
     /// See [`Pipeline::clock`].
     pub const fn clock(&self) -> &WallClock {
         self.pipeline.clock()
+    }
+
+    /// Whether there is a recorder.
+    pub const fn is_recorded(&self) -> bool {
+        self.recorder.is_some()
+    }
+
+    /// See [`Pipeline::restore_baselines`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn restore_baselines(&mut self, saved: Saved) -> Result<usize, Unusable> {
+        self.pipeline.restore_baselines(saved)
+    }
+
+    /// See [`Pipeline::save_baselines`].
+    pub fn save_baselines(&self) -> Saved {
+        self.pipeline.save_baselines()
     }
 
     /// See [`Pipeline::next_due`].

@@ -3,6 +3,7 @@
 mod disks;
 
 use agent_common::{
+    consumption::{BY_PAGE, KIND_CONSUMED},
     event::{
         Record,
         block::{KIND_DEVICE, KIND_QUEUE, KIND_THROTTLE, operation},
@@ -15,8 +16,13 @@ use self::disks::Disks;
 use super::{
     Activation, DecodeError, Family, FamilyKind, Hook, HookKind, Interpreter, Kernel, Meaning,
     Probe, Sensor,
+    decode::{consumption, delay},
 };
-use crate::{event::Particulars, host::cgroup::Twins, vocabulary::Cause};
+use crate::{
+    event::{Event, Particulars, Resource},
+    host::cgroup::Twins,
+    vocabulary::Cause,
+};
 
 /// The sensor.
 pub struct Block;
@@ -108,6 +114,7 @@ impl Sensor for Block {
         Box::new(BlockInterpreter {
             disks: Disks::new(&kernel.roots.sysfs),
             twins: Twins::of_controller(kernel.roots, "blkio"),
+            page_twins: Twins::of_controller(kernel.roots, "memory"),
         })
     }
 
@@ -120,6 +127,8 @@ struct BlockInterpreter {
     disks: Disks,
     /// None where the I/O controller is on the CPU controller's hierarchy.
     twins: Option<Twins>,
+    /// Likewise for the memory controller.
+    page_twins: Option<Twins>,
 }
 
 impl Interpreter for BlockInterpreter {
@@ -146,6 +155,22 @@ impl Interpreter for BlockInterpreter {
         })
     }
 
+    fn event(&mut self, record: &Record) -> Result<Event, DecodeError> {
+        if record.kind != KIND_CONSUMED {
+            return delay(self, record);
+        }
+        let number = u32::try_from(record.detail & !BY_PAGE)
+            .map_err(|_| DecodeError::Impossible("device number"))?;
+        let twins = if record.detail & BY_PAGE == 0 {
+            &self.twins
+        } else {
+            &self.page_twins
+        };
+        let cgroup_id = cpu_id(twins.as_ref(), record.cgroup_id).unwrap_or(0);
+        let resource = Resource::Disk(self.disks.get(number));
+        Ok(consumption(record, resource, cgroup_id))
+    }
+
     fn labels(&mut self, key: &SeriesKey) -> Vec<String> {
         let device = self.disks.get(key.a).name.clone();
         vec![
@@ -156,11 +181,16 @@ impl Interpreter for BlockInterpreter {
     }
 
     fn cgroup(&mut self, id: u64) -> Option<u64> {
-        match &self.twins {
-            None => Some(id),
-            Some(_) if id == 0 => Some(0),
-            Some(twins) => twins.cpu_id(id),
-        }
+        cpu_id(self.twins.as_ref(), id)
+    }
+}
+
+/// The id in the CPU controller's hierarchy of one in another's; `None` once it is gone.
+fn cpu_id(twins: Option<&Twins>, id: u64) -> Option<u64> {
+    match twins {
+        None => Some(id),
+        Some(_) if id == 0 => Some(0),
+        Some(twins) => twins.cpu_id(id),
     }
 }
 

@@ -7,7 +7,7 @@ use agent_common::{
 
 use super::{Kernel, SENSORS};
 use crate::{
-    event::{Delay, Event, Particulars},
+    event::{Consumption, Delay, Event, Particulars, Resource},
     process::ProcessKey,
     time::MonoNs,
     vocabulary::Cause,
@@ -153,6 +153,18 @@ pub(super) fn delay<I: Interpreter + ?Sized>(
         cgroup_id: record.cgroup_id,
         particulars,
     }))
+}
+
+/// A record of a consumption; `cgroup_id` is the consumer's in the CPU controller's hierarchy.
+pub(super) fn consumption(record: &Record, resource: Resource, cgroup_id: u64) -> Event {
+    Event::Consumption(Consumption {
+        resource,
+        start: MonoNs(record.start_ns),
+        end: MonoNs(record.end_ns),
+        amount: u64::from(record.extra),
+        cgroup_id,
+        consumer: None,
+    })
 }
 
 /// The process; where only the cgroup is known, one that stands for all of the cgroup's and

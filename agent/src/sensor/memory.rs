@@ -1,6 +1,7 @@
 //! `memory`: direct reclaim, reclaim for a memory cgroup's limit, out-of-memory kills.
 
 use agent_common::{
+    consumption::KIND_CONSUMED,
     event::{
         Record,
         memory::{KIND_DIRECT_RECLAIM, KIND_HIGH_SLEEP, KIND_MEMCG_RECLAIM, KIND_OOM_KILL},
@@ -9,8 +10,14 @@ use agent_common::{
     series::{SeriesKey, family},
 };
 
-use super::{DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor};
-use crate::{event::Particulars, vocabulary::Cause};
+use super::{
+    DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor,
+    decode::{consumption, delay},
+};
+use crate::{
+    event::{Event, Particulars, Resource},
+    vocabulary::Cause,
+};
 
 /// The sensor.
 pub struct Memory;
@@ -114,6 +121,15 @@ impl Interpreter for MemoryInterpreter {
             cause,
             particulars: Particulars::Memory { memcg, limit: None },
         })
+    }
+
+    fn event(&mut self, record: &Record) -> Result<Event, DecodeError> {
+        if record.kind != KIND_CONSUMED {
+            return delay(self, record);
+        }
+        let memcg = record.detail != 0;
+        let resource = Resource::Memory { memcg };
+        Ok(consumption(record, resource, record.cgroup_id))
     }
 
     fn labels(&mut self, key: &SeriesKey) -> Vec<String> {

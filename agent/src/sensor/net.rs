@@ -5,6 +5,7 @@ mod reason;
 use std::sync::Arc;
 
 use agent_common::{
+    consumption::KIND_CONSUMED,
     event::{
         Record,
         net::{KIND_DROP, KIND_TX_TIMEOUT},
@@ -14,9 +15,12 @@ use agent_common::{
 };
 
 use self::reason::Reasons;
-use super::{DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor};
+use super::{
+    DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor,
+    decode::{consumption, delay},
+};
 use crate::{
-    event::{Flow, Particulars},
+    event::{Event, Flow, Particulars, Resource},
     host::{
         conntrack::Conntrack,
         devices::{DeviceKind, Devices},
@@ -36,7 +40,7 @@ const PROBES: &[Probe] = &[
     Probe::optional(
         &[
             Hook::raw_tp("net_sent", "sock_send_length"),
-            Hook::fentry("net_send_function", "sock_sendmsg"),
+            Hook::fentry("net_send_function", "security_socket_sendmsg"),
         ],
         "who sends how much UDP",
     ),
@@ -142,6 +146,15 @@ impl Interpreter for NetInterpreter {
             cause,
             particulars: Particulars::Flow(Arc::new(flow)),
         })
+    }
+
+    fn event(&mut self, record: &Record) -> Result<Event, DecodeError> {
+        if record.kind != KIND_CONSUMED {
+            return delay(self, record);
+        }
+        let slice = self.devices.get(record.detail).kind.slice();
+        let resource = Resource::Network(slice);
+        Ok(consumption(record, resource, record.cgroup_id))
     }
 
     fn labels(&mut self, key: &SeriesKey) -> Vec<String> {

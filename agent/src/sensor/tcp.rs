@@ -113,6 +113,9 @@ impl Sensor for Tcp {
     }
 }
 
+/// The reason shown for a connection that was refused, timed out or given up.
+const NOT_ESTABLISHED: &str = "not established";
+
 struct TcpInterpreter {
     devices: Arc<Devices>,
 }
@@ -153,7 +156,11 @@ impl Interpreter for TcpInterpreter {
         let flow = Flow {
             slice: device.kind.slice(),
             device: device.name.clone(),
-            reason: String::new(),
+            reason: if record.kind == KIND_CONNECT && record.extra != 0 {
+                NOT_ESTABLISHED.to_owned()
+            } else {
+                String::new()
+            },
         };
         Ok(Meaning {
             cause,

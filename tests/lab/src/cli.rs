@@ -38,6 +38,10 @@ pub struct Args {
     /// summary.json, confusion.svg, misses.txt
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    /// Have the agent record all that it judges by, for `isostack-agent replay`: with --only,
+    /// one run that was answered wrongly
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Say what each run was answered
     #[arg(long)]
     pub verbose: bool,
@@ -62,7 +66,9 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
         Some(name) => Wanted::named(name).map_err(anyhow::Error::msg)?,
     };
     let mut kept = Kept::open(args.output.as_deref(), seed)?;
-    println!("Seed {seed}: cargo xtask lab --seed {seed} --only RUN does one of its runs again");
+    let kind = args.kind.as_ref().map(|name| format!(" --kind {name}"));
+    let again = format!("cargo xtask lab --seed {seed}{}", kind.unwrap_or_default());
+    println!("Seed {seed}: {again} --only RUN does one of its runs again");
     for line in report::not_here() {
         println!("Not here: {line}");
     }
@@ -84,8 +90,8 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
             println!("Stopped; the same command with --output goes on from here.");
             break;
         }
-        let outcome = one(&spec, &mut stage, &program, &flags)?;
-        let misses = table::misses(seed, &outcome);
+        let outcome = one(&spec, &mut stage, &program, args, &flags)?;
+        let misses = table::misses(&again, &outcome);
         let word = match () {
             () if outcome.error.is_some() => "not done",
             () if !misses.is_empty() => "MISS",
@@ -112,12 +118,14 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
         kept.add(seed, &outcome)?;
         outcomes.push(outcome);
     }
-    drop(stage);
+    if let Some(stage) = stage {
+        stage.stop()?;
+    }
     outcomes.sort_by_key(|outcome| outcome.run);
     let summary = Summary::of(seed, &outcomes);
     println!("\n{}", table::text(&summary));
     if let Some(dir) = &args.output {
-        write(dir, &summary, &outcomes)?;
+        write(dir, &again, &summary, &outcomes)?;
         println!("{}", dir.display());
     }
     Ok(summary)
@@ -128,11 +136,12 @@ fn one(
     spec: &Spec,
     stage: &mut Option<Stage>,
     program: &Path,
+    args: &Args,
     flags: &[&str],
 ) -> anyhow::Result<Outcome> {
     if stage.is_none() {
         println!("Setting the stage up");
-        let mut fresh = Stage::start(program.to_owned(), flags)?;
+        let mut fresh = Stage::start(program.to_owned(), args.record.as_deref(), flags)?;
         let usual = Spec {
             faults: Vec::new(),
             ..spec.clone()
@@ -239,10 +248,10 @@ impl Kept {
     }
 }
 
-fn write(dir: &Path, summary: &Summary, outcomes: &[Outcome]) -> anyhow::Result<()> {
+fn write(dir: &Path, again: &str, summary: &Summary, outcomes: &[Outcome]) -> anyhow::Result<()> {
     let misses: Vec<String> = outcomes
         .iter()
-        .flat_map(|outcome| table::misses(summary.seed, outcome))
+        .flat_map(|outcome| table::misses(again, outcome))
         .collect();
     let numbers = json!({
         "summary": summary,

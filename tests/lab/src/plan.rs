@@ -336,7 +336,7 @@ fn step(fault: &Fault, at: usize) -> Option<String> {
         SlowPeer => format!("peer:{}", range(60.0, 300.0)),
         ListenOverflow if at.is_multiple_of(10) => format!("deaf:{}", range(600.0, 1_200.0)),
         IoLimit => "db:1".to_owned(),
-        MemoryLimit => "touch:120".to_owned(),
+        MemoryLimit => "touch:60".to_owned(),
         OomKill if at.is_multiple_of(2) => "child:200".to_owned(),
         _ => return None,
     })

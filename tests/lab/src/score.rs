@@ -193,18 +193,29 @@ pub fn score(
         }
     }
     outcome.answers = answers(&judged);
+    let right: Vec<Expected> = spec
+        .faults
+        .iter()
+        .map(|fault| expect::expected(fault, paravirtual_disk))
+        .collect();
     outcome.verdicts = spec
         .faults
         .iter()
         .zip(effects)
-        .map(|(fault, effect)| {
-            let expected = expect::expected(fault, paravirtual_disk);
+        .zip(&right)
+        .map(|((fault, effect), expected)| {
             // Of two faults either may cost more: the right one of the first two counts.
             let first = outcome
                 .answers
                 .get(..spec.faults.len())
                 .unwrap_or(&outcome.answers);
-            verdict(fault, effect, &expected, first, &outcome.answers)
+            verdict(
+                fault,
+                effect,
+                expected,
+                first,
+                is_wrong(fault, &outcome.answers, &right),
+            )
         })
         .collect();
     outcome
@@ -269,15 +280,9 @@ fn verdict(
     effect: &Effect,
     expected: &Expected,
     first: &[Answer],
-    all: &[Answer],
+    wrong_blame: bool,
 ) -> Verdict {
-    let is_right = |answer: &&Answer| {
-        expected.services.iter().any(|s| s.name() == answer.service)
-            && expected
-                .answers
-                .iter()
-                .any(|(fault, cause)| answer.fault == *fault && answer.cause == *cause)
-    };
+    let is_right = |answer: &&Answer| is_answer(answer, expected);
     let answered = first.iter().find(is_right).or_else(|| first.first());
     let has = |test: &dyn Fn(&Answer) -> bool| answered.is_some_and(test);
     let nobody = |culprit: &str| matches!(culprit, "" | "none");
@@ -295,11 +300,22 @@ fn verdict(
                 .iter()
                 .any(|name| *name == a.culprit || nobody(name) && nobody(&a.culprit))
         }),
-        wrong_blame: expect::is_own(fault.kind)
-            && all.first().is_some_and(|a| {
-                !is_right(&a) && !matches!(a.fault.as_str(), "app" | "downstream")
-            }),
+        wrong_blame,
     }
+}
+
+fn is_answer(answer: &Answer, expected: &Expected) -> bool {
+    let said = (answer.fault.as_str(), answer.cause.as_str());
+    expected.services.iter().any(|s| s.name() == answer.service) && expected.answers.contains(&said)
+}
+
+/// Whether the application's own fault is mostly blamed on something that was not done.
+fn is_wrong(fault: &Fault, answers: &[Answer], right: &[Expected]) -> bool {
+    let is_other = |answer: &Answer| {
+        !right.iter().any(|expected| is_answer(answer, expected))
+            && !matches!(answer.fault.as_str(), "app" | "downstream")
+    };
+    expect::is_own(fault.kind) && answers.first().is_some_and(is_other)
 }
 
 fn false_verdict(span: &Span, sampler: &Sampler) -> FalseVerdict {

@@ -73,11 +73,16 @@ pub struct Disk {
 }
 
 impl Stage {
-    /// Starts everything. `program` is the lab's own program.
+    /// Starts everything. `program` is the lab's own program; the agent writes a recording
+    /// to `record`.
     ///
     /// # Errors
     /// When something of it cannot be had or does not start.
-    pub fn start(program: PathBuf, agent_flags: &[&str]) -> anyhow::Result<Self> {
+    pub fn start(
+        program: PathBuf,
+        record: Option<&Path>,
+        agent_flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let dir = PathBuf::from(format!("/var/tmp/isostack-lab-{}", process::id()));
         let guardian = Guardian::new(REMOVE, &[&dir])?;
         for name in ["data", NEIGHBOUR, "state", "store/rootfs"] {
@@ -104,7 +109,7 @@ impl Stage {
         ];
         let network = Network::create(&names)?;
         let sink = Sink::start()?;
-        let agent = agent(&groups, &network, &sink, &dir, agent_flags)?;
+        let agent = agent(&groups, &network, &sink, &dir, record, agent_flags)?;
         let peer = peer::start(network.host)?.to_string();
         let site = Site {
             groups: &groups,
@@ -142,6 +147,14 @@ impl Stage {
         &self.services[service as usize]
     }
 
+    /// Ends the agent as a user would, so that its recording is complete.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        self.agent.process.terminate().map(drop)
+    }
+
     /// Whether the agent and all services still run.
     ///
     /// # Errors
@@ -169,9 +182,13 @@ fn agent(
     network: &Network,
     sink: &Sink,
     dir: &Path,
+    record: Option<&Path>,
     flags: &[&str],
 ) -> anyhow::Result<Agent> {
     let mut agent = Command::new(artifact::program("isostack-agent")?);
+    if let Some(file) = record {
+        agent.arg("record").arg(file).args(["--max-size", "1GiB"]);
+    }
     agent.args(["--http-listen", "127.0.0.1:0"]);
     agent.args(["--otlp-grpc-listen", &format!("{}:0", network.host)]);
     agent.args(["--otlp-http-listen", &format!("{}:0", network.host)]);

@@ -17,7 +17,7 @@ use aya_ebpf::{
 
 use super::throttle;
 use crate::{
-    emit,
+    consumption, emit,
     kernel::{
         Memory, Probed, Typed,
         block::{Bio, bio_is_second_argument},
@@ -109,6 +109,7 @@ fn submitted<M: Memory>(bio: Bio<M>) {
         tgid,
         tid: task.tid(),
     };
+    consumption::seek(sensor::BLOCK, submission.ns);
     if SUBMISSIONS
         .insert(bio.address(), submission, u64::from(BPF_ANY))
         .is_err()

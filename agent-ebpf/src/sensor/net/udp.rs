@@ -4,20 +4,22 @@
 //! within this tick of the clock.
 
 use agent_common::{
+    consumption::ConsumerKey,
     event::sensor,
     series::{SeriesKey, family},
 };
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_jiffies64},
+    EbpfContext as _,
+    helpers::{bpf_get_current_pid_tgid, bpf_jiffies64, bpf_ktime_get_ns},
     macros::{fentry, map, raw_tracepoint},
     maps::Array,
     programs::{FEntryContext, RawTracePointContext},
 };
 
 use crate::{
-    atomic, device,
+    atomic, consumption, device,
     kernel::{
-        Memory as _, Probed, field, has,
+        Memory as _, Probed, argument_as_number, field, has,
         net::{Sock, UDP},
         sched::Task,
     },
@@ -26,6 +28,9 @@ use crate::{
 
 /// Entries of [`SENDERS`]; a power of two.
 const ENTRIES: u32 = 1024;
+
+/// Datagrams in one stretch, of 10 ms or more, from which it can be a flood.
+const LEAST_SENDS: u64 = 50;
 
 /// A thread that sends on a socket.
 #[repr(C)]
@@ -54,14 +59,16 @@ pub fn net_sent(ctx: RawTracePointContext) -> u32 {
     sends(ctx.arg(0))
 }
 
-/// kernel: v5.10.. net/socket.c: int sock_sendmsg(struct socket *sock, ..): before there was
-/// that tracepoint, every send came by here.
-#[fentry(function = "sock_sendmsg")]
+/// kernel: v5.10.. security/security.c: int security_socket_sendmsg(struct socket *sock, ..):
+/// before there was that tracepoint, every send came by here; what sends may be inlined.
+#[fentry(function = "security_socket_sendmsg")]
 pub fn net_send_function(ctx: FEntryContext) -> u32 {
     if has(&field::SOCKET_SK) {
-        let socket: u64 = ctx.arg(0);
-        // SAFETY: `Probed` copes with any address.
-        sends(unsafe { Probed::pointer(socket as *const u8, &field::SOCKET_SK) } as u64);
+        // SAFETY: the function has three arguments, and `Probed` copes with any address.
+        sends(unsafe {
+            let socket = argument_as_number(ctx.as_ptr(), 0);
+            Probed::pointer(socket as *const u8, &field::SOCKET_SK) as u64
+        });
     }
     0
 }
@@ -118,4 +125,12 @@ unsafe fn settle(sender: *mut Sender) {
         b: sender.device,
     };
     series::count(sensor::NET, &key, sender.sends);
+    let consumer = ConsumerKey {
+        cgroup_id: sender.cgroup_id,
+        resource: sender.device,
+        sensor: u64::from(sensor::NET),
+    };
+    // SAFETY: returns a number.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    consumption::add(&consumer, now_ns, now_ns, sender.sends, LEAST_SENDS);
 }

@@ -36,8 +36,10 @@ pub fn interval(flow: &mut Flow, kind: u32, start_ns: u64, end_ns: u64, extra: u
         start_ns.max(flow.told_ns)
     };
     let ns = end_ns.saturating_sub(start_ns);
+    // A refusal is over at once; what it costs are the tries that follow.
+    let failed = kind == KIND_CONNECT && extra != 0;
     if owner.pid == 0
-        || !emit::is_told(sensor::TCP, ns, TRACKED_TCP_MIN_NS.load())
+        || (!failed && !emit::is_told(sensor::TCP, ns, TRACKED_TCP_MIN_NS.load()))
         || (!emit::is_told(sensor::TCP, ns, TCP_MIN_NS.load()) && !is_tracked(owner.pid))
     {
         return;

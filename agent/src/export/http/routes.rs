@@ -298,7 +298,7 @@ async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError
     let filter = parse(pairs, "limit, cause, from, to, workload, trace_id")?;
     let events = app.sources.store.events(&filter);
     let label = &app.sources.label;
-    let rows = events.iter().map(|e| event_row(e, label));
+    let rows = events.iter().filter_map(|e| event_row(e, label));
     let wanted = |row: &EventRow| filter.workload.as_ref().is_none_or(|w| *w == row.workload);
     let rows: Vec<_> = rows.filter(wanted).take(filter.limit).collect();
     let mut lines = (app.sources.log_matches)(usize::MAX);
@@ -313,10 +313,10 @@ async fn events(State(app): State<App>, pairs: Pairs) -> Result<Json, QueryError
     Ok(Json(json!({ "events": rows, "log_matches": lines })))
 }
 
-fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
+fn event_row(stored: &StoredEvent, label: &LabelSource) -> Option<EventRow> {
     let name_of = |cgroup| label(cgroup).map_or_else(String::new, |(_, w)| w.display_name());
     let start_unix_nano = stored.start.0.to_string();
-    match &stored.event {
+    Some(match &stored.event {
         Event::Delay(d) => EventRow {
             cause: d.cause,
             start_unix_nano,
@@ -331,17 +331,6 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
                 .limiter()
                 .map_or_else(String::new, |l| l.cgroup_path.clone()),
         },
-        Event::Turn(t) => EventRow {
-            cause: stored.cause(),
-            start_unix_nano,
-            duration_ms: view::ms(t.written.since(t.read)),
-            pid: t.process.pid,
-            tid: t.tid,
-            cpu: 0,
-            cgroup_id: 0,
-            workload: String::new(),
-            limiter: String::new(),
-        },
         Event::Steal(s) => EventRow {
             cause: stored.cause(),
             start_unix_nano,
@@ -353,7 +342,9 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> EventRow {
             workload: String::new(),
             limiter: String::new(),
         },
-    }
+        // The store keeps none of them.
+        Event::Consumption(_) | Event::Loss(_) | Event::Turn(_) => return None,
+    })
 }
 
 /// What is known of layers and causes: the help of the page.

@@ -28,13 +28,13 @@ impl Store {
     /// Takes a kernel event that was attributed; `start` is the wall time of its beginning.
     pub fn record_event(&self, event: &Event, start: UnixNs) {
         match event {
+            Event::Consumption(_) | Event::Loss(_) | Event::Turn(_) => return, // nobody's delay
             Event::Steal(steal) => {
                 self.metrics.add_steal(steal.stolen_ns);
                 if steal.stolen_ns == 0 {
                     return;
                 }
             }
-            Event::Turn(_) => return, // nothing was lost by it
             Event::Delay(_) => {}
         }
         let stored = StoredEvent {
@@ -123,7 +123,9 @@ impl Window {
     fn holds(&self, stored: &StoredEvent) -> bool {
         let is_his = match (&stored.event, self.process) {
             (Event::Steal(_), _) => true,
-            (Event::Turn(_), _) | (Event::Delay(_), None) => false,
+            // None of them is kept.
+            (Event::Consumption(_) | Event::Loss(_) | Event::Turn(_), _) => false,
+            (Event::Delay(_), None) => false,
             (Event::Delay(delay), Some((process, cgroup))) => {
                 delay.process == process || (cgroup != 0 && delay.cgroup_id == cgroup)
             }
@@ -136,8 +138,9 @@ impl StoredEvent {
     pub(crate) fn cause(&self) -> Cause {
         match &self.event {
             Event::Delay(Delay { cause, .. }) => *cause,
-            Event::Steal(_) => Cause::Steal,
-            Event::Turn(_) => Cause::OnCpu,
+            Event::Steal(_) | Event::Consumption(_) | Event::Loss(_) | Event::Turn(_) => {
+                Cause::Steal
+            }
         }
     }
 
@@ -146,7 +149,7 @@ impl StoredEvent {
         let length = match &self.event {
             Event::Delay(delay) => delay.end.since(delay.start),
             Event::Steal(steal) => steal.end.since(steal.start),
-            Event::Turn(turn) => turn.written.since(turn.read),
+            Event::Consumption(_) | Event::Loss(_) | Event::Turn(_) => 0,
         };
         self.start.0.saturating_add(length)
     }

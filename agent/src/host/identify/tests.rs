@@ -36,6 +36,25 @@ fn own_process() {
     assert!(!all.is_empty());
 }
 
+#[test]
+fn a_hundred_thousand_short_lives_fill_no_memory() {
+    let metrics = AgentMetrics::default();
+    let identifier = Identifier::new(Roots::default(), metrics.clone());
+    let me = identifier.identify(std::process::id()).unwrap();
+    for n in 0..100_000 {
+        // Beyond every pid: gone before its event is looked at.
+        let key = ProcessKey {
+            pid: (1 << 22) + n,
+            start_ticks: u64::from(n),
+        };
+        let identity = identifier.identify_event(key, me.cgroup_id).unwrap();
+        assert_eq!(identity.cgroup_path, me.cgroup_path, "{n}");
+    }
+    assert!(metrics.identities.get() <= MAX_PROCESSES as i64);
+    assert!(identifier.processes.lock().len() <= MAX_PROCESSES);
+    assert!(identifier.inhabitants.lock().len() <= 8, "one group");
+}
+
 /// A process that filters its own system calls, in a cgroup of its own; both go with it.
 struct Filtered {
     child: std::process::Child,

@@ -3,14 +3,20 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Disk, Limiter, MemoryLimit};
+use crate::{
+    event::{Disk, Limiter, MemoryLimit},
+    pipeline::culprit::Culprit,
+};
 
 const S: u64 = 1_000_000_000;
 const NOW: u64 = 1_795_334_400 * S;
 
 fn evidence(culprit: &str, particulars: Particulars) -> Evidence {
     Evidence {
-        culprit: culprit.into(),
+        culprit: Culprit {
+            name: culprit.into(),
+            part: 1.0,
+        },
         particulars,
         ..Evidence::default()
     }

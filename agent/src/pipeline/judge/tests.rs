@@ -26,7 +26,11 @@ fn split(self_us: u64, parts: &[(Cause, u64)]) -> Split {
 
 /// What is blamed after `learned` was seen often.
 fn blamed(learned: Option<&Split>, split: &Split) -> Option<Cause> {
-    let mut baselines = Baselines::new(4);
+    blamed_if(true, learned, split)
+}
+
+fn blamed_if(is_certain: bool, learned: Option<&Split>, split: &Split) -> Option<Cause> {
+    let mut baselines = Baselines::new(4, 7);
     let key = baselines.key("shop", b"GET /cart");
     for _ in 0..40 {
         if let Some(learned) = learned {
@@ -34,7 +38,14 @@ fn blamed(learned: Option<&Split>, split: &Split) -> Option<Cause> {
         }
     }
     let at = Circumstances::of(Layer::Container);
-    blame(split, &|_| at, RULES, &baselines, key).map(|(cause, _)| cause)
+    let case = Case {
+        split,
+        at: &|_| at,
+        is_certain,
+        baselines: &baselines,
+        key,
+    };
+    blame(&case, RULES).map(|(cause, _)| cause)
 }
 
 #[test]
@@ -137,7 +148,7 @@ fn a_wait_beside_a_slow_child_is_no_reason() {
 
 #[test]
 fn rules_with_a_baseline() {
-    use Cause::{BlockDevice, CpuThrottle, OnCpu, Runqueue};
+    use Cause::{BlockDevice, CpuThrottle, Runqueue};
     type Parts = &'static [(Cause, u64)];
     type Case = (&'static str, (u64, Parts), (u64, Parts), Option<Cause>);
     let table: &[Case] = &[
@@ -189,12 +200,6 @@ fn rules_with_a_baseline() {
             (130_000, &[(BlockDevice, 120_000)]),
             Some(BlockDevice),
         ),
-        (
-            "plain slow code",
-            (50_000, &[(OnCpu, 40_000)]),
-            (900_000, &[(OnCpu, 890_000)]),
-            None,
-        ),
     ];
     for (what, (usual_us, usual), (self_us, parts), expected) in table {
         let learned = split(*usual_us, usual);
@@ -207,8 +212,139 @@ fn rules_with_a_baseline() {
 }
 
 #[test]
+fn what_the_program_does_is_news_only_beyond_what_it_usually_does() {
+    use Cause::{CpuThrottle, LockWait, OnCpu, Runqueue, Sleep, SocketWait};
+    type Parts = &'static [(Cause, u64)];
+    type Case = (&'static str, (u64, Parts), (u64, Parts), Option<Cause>);
+    let table: &[Case] = &[
+        (
+            "plain slow code",
+            (50_000, &[(OnCpu, 40_000)]),
+            (900_000, &[(OnCpu, 890_000)]),
+            Some(OnCpu),
+        ),
+        (
+            "always slow code",
+            (900_000, &[(OnCpu, 890_000)]),
+            (900_000, &[(OnCpu, 890_000)]),
+            None,
+        ),
+        (
+            "a convoy",
+            (10_000, &[(OnCpu, 9_000)]),
+            (200_000, &[(OnCpu, 9_000), (LockWait, 190_000)]),
+            Some(LockWait),
+        ),
+        (
+            "a sleep",
+            (10_000, &[(OnCpu, 9_000)]),
+            (200_000, &[(Sleep, 190_000)]),
+            Some(Sleep),
+        ),
+        (
+            "a slow peer",
+            (10_000, &[(SocketWait, 5_000)]),
+            (200_000, &[(SocketWait, 190_000)]),
+            Some(SocketWait),
+        ),
+        (
+            "slower by less than somebody notices",
+            (1_000, &[(OnCpu, 1_000)]),
+            (20_000, &[(OnCpu, 20_000)]),
+            None,
+        ),
+        (
+            "twice as slow happens",
+            (50_000, &[(OnCpu, 50_000)]),
+            (140_000, &[(OnCpu, 140_000)]),
+            None,
+        ),
+        (
+            "the quota is why it runs for longer",
+            (50_000, &[(OnCpu, 50_000)]),
+            (900_000, &[(OnCpu, 60_000), (CpuThrottle, 840_000)]),
+            Some(CpuThrottle),
+        ),
+        (
+            "the code is why it waits for the CPU too",
+            (50_000, &[(OnCpu, 50_000)]),
+            (1_000_000, &[(OnCpu, 650_000), (Runqueue, 350_000)]),
+            Some(OnCpu),
+        ),
+        ("nobody saw it", (50_000, &[]), (900_000, &[]), None),
+    ];
+    for (what, (usual_us, usual), (self_us, parts), expected) in table {
+        let (learned, now) = (split(*usual_us, usual), split(*self_us, parts));
+        assert_eq!(blamed(Some(&learned), &now), *expected, "{what}");
+        assert_eq!(
+            blamed_if(false, Some(&learned), &now),
+            expected
+                .filter(|cause| Nature::of(*cause) != Nature::Own)
+                .or(
+                    // The next best that needs no certainty.
+                    (*what == "the code is why it waits for the CPU too").then_some(Runqueue)
+                ),
+            "{what}, and it may be another request's"
+        );
+    }
+}
+
+#[test]
+fn a_slow_callee_is_news_where_nothing_of_its_own_is() {
+    let with_child = |self_us: u64, parts: &[(Cause, u64)], downstream_us: u64| Split {
+        downstream_ns: downstream_us * 1_000,
+        ..split(self_us, parts)
+    };
+    let usual = with_child(5_000, &[], 20_000);
+    for (now, expected) in [
+        (with_child(5_000, &[], 200_000), Some(Cause::Downstream)),
+        (with_child(5_000, &[], 70_000), Some(Cause::Downstream)),
+        (with_child(5_000, &[], 60_000), None),
+        (usual.clone(), None),
+        (
+            with_child(50_000, &[(Cause::CpuThrottle, 40_000)], 200_000),
+            Some(Cause::CpuThrottle),
+        ),
+    ] {
+        assert_eq!(blamed_if(false, Some(&usual), &now), expected, "{now:?}");
+        let alone = blamed(None, &now);
+        assert_eq!(
+            alone,
+            expected.filter(|c| *c != Cause::Downstream),
+            "{now:?}"
+        );
+    }
+}
+
+/// Operations that are sometimes slow, as those that miss a cache, are not news each time.
+#[test]
+fn what_is_sometimes_slow_is_usual() {
+    let (fast, slow) = (
+        split(5_000, &[(Cause::OnCpu, 5_000)]),
+        split(200_000, &[(Cause::OnCpu, 200_000)]),
+    );
+    for (every, expected) in [(10, None), (20, None), (1_000, Some(Cause::OnCpu))] {
+        let mut baselines = Baselines::new(4, 7);
+        let key = baselines.key("shop", b"GET /cart");
+        for n in 0..1_000 {
+            baselines.learn(key, if n % every == 0 { &slow } else { &fast });
+        }
+        let at = Circumstances::of(Layer::Container);
+        let case = Case {
+            split: &slow,
+            at: &|_| at,
+            is_certain: true,
+            baselines: &baselines,
+            key,
+        };
+        let named = blame(&case, RULES).map(|(cause, _)| cause);
+        assert_eq!(named, expected, "one in {every}");
+    }
+}
+
+#[test]
 fn every_floor_is_a_time_that_a_person_can_notice() {
-    const { assert!(FLOOR_HELD_BACK_NS == MS && FLOOR_NS == 10 * MS) };
+    const { assert!(FLOOR_HELD_BACK_NS == MS && FLOOR_NS == 10 * MS && FLOOR_OWN_NS == 20 * MS) };
     for cause in Cause::ALL {
         let nothing = split(0, &[(*cause, 0)]);
         assert_eq!(blamed(None, &nothing), None, "{cause}");

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    event::{Disk, Flow, SystemCall, VmExit},
+    event::{Disk, Flow, MemoryLimit, SystemCall, VmExit},
     process::ProcessKey,
     stack::Stack,
     workload::Workload,
@@ -52,27 +52,134 @@ fn a_quota_is_named_with_its_size_and_place() {
     let table = [
         (
             limited("/shop/cart", 0.2, false),
-            "its own CPU quota (limit 0.2 CPUs)",
+            "shop/cart-0/cart (limit 0.2 cores set on the container)",
         ),
         (
             limited("/kubepods/burstable/pod0a1b", 1.0, true),
-            "the CPU quota of its pod (limit 1 CPU)",
+            "pod shop/cart-0 (limit 1 core set on the pod)",
         ),
         (
             limited(pod_uid, 2.5, true),
-            "the CPU quota of its pod (limit 2.5 CPUs)",
+            "pod shop/cart-0 (limit 2.5 cores set on the pod)",
         ),
         (
             limited("/shop", 0.125, true),
-            "the CPU quota of the enclosing cgroup /shop (limit 0.125 CPUs)",
+            "/shop (limit 0.125 cores set on a cgroup around it)",
         ),
     ];
     for (evidence, place) in table {
-        let start = "71 % of 412 ms self time: shop/cart-0/cart was held back by ";
+        let start = "71 % of 412 ms: held back by the CPU quota of ";
         assert_eq!(throttle(&identity(), &evidence), format!("{start}{place}"));
     }
     let unknown = throttle(&identity(), &Evidence::default());
-    assert!(unknown.ends_with("held back by its CPU quota or that of a group it is in"));
+    assert!(
+        unknown.ends_with("quota of shop/cart-0/cart or of a group around it"),
+        "{unknown}"
+    );
+    let mut plain = identity();
+    plain.workload = Workload::default();
+    let own = throttle(&plain, &limited("/cart", 0.5, false));
+    assert!(
+        own.ends_with("quota of cart (limit 0.5 cores set on its own cgroup)"),
+        "{own}"
+    );
+}
+
+#[test]
+fn who_caused_it_and_what_was_lost_are_part_of_the_sentence() {
+    let of = |cause, particulars: &Particulars, culprit: &str, usual_ns, lost_events| {
+        let evidence = Evidence {
+            particulars: particulars.clone(),
+            culprit: Culprit {
+                name: culprit.into(),
+                part: 0.8,
+            },
+            usual_ns,
+            lost_events,
+            ..Evidence::default()
+        };
+        summary(cause, 0.5, 40_000_000, &identity(), &evidence)
+    };
+    let vda = Particulars::Disk(Arc::new(Disk {
+        name: "vda".into(),
+        paravirtual: true,
+    }));
+    let eth = Particulars::Flow(Arc::new(Flow {
+        slice: None,
+        device: "eth0".into(),
+        reason: String::new(),
+    }));
+    let memory = |path: &str, memcg, is_ancestor| Particulars::Memory {
+        memcg,
+        limit: memcg.then(|| {
+            Arc::new(MemoryLimit {
+                cgroup_path: path.into(),
+                bytes: 64 << 20,
+                file: "memory.high",
+                is_ancestor,
+            })
+        }),
+    };
+    let nothing = Particulars::None;
+    for (sentence, expected) in [
+        (
+            of(Cause::Runqueue, &nothing, "hog", None, 0),
+            "ready to run and waiting for a CPU, which hog had",
+        ),
+        (
+            of(Cause::BlockQueue, &vda, "hog", None, 0),
+            "waited in the queue of the disk vda, filled by hog",
+        ),
+        (
+            of(Cause::BlockDevice, &vda, "", Some(2_000_000), 0),
+            "waited for the disk vda (usually 2.0 ms)",
+        ),
+        (
+            of(Cause::TcpRetransmit, &eth, "hog", None, 0),
+            "waited for lost TCP segments to be sent again through eth0, while hog flooded the \
+             network",
+        ),
+        (
+            of(
+                Cause::MemoryReclaim,
+                &memory("/shop", true, true),
+                "hog",
+                None,
+                0,
+            ),
+            "had to free memory before it got any, below memory.high of /shop (64 MiB), used up \
+             by hog",
+        ),
+        (
+            of(Cause::MemoryReclaim, &memory("", true, false), "", None, 0),
+            "had to free memory before it got any, below memory.high of shop/cart-0/cart (64 MiB)",
+        ),
+        (
+            of(
+                Cause::MemoryReclaim,
+                &memory("", false, false),
+                "hog",
+                None,
+                0,
+            ),
+            "had to free memory before it got any, as the host was short of it, used up by hog",
+        ),
+        (
+            of(Cause::OnCpu, &nothing, "", Some(12_000_000), 0),
+            "its own code was running (usually 12 ms)",
+        ),
+        (
+            of(Cause::Steal, &nothing, "", None, 1),
+            "the hypervisor below gave the CPU to somebody else; 1 kernel event of that time was \
+             lost",
+        ),
+        (
+            of(Cause::Conntrack, &nothing, "", None, 30),
+            "the table of tracked connections had no room; 30 kernel events of that time were lost",
+        ),
+    ] {
+        assert_eq!(sentence, format!("50 % of 40 ms: {expected}"));
+    }
 }
 
 #[test]
@@ -129,7 +236,11 @@ fn names_from_outside_are_cleaned_and_cut() {
     let evidence = limited(&format!("/{}", "x".repeat(5_000)), 0.2, true);
     let sentence = throttle(&identity, &evidence);
     assert!(!sentence.contains(char::is_control), "{sentence}");
-    assert!(sentence.contains("ev\u{fffd}[31mil\u{fffd}\u{fffd} was"));
+    let own = throttle(&identity, &limited("/", 0.2, false));
+    assert!(
+        own.contains("of ev\u{fffd}[31mil\u{fffd}\u{fffd} (limit"),
+        "{own}"
+    );
     assert!(sentence.chars().count() < 400);
     assert!(
         remedy(Cause::CpuThrottle, Fault::L3, &identity, &evidence)
@@ -149,7 +260,7 @@ fn every_cause_has_one_sentence_of_each_kind() {
             &identity(),
             &Evidence::default(),
         );
-        assert!(what.starts_with("50 % of 20.0 s self time: "), "{what}");
+        assert!(what.starts_with("50 % of 20.0 s: "), "{what}");
         assert!(!what.contains("  ") && !what.ends_with('.'), "{what}");
         for fault in Fault::ALL {
             let todo = remedy(*cause, *fault, &identity(), &Evidence::default());
@@ -249,6 +360,11 @@ fn numbers_carry_their_unit() {
         longest_ns: 80_000_000,
         threads: 1,
         usual_ns: Some(2_000_000),
+        culprit: Culprit {
+            name: "hog".into(),
+            part: 0.75,
+        },
+        lost_events: 3,
         ..limited("/shop/cart", 0.2, false)
     };
     let numbers = numbers(Cause::CpuThrottle, 320_000_000, &split, &evidence);
@@ -260,6 +376,8 @@ fn numbers_carry_their_unit() {
         ("self_time_ms", 400.0),
         ("cpu_throttle_usual_ms", 2.0),
         ("cpu_limit_cores", 0.2),
+        ("culprit_percent", 75.0),
+        ("events_lost", 3.0),
     ];
     assert_eq!(numbers, expected.map(|(name, n)| (name.to_owned(), n)));
 }

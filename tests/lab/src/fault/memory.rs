@@ -20,7 +20,7 @@ const READER: &str =
     "while :; do dd if=\"$0\" of=/dev/null bs=1M count=256 2>/dev/null; sleep 0.02; done";
 
 /// A limit 160 to 200 MiB above what the store has, and a helper in its group that fills all
-/// of it with page cache; each request writes 120 MiB, which the kernel has to free first.
+/// of it with page cache; each request writes 60 MiB, which the kernel has to free first.
 ///
 /// # Errors
 /// When the kernel refuses.

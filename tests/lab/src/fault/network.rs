@@ -1,6 +1,6 @@
 //! Faults of the network, all inside the lab's own namespaces or on its own devices.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, thread, time::Duration};
 
 use anyhow::Context as _;
 use harness::{peers, process::Process};
@@ -12,6 +12,9 @@ use crate::{
     service::PORT,
     stage::{NEIGHBOUR, Stage},
 };
+
+/// Longest time that a request makes the victim take no connection, see `plan`.
+const DEAF: Duration = Duration::from_millis(1_200);
 
 /// A token bucket on what the victim sends: 2 to 8 Mbit/s.
 ///
@@ -172,7 +175,9 @@ pub fn listen_overflow(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
             what: format!("netstat: {dropped} connections dropped before they were accepted"),
             there: dropped >= 1,
         })
-    }))
+    })
+    // It still does not listen for as long as the last request made it.
+    .undone_by(|| thread::sleep(DEAF)))
 }
 
 fn udp_received(stage: &Stage, fault: &Fault) -> anyhow::Result<u64> {

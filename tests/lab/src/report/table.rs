@@ -94,10 +94,11 @@ fn part(part: Part) -> String {
     format!("{}/{}", part.right, part.of)
 }
 
-/// One line for each thing of a run that was wrong, with the command that does it again.
+/// One line for each thing of a run that was wrong, with the command that does it again:
+/// `again` and the number of the run.
 #[must_use]
-pub fn misses(seed: u64, outcome: &Outcome) -> Vec<String> {
-    let again = format!("cargo xtask lab --seed {seed} --only {}", outcome.run);
+pub fn misses(again: &str, outcome: &Outcome) -> Vec<String> {
+    let again = format!("{again} --only {}", outcome.run);
     let mut lines = Vec::new();
     if let Some(error) = &outcome.error {
         lines.push(format!("run {}: not done: {error} [{again}]", outcome.run));
