@@ -33,10 +33,12 @@ pub fn expected(fault: &Fault, paravirtual: bool) -> Expected {
     };
     let either_end = vec![caller(fault.victim), fault.victim];
     let disk = vec![("host", "block_queue"), device];
+    // What meets a lost or late segment of a new connection waits for the connection.
     let network = vec![
         ("L-3", "tcp_retransmit"),
         ("L-3", "net_drop"),
         ("L-3", "tcp_rtt"),
+        ("L-3", "tcp_connect"),
     ];
     let (services, answers, culprits) = match fault.kind {
         Kind::OwnQuota | Kind::ClientQuota => {
