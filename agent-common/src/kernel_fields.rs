@@ -74,6 +74,8 @@ macro_rules! for_each_kernel_field {
             SOCK_PROTOCOL: "sock" "sk_protocol" 2 tcp, "IPPROTO_; a bit-field before 5.6";
             SOCK_DST: "sock" "sk_dst_cache" 8 tcp, "the route that it sends by";
             SOCK_RX_IFINDEX: "sock" "sk_rx_dst_ifindex" 4 optional, "device that it received from; 5.17";
+            CSK_BIND_HASH: "inet_connection_sock" "icsk_bind_hash" 8 optional, "who else has its local port";
+            BIND_FASTREUSE: "inet_bind_bucket" "fastreuse" 1 optional, "-1: the port was picked for a connect()";
             CSK_BACKOFF: "inet_connection_sock" "icsk_backoff" 1 tcp, "times that the timer was doubled";
             CSK_RETRANSMITS: "inet_connection_sock" "icsk_retransmits" 1 tcp, "times that the timer expired";
             TCP_SRTT: "tcp_sock" "srtt_us" 4 tcp, "smoothed round trip, us times 8";

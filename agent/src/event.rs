@@ -212,6 +212,21 @@ pub struct Delay {
     pub particulars: Particulars,
 }
 
+/// One thread's answer on a connection that its process accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// The process.
+    pub process: ProcessKey,
+    /// Who wrote, as the host sees it.
+    pub tid: u32,
+    /// When it had begun to read the request; `written` where it did not read it.
+    pub read: MonoNs,
+    /// When it wrote; of a long answer there may be several.
+    pub written: MonoNs,
+    /// It read what it answered, and worked on nothing else meanwhile.
+    pub is_whole: bool,
+}
+
 /// Time that the hypervisor took from one CPU between two polls of `/proc/stat`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steal {
@@ -277,6 +292,8 @@ pub enum Event {
     Delay(Delay),
     /// See [`Steal`].
     Steal(Steal),
+    /// See [`Turn`].
+    Turn(Turn),
     /// See [`Consumption`].
     Consumption(Consumption),
     /// See [`Loss`].

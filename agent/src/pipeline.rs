@@ -21,6 +21,11 @@ pub mod timeline;
 pub mod words;
 
 mod correlate;
+mod requests;
+mod ring;
+mod scope;
+pub mod thread;
+mod turns;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -32,7 +37,9 @@ use self::{
     judge::Rules,
     losses::Losses,
     place::Unjudged,
+    requests::Requests,
     timeline::{Dropped, Timeline, TimelineConfig},
+    turns::Turns,
 };
 use crate::{
     event::Event,
@@ -91,6 +98,8 @@ pub struct Pipeline {
     clock: WallClock,
     metrics: AgentMetrics,
     timeline: Timeline,
+    turns: Turns,
+    requests: Requests,
     consumers: Consumers,
     losses: Losses,
     children: ChildIndex,
@@ -115,6 +124,8 @@ impl Pipeline {
             clock,
             metrics,
             timeline: Timeline::new(config.timeline),
+            turns: Turns::default(),
+            requests: Requests::default(),
             consumers: Consumers::default(),
             losses: Losses::default(),
             children: ChildIndex::new(config.max_children),
@@ -157,6 +168,7 @@ impl Pipeline {
         let taken = match event {
             Event::Delay(delay) => self.timeline.add(delay, now),
             Event::Steal(steal) => self.timeline.add_steal(steal, now),
+            Event::Turn(turn) => self.turns.add(turn, self.timeline.horizon(now), now),
             Event::Loss(loss) => {
                 self.losses.add(*loss);
                 Ok(())
@@ -183,6 +195,8 @@ impl Pipeline {
                 );
             }
         }
+        let horizon = self.timeline.horizon(batch.received);
+        scope::note_requests(&batch, &self.clock, horizon, &mut self.requests);
         self.settling.push_back(batch);
         self.metrics.settling.set(self.settling.len() as i64);
     }
@@ -228,11 +242,14 @@ impl Pipeline {
             clock: &self.clock,
             horizon: self.timeline.horizon(now),
             timeline: &self.timeline,
+            turns: &self.turns,
             consumers: &self.consumers,
             losses: &self.losses,
             children: &self.children,
         };
-        let (judgements, counts) = self.correlator.judge(&batch, context, &mut self.baselines);
+        let (judgements, counts) =
+            self.correlator
+                .judge(&batch, context, &mut self.requests, &mut self.baselines);
         self.count(&counts);
         out(batch, judgements);
     }
@@ -272,13 +289,18 @@ impl Pipeline {
         }
         self.next_sweep = MonoNs(now.0.saturating_add(SWEEP_NS));
         self.timeline.expire(now);
-        self.consumers.expire(self.timeline.horizon(now));
+        let horizon = self.timeline.horizon(now);
+        self.consumers.expire(horizon);
+        self.turns.expire(horizon.0);
+        self.requests.expire(horizon.0);
         self.metrics
             .timeline_intervals
             .set(self.timeline.len() as i64);
         for (reason, n) in [
             (Dropped::EVICTED, self.timeline.take_evicted()),
             ("child_evicted", self.children.take_evicted()),
+            ("turn_evicted", self.turns.take_evicted()),
+            ("request_evicted", self.requests.take_evicted()),
             ("consumption_evicted", self.consumers.take_evicted()),
         ] {
             if n > 0 {

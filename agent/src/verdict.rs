@@ -72,6 +72,8 @@ pub struct Verdict {
 pub struct Judgement {
     /// The process behind the span and how it was found.
     pub joined: Joined,
+    /// The thread whose delays were counted, where it was one: thread id as the host sees it.
+    pub thread: Option<u32>,
     /// `None` where the span could not be judged (times missing, no identity, ...).
     pub split: Option<Split>,
     /// `None` for a healthy span.

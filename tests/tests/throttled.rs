@@ -83,6 +83,15 @@ fn server_span(spans: &[Span]) -> anyhow::Result<&Span> {
         .with_context(|| format!("no server span in {spans:?}"))
 }
 
+/// By its process at least. (The very first requests come before the process is known to
+/// send spans, so that nobody looked at its threads.)
+fn is_known(span: &Span) -> bool {
+    matches!(
+        span.text("isostack.confidence"),
+        "process" | "thread_inferred"
+    )
+}
+
 fn says_who_held_it_back(language: Language) -> anyhow::Result<()> {
     let path = Path::start(language)?;
     path.warm_up()?;
@@ -92,7 +101,7 @@ fn says_who_held_it_back(language: Language) -> anyhow::Result<()> {
     let said = format!("{:?}\n{}", slow.tags, path.agent.process.output());
     assert_eq!(slow.text("isostack.fault"), "L-3", "{said}");
     assert_eq!(slow.text("isostack.cause"), "cpu_throttle", "{said}");
-    assert_eq!(slow.text("isostack.confidence"), "process", "{said}");
+    assert!(is_known(slow), "{said}");
     assert!(
         slow.number("isostack.share")
             .is_some_and(|share| share >= 0.5),
@@ -191,7 +200,7 @@ fn a_healthy_service_gets_no_verdict(language: Language) -> anyhow::Result<()> {
             assert_ne!(span.text("isostack.layer"), "", "{span:?}");
             assert_ne!(span.text("isostack.stack"), "", "{span:?}");
             assert_ne!(span.text("isostack.node"), "", "{span:?}");
-            assert_eq!(span.text("isostack.confidence"), "process", "{span:?}");
+            assert!(is_known(span), "{span:?}");
         }
     }
     Ok(())

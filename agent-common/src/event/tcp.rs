@@ -9,3 +9,14 @@ pub const KIND_RETRANSMIT: u32 = 2;
 /// What the smoothed round trip is longer than the shortest, up to the moment when the
 /// process used the connection.
 pub const KIND_RTT: u32 = 3;
+/// A thread of a tracked process answered on a connection that was accepted: from its first
+/// reading of the request to this writing. `detail` tells connections apart and has no other
+/// meaning; `extra` holds `TURN_` bits.
+pub const KIND_TURN: u32 = 4;
+
+/// Of `extra`: the thread had read another request since, or had one unanswered when it read
+/// this one, or did so a moment ago: it works on several at once.
+pub const TURN_INTERLEAVED: u32 = 1;
+/// Of `extra`: what is answered was not read by this thread, or not as far as is known;
+/// `start_ns` is `end_ns`.
+pub const TURN_NOT_READ: u32 = 2;

@@ -155,6 +155,23 @@ impl Sock {
         self.get(&field::TCP_DELIVERED)
     }
 
+    /// It was accepted rather than connected; false where the kernel does not say. An accepted
+    /// connection shares the local port with who listens on it; one that was connected got a
+    /// port that is marked as picked for that.
+    ///
+    /// kernel: v5.10.. net/ipv4/inet_hashtables.c: __inet_inherit_port, __inet_hash_connect
+    #[inline(always)]
+    pub fn is_accepted(self) -> bool {
+        if !has(&field::CSK_BIND_HASH) || !has(&field::BIND_FASTREUSE) {
+            return false;
+        }
+        // SAFETY: `Probed` copes with any address.
+        unsafe {
+            let port = Probed::pointer(self.0, &field::CSK_BIND_HASH);
+            !port.is_null() && Probed::read::<u8>(port, &field::BIND_FASTREUSE) < 0x80
+        }
+    }
+
     /// Segments sent again so far.
     #[inline(always)]
     pub fn total_retransmits(self) -> u32 {

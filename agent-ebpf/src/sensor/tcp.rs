@@ -8,6 +8,7 @@
 
 mod flow;
 mod tell;
+mod turn;
 mod user;
 
 use agent_common::{
@@ -37,6 +38,7 @@ use crate::{
 #[raw_tracepoint(tracepoint = "tcp_rcv_space_adjust")]
 pub fn tcp_read(ctx: RawTracePointContext) -> u32 {
     user::uses(ctx.arg(0), true);
+    turn::on_read(ctx.arg(0));
     0
 }
 
@@ -44,6 +46,7 @@ pub fn tcp_read(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_sendmsg_locked")]
 pub fn tcp_send(ctx: RawTracePointContext) -> u32 {
     user::uses(ctx.arg(0), true);
+    turn::on_write(ctx.arg(0), true);
     0
 }
 
@@ -52,7 +55,9 @@ pub fn tcp_send(ctx: RawTracePointContext) -> u32 {
 #[fentry(function = "tcp_sendmsg_locked")]
 pub fn tcp_send_function(ctx: FEntryContext) -> u32 {
     // SAFETY: the function has three arguments.
-    user::uses(unsafe { argument_as_number(ctx.as_ptr(), 0) }, true);
+    let socket: u64 = unsafe { argument_as_number(ctx.as_ptr(), 0) };
+    user::uses(socket, true);
+    turn::on_write(socket, true);
     0
 }
 
@@ -61,6 +66,7 @@ pub fn tcp_send_function(ctx: FEntryContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sock_send_length")]
 pub fn tcp_sent(ctx: RawTracePointContext) -> u32 {
     user::uses(ctx.arg(0), false);
+    turn::on_write(ctx.arg(0), false);
     0
 }
 

@@ -1,4 +1,5 @@
-//! Brings a span, its children and its process's delays together, and has it judged.
+//! Brings a span, its children and the delays that it is measured by together, and has it
+//! judged.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,9 +16,12 @@ use crate::{
         judge::{self, Case, Nature, Rules},
         losses::Losses,
         place::{Place, Unjudged, place},
+        requests::Requests,
         retries::Retries,
+        scope::{self, Scope, Scopes},
         split::Sweep,
-        timeline::{Entry, Timeline, Visit},
+        timeline::{Entry, Timeline},
+        turns::Turns,
         words::Evidence,
     },
     process::Identity,
@@ -48,6 +52,7 @@ pub(super) struct Counts {
 pub(super) struct Correlator {
     rules: Rules,
     sweep: Sweep,
+    scopes: Scopes,
     retries: Retries,
     incidents: Incidents,
     counts: Counts,
@@ -62,6 +67,7 @@ pub(super) struct Context<'a> {
     /// Before it nothing is kept.
     pub(super) horizon: MonoNs,
     pub(super) timeline: &'a Timeline,
+    pub(super) turns: &'a Turns,
     pub(super) consumers: &'a Consumers,
     pub(super) losses: &'a Losses,
     pub(super) children: &'a ChildIndex,
@@ -72,6 +78,7 @@ impl Correlator {
         Self {
             rules,
             sweep: Sweep::default(),
+            scopes: Scopes::default(),
             retries: Retries::default(),
             incidents: Incidents::default(),
             counts: Counts::default(),
@@ -84,10 +91,13 @@ impl Correlator {
         &mut self,
         batch: &SpanBatch,
         context: Context<'_>,
+        requests: &mut Requests,
         baselines: &mut Baselines,
     ) -> (Vec<Judgement>, Counts) {
         self.counts = Counts::default();
         self.budget = MAX_PER_BATCH;
+        // All first, as what one request is given is not the others'.
+        scope::find_workers(batch, context, requests);
         let nobody = Joined {
             identity: None,
             confidence: Confidence::Host,
@@ -100,7 +110,7 @@ impl Correlator {
                 judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
             }
             for span in spans {
-                judgements.push(self.span(batch, resource, span, context, baselines));
+                judgements.push(self.span(batch, resource, span, context, requests, baselines));
             }
         }
         while judgements.len() < batch.spans.len() {
@@ -115,16 +125,27 @@ impl Correlator {
         resource: &ResourceSpans,
         span: &SpanView,
         context: Context<'_>,
+        requests: &Requests,
         baselines: &mut Baselines,
     ) -> Judgement {
         let joined = &resource.joined;
         let Some(identity) = &joined.identity else {
             return self.unjudged(joined, Unjudged::NotJoined);
         };
-        let judged = place(span, context.clock, batch.received, context.horizon)
-            .and_then(|place| Ok((place, self.split(span, place, joined, identity, context)?)));
-        let (place, split) = match judged {
-            Ok(judged) => judged,
+        let place = match place(span, context.clock, batch.received, context.horizon) {
+            Ok(place) => place,
+            Err(reason) => return self.unjudged(joined, reason),
+        };
+        if self.budget == 0 {
+            return self.unjudged(joined, Unjudged::WorkLimit);
+        }
+        let scope = self.scopes.of(resource, span, place, context, requests);
+        let joined = &Joined {
+            identity: joined.identity.clone(),
+            confidence: scope.confidence,
+        };
+        let split = match self.split(span, place, &scope, identity, context) {
+            Ok(split) => split,
             Err(reason) => return self.unjudged(joined, reason),
         };
         self.count_join(joined);
@@ -133,7 +154,7 @@ impl Correlator {
             .get(span.name.start as usize..span.name.end as usize);
         let key = baselines.key(&resource.resource.service, name.unwrap_or_default());
         let at = |cause| {
-            let of = dominant(cause, place, joined, identity, context.timeline);
+            let of = dominant(cause, place, &scope, identity, context.timeline);
             Circumstances::of(identity.stack.layer()).with(&of)
         };
         let blamed = match joined.confidence {
@@ -156,6 +177,7 @@ impl Correlator {
             baselines.learn(key, &split);
             return Judgement {
                 joined: joined.clone(),
+                thread: scope.thread(),
                 split: Some(split),
                 verdict: None,
                 intervals: Vec::new(),
@@ -164,7 +186,7 @@ impl Correlator {
         if Nature::of(blamed.0).may_become_usual() {
             baselines.learn_slow(key, &split);
         }
-        let mut evidence = evidence(blamed.0, place, joined, identity, context);
+        let mut evidence = evidence(blamed.0, place, &scope, identity, context);
         evidence.usual_ns = baselines.cause(key, blamed.0).map(|usual| usual.median_ns);
         let service = &resource.resource.service;
         let story = Story::of(blamed.0, blamed.1, &evidence, service);
@@ -173,6 +195,7 @@ impl Correlator {
         let verdict: Verdict = judge::verdict(blamed, &split, identity, &evidence, incident);
         Judgement {
             joined: joined.clone(),
+            thread: scope.thread(),
             intervals: self.intervals(span, blamed.0, &split, &at),
             split: Some(split),
             verdict: Some(Arc::new(verdict)),
@@ -183,13 +206,10 @@ impl Correlator {
         &mut self,
         span: &SpanView,
         place: Place,
-        joined: &Joined,
+        scope: &Scope,
         identity: &Identity,
         context: Context<'_>,
     ) -> Result<Split, Unjudged> {
-        if self.budget == 0 {
-            return Err(Unjudged::WorkLimit);
-        }
         self.sweep.begin(place.duration_ns);
         let mut visited = 0;
         let from = i128::from(span.start_unix_ns);
@@ -201,9 +221,12 @@ impl Correlator {
         }
         let from = i128::from(place.start.0);
         let (sweep, retries) = (&mut self.sweep, &mut self.retries);
-        let processes = delays(
+        sweep.shared_by(scope.sharers);
+        for (start, end) in &scope.others {
+            sweep.other_request(i128::from(*start) - from, i128::from(*end) - from);
+        }
+        let processes = scope.delays(
             context.timeline,
-            joined,
             identity,
             place,
             &mut |entry: &Entry, particulars| {
@@ -265,6 +288,7 @@ impl Correlator {
         }
         Judgement {
             joined: joined.clone(),
+            thread: None,
             split: None,
             verdict: None,
             intervals: Vec::new(),
@@ -279,33 +303,11 @@ impl Correlator {
     }
 }
 
-/// Calls `f` with the delays that a span of this join is measured by: those of its process,
-/// or of its cgroup where no more than the container is known. Returns how many processes
-/// were looked at.
-fn delays(
-    timeline: &Timeline,
-    joined: &Joined,
-    identity: &Identity,
-    place: Place,
-    f: &mut Visit<'_>,
-) -> usize {
-    match joined.confidence {
-        Confidence::Host => 0,
-        Confidence::Container => {
-            timeline.of_cgroup(identity.cgroup_id, place.start, place.end(), f)
-        }
-        _ => {
-            timeline.of_process(identity.process, place.start, place.end(), f);
-            1
-        }
-    }
-}
-
 /// What the single intervals of the verdict's cause say beyond the split.
 fn evidence(
     cause: Cause,
     place: Place,
-    joined: &Joined,
+    scope: &Scope,
     identity: &Identity,
     context: Context<'_>,
 ) -> Evidence {
@@ -318,9 +320,8 @@ fn evidence(
     let mut evidence = Evidence::default();
     let mut threads = Vec::new();
     let mut waits: Vec<Wait> = Vec::new();
-    delays(
+    scope.delays(
         context.timeline,
-        joined,
         identity,
         place,
         &mut |entry, particulars| {
@@ -359,23 +360,17 @@ fn evidence(
 fn dominant(
     cause: Cause,
     place: Place,
-    joined: &Joined,
+    scope: &Scope,
     identity: &Identity,
     timeline: &Timeline,
 ) -> Particulars {
     let mut all = Vec::new();
-    delays(
-        timeline,
-        joined,
-        identity,
-        place,
-        &mut |entry, particulars| {
-            if entry.cause == cause {
-                let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
-                all.push((particulars.clone(), inside));
-            }
-        },
-    );
+    scope.delays(timeline, identity, place, &mut |entry, particulars| {
+        if entry.cause == cause {
+            let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
+            all.push((particulars.clone(), inside));
+        }
+    });
     heaviest(all)
 }
 

@@ -20,6 +20,12 @@
 //! in a pool that keeps every CPU busy somebody always waits, and the whole time would be
 //! called a wait although every request makes progress.)
 //!
+//! Where it is not known which of several requests in flight, or which of several threads, it
+//! was, an instant is shared: see [`Sweep::shared_by`]. What `k` threads lose at an instant
+//! that `n` share counts `k/n` of it for each (at most all), in the order above, and what that
+//! leaves is `unexplained`. So what all of them are told adds up to what was lost, not to a
+//! multiple of it.
+//!
 //! What none of them covers is `unexplained`. The parts add up to the self time exactly:
 //! they are the lengths of disjoint pieces that cover it.
 //!
@@ -71,6 +77,11 @@ const DOWNSTREAM: usize = 0;
 const UNEXPLAINED: usize = PRECEDENCE.len() - 1;
 const STEAL: usize = rank(Cause::Steal);
 const ON_CPU: usize = rank(Cause::OnCpu);
+const RUNQUEUE: usize = rank(Cause::Runqueue);
+/// In place of a cause's: another request in flight.
+const REQUEST: usize = PRECEDENCE.len();
+/// What can be open at an instant.
+type Open = [u32; PRECEDENCE.len() + 1];
 
 /// A stretch of a span's self time, in nanoseconds from the span's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +96,30 @@ pub struct Piece {
     pub cause_ns: u64,
 }
 
+impl Stretch {
+    /// The part of `ns` that one of the sharers has of what happens to `threads` threads.
+    fn part_of(&self, ns: u64, threads: u64) -> u64 {
+        match u64::from(self.sharers) {
+            sharers if sharers <= threads => ns,
+            sharers => (u128::from(ns) * u128::from(threads) / u128::from(sharers)) as u64,
+        }
+    }
+}
+
+/// `ns * of / all`, rounded up.
+fn ratio(ns: u64, of: u64, all: u64) -> u64 {
+    (u128::from(ns) * u128::from(of)).div_ceil(u128::from(all.max(1))) as u64
+}
+
+/// Pieces of one stretch that are looked back on for one to add to.
+const SIDE_BY_SIDE: usize = 8;
+
 /// The sweep, with its buffers kept from span to span.
 #[derive(Debug, Default)]
 pub struct Sweep {
     duration: u64,
+    /// Those who share an instant with no other request in flight.
+    sharers: u32,
     boundaries: Vec<Boundary>,
     pieces: Vec<Piece>,
 }
@@ -105,29 +136,32 @@ struct Boundary {
 /// The time between two boundaries, and what is open in it.
 #[derive(Clone, Copy, Debug)]
 struct Stretch {
-    rank: usize,
-    /// Intervals of the cause that are open.
-    waiting: u32,
-    /// Intervals of `on_cpu` that are open.
-    running: u32,
     start: u64,
     end: u64,
     stolen_ns: u64,
-}
-
-impl Stretch {
-    fn part_of_waiting(&self, ns: u64) -> u64 {
-        let (waiting, running) = (u128::from(self.waiting), u128::from(self.running));
-        (u128::from(ns) * waiting).div_ceil((waiting + running).max(1)) as u64
-    }
+    /// Those who share it.
+    sharers: u32,
 }
 
 impl Sweep {
     /// Starts with a span of `duration` nanoseconds.
     pub fn begin(&mut self, duration: u64) {
         self.duration = duration;
+        self.sharers = 1;
         self.boundaries.clear();
         self.pieces.clear();
+    }
+
+    /// What is lost is that of one among so many: threads that may be the span's. With other
+    /// requests in flight, of the larger number.
+    pub fn shared_by(&mut self, sharers: usize) {
+        self.sharers = u32::try_from(sharers).unwrap_or(u32::MAX).max(1);
+    }
+
+    /// Another request in flight, of which the span's time cannot be told apart, as
+    /// [`Sweep::child`].
+    pub fn other_request(&mut self, start: i128, end: i128) {
+        self.interval(REQUEST, 0, start, end);
     }
 
     /// Adds a child's interval, in nanoseconds from the span's start; clipped to the span.
@@ -145,8 +179,8 @@ impl Sweep {
     pub fn run(&mut self, stolen: impl Fn(u16, u64, u64) -> u64) -> Split {
         self.boundaries.sort_unstable();
         let mut totals = [0u64; PRECEDENCE.len()];
-        let mut open = [0u32; PRECEDENCE.len()];
-        let mut cpu_of = [0u16; PRECEDENCE.len()];
+        let mut open: Open = [0; PRECEDENCE.len() + 1];
+        let mut cpu_of = [0u16; PRECEDENCE.len() + 1];
         let mut open_mask = 1u32 << UNEXPLAINED;
         open[UNEXPLAINED] = 1; // always: it is what is left
         let mut at = 0;
@@ -156,11 +190,13 @@ impl Sweep {
                 let rank = usize::from(boundary.rank);
                 if boundary.opens {
                     open[rank] += 1;
-                    open_mask |= 1 << rank;
+                    if rank != REQUEST {
+                        open_mask |= 1 << rank;
+                    }
                     cpu_of[rank] = boundary.cpu;
                 } else {
                     open[rank] -= 1;
-                    if open[rank] == 0 {
+                    if open[rank] == 0 && rank != REQUEST {
                         open_mask &= !(1 << rank);
                     }
                 }
@@ -169,17 +205,19 @@ impl Sweep {
             let end = self.boundaries.get(next).map_or(self.duration, |b| b.at);
             let rank = open_mask.trailing_zeros() as usize;
             let stretch = Stretch {
-                rank,
-                waiting: open[rank],
-                running: open[ON_CPU],
                 start: at,
                 end,
                 stolen_ns: match PRECEDENCE[rank] {
                     Cause::Runqueue | Cause::OnCpu => stolen(cpu_of[rank], at, end),
                     _ => 0,
                 },
+                sharers: self.sharers.max(open[REQUEST].saturating_add(1)),
             };
-            self.stretch(stretch, &mut totals);
+            if rank == DOWNSTREAM {
+                totals[DOWNSTREAM] += end - at;
+            } else {
+                self.stretch(stretch, open_mask, &open, &mut totals);
+            }
             at = end;
         }
         let parts = PRECEDENCE
@@ -224,37 +262,59 @@ impl Sweep {
         }
     }
 
-    fn stretch(&mut self, stretch: Stretch, totals: &mut [u64; PRECEDENCE.len()]) {
-        let Stretch {
-            rank, start, end, ..
-        } = stretch;
-        let cause = PRECEDENCE[rank];
-        let steal_ns = stretch.stolen_ns.min(end - start);
-        let rest = end - start - steal_ns;
-        let cause_ns = match cause {
-            Cause::Runqueue => stretch.part_of_waiting(rest),
-            _ => rest,
-        };
-        totals[rank] += cause_ns;
-        totals[ON_CPU] += rest - cause_ns;
-        totals[STEAL] += steal_ns;
-        if matches!(cause, Cause::Downstream | Cause::Unexplained) {
-            return;
-        }
-        if cause != Cause::OnCpu && cause_ns > 0 {
-            self.piece(cause, start, end, cause_ns);
-        }
-        if steal_ns > 0 {
-            self.piece(Cause::Steal, start, end, steal_ns);
+    /// Deals a stretch out to what is open in it, in order of precedence.
+    fn stretch(
+        &mut self,
+        stretch: Stretch,
+        mut open_mask: u32,
+        open: &Open,
+        totals: &mut [u64; PRECEDENCE.len()],
+    ) {
+        let Stretch { start, end, .. } = stretch;
+        let mut rest = end - start;
+        // Stolen is what the first of them would have had.
+        let mut stolen_ns = stretch.stolen_ns.min(rest);
+        while rest > 0 {
+            let rank = open_mask.trailing_zeros() as usize;
+            open_mask &= !(1 << rank);
+            if rank >= UNEXPLAINED {
+                totals[UNEXPLAINED] += rest;
+                return;
+            }
+            // Where some wait for a CPU and others run, both have their part at once.
+            let running = match rank {
+                RUNQUEUE => open[ON_CPU],
+                _ => 0,
+            };
+            let all = u64::from(open[rank]) + u64::from(running);
+            let part = stretch.part_of(end - start, all).min(rest);
+            rest -= part;
+            let steal_ns = match std::mem::take(&mut stolen_ns) {
+                0 => 0,
+                stolen => stretch.part_of(stolen, all).min(part),
+            };
+            let part = part - steal_ns;
+            let cause_ns = ratio(part, u64::from(open[rank]), all);
+            totals[rank] += cause_ns;
+            totals[STEAL] += steal_ns;
+            if running > 0 {
+                totals[ON_CPU] += part - cause_ns;
+                open_mask &= !(1 << ON_CPU);
+            }
+            if rank != ON_CPU && cause_ns > 0 {
+                self.piece(PRECEDENCE[rank], start, end, cause_ns);
+            }
+            if steal_ns > 0 {
+                self.piece(Cause::Steal, start, end, steal_ns);
+            }
         }
     }
 
     /// Adds a piece, to the one before when that touches it and is of the same cause.
     fn piece(&mut self, cause: Cause, start: u64, end: u64, cause_ns: u64) {
-        if let Some(last) = self.pieces.last_mut()
-            && last.cause == cause
-            && last.end == start
-        {
+        // Of a shared stretch there are several, one beside the other.
+        let mut lately = self.pieces.iter_mut().rev().take(SIDE_BY_SIDE);
+        if let Some(last) = lately.find(|last| last.cause == cause && last.end == start) {
             last.end = end;
             last.cause_ns += cause_ns;
         } else {

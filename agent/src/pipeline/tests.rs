@@ -17,6 +17,7 @@ use crate::{
 
 mod bad_input;
 mod hostile;
+mod threads;
 mod verdicts;
 
 const MS: u64 = 1_000_000;

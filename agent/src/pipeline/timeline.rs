@@ -86,7 +86,7 @@ impl Dropped {
 }
 
 /// An event may end this much after the present (CPUs differ a little).
-const FUTURE_SLACK_NS: u64 = 1_000_000_000;
+pub(super) const FUTURE_SLACK_NS: u64 = 1_000_000_000;
 
 /// A process with more than one in this many of all intervals is a noisy one.
 const NOISY: usize = 64;
@@ -219,6 +219,11 @@ impl Timeline {
         if let Some(track) = self.tracks.get(&process) {
             track.overlapping(start.0, end.0, f);
         }
+    }
+
+    /// As [`Timeline::of_process`], by numbers.
+    pub fn within(&self, process: ProcessKey, start: u64, end: u64, f: &mut Visit<'_>) {
+        self.of_process(process, MonoNs(start), MonoNs(end), f);
     }
 
     /// Calls `f` with each interval of any process of the cgroup that overlaps `[start, end)`;

@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     event::Event,
+    pipeline::thread::LOOKS_AROUND_NS,
     process::ProcessKey,
     span::{Joined, SpanBatch},
     stack::record::Names,
@@ -174,10 +175,19 @@ impl Wanted {
                     || self.cgroups.contains(&delay.cgroup_id);
                 (delay.start.0, delay.end.0, of_spans)
             }
+            Event::Turn(turn) => {
+                let of_spans = self.processes.contains(&turn.process);
+                (turn.read.0, turn.written.0, of_spans)
+            }
             Event::Steal(steal) => (steal.start.0, steal.end.0, steal.stolen_ns > 0),
             Event::Consumption(of) => (of.start.0, of.end.0, true),
             Event::Loss(loss) => (loss.start.0, loss.end.0, true),
         };
+        // Who worked on a request shows shortly before and after it too.
+        let (start, end) = (
+            start.saturating_sub(LOOKS_AROUND_NS),
+            end.saturating_add(LOOKS_AROUND_NS),
+        );
         let next = self.times.partition_point(|(_, to)| *to < start);
         of_spans && self.times.get(next).is_some_and(|(from, _)| *from <= end)
     }

@@ -173,6 +173,7 @@ impl Judging {
             let start = match event {
                 Event::Delay(delay) => delay.start,
                 Event::Steal(steal) => steal.start,
+                Event::Turn(turn) => turn.read,
                 Event::Consumption(of) => of.start,
                 Event::Loss(loss) => loss.start,
             };

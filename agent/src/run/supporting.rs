@@ -77,6 +77,7 @@ mod tests {
             })
         });
         Judgement {
+            thread: None,
             joined: Joined {
                 identity: Some(Arc::new(identity)),
                 confidence: Confidence::Process,

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use agent_common::{
     event::{
         Record, sensor,
-        tcp::{KIND_CONNECT, KIND_RETRANSMIT, KIND_RTT},
+        tcp::{KIND_CONNECT, KIND_RETRANSMIT, KIND_RTT, KIND_TURN},
     },
     series::{SeriesKey, family},
 };
 
-use super::{DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor};
+use super::{
+    DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor, decode,
+};
 use crate::{
-    event::{Flow, Particulars},
+    event::{Event, Flow, Particulars, Turn},
     host::devices::Devices,
+    time::MonoNs,
     vocabulary::Cause,
 };
 
@@ -34,7 +37,7 @@ const PROBES: &[Probe] = &[
                 ..Hook::raw_tp("tcp_sent", "sock_send_length")
             },
         ],
-        "who owns a connection that was handed over and is only written to",
+        "who owns a connection that was handed over and is only written to, and which thread answered a request",
     ),
     Probe::optional(
         &[Hook::raw_tp("tcp_reset_received", "tcp_receive_reset")],
@@ -118,6 +121,22 @@ struct TcpInterpreter {
 }
 
 impl Interpreter for TcpInterpreter {
+    fn event(&mut self, record: &Record) -> Result<Event, DecodeError> {
+        if record.kind != KIND_TURN {
+            return decode::delay(self, record);
+        }
+        if record.pid == 0 || record.tid == 0 {
+            return Err(DecodeError::Impossible("process id 0"));
+        }
+        Ok(Event::Turn(Turn {
+            process: decode::process_of(record),
+            tid: record.tid,
+            read: MonoNs(record.start_ns),
+            written: MonoNs(record.end_ns),
+            is_whole: record.extra == 0,
+        }))
+    }
+
     fn record(&mut self, record: &Record) -> Result<Meaning, DecodeError> {
         if record.pid == 0 || record.tid == 0 {
             return Err(DecodeError::Impossible("process id 0"));

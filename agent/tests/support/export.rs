@@ -157,6 +157,7 @@ pub fn judged(plan: &Plan) -> (SpanView, Judgement) {
         .as_ref()
         .map_or_else(Vec::new, |v| stretches(plan, v, &parts));
     let judgement = Judgement {
+        thread: None,
         joined: Joined {
             identity: Some(plan.identity.clone()),
             confidence: Confidence::Process,

@@ -173,6 +173,7 @@ impl Model {
                 .map(|n| {
                     Arc::new(Neighbour {
                         cgroup_id: 9_000 + n,
+                        cgroup_path: String::new(),
                         name: format!("neighbour-{n}"),
                     })
                 })

@@ -54,6 +54,7 @@ fn identity() -> Arc<Identity> {
 
 fn healthy(joined: Joined) -> Judgement {
     Judgement {
+        thread: None,
         joined,
         split: None,
         verdict: None,
@@ -77,6 +78,7 @@ fn known(identity: &Arc<Identity>) -> Joined {
 
 fn throttled(identity: &Arc<Identity>) -> Judgement {
     Judgement {
+        thread: None,
         joined: known(identity),
         split: Some(Split {
             self_time_ns: 9_000_000,

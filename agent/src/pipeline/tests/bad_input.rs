@@ -109,7 +109,12 @@ fn a_span_over_a_flood_of_delays_is_not_judged_by_a_part_of_them() {
         ..delay(Cause::CpuThrottle, 0, 0)
     });
     feed(&mut pipeline, flood);
-    let spans = vec![span(1, 0, 0, 100), span(2, 0, 10, 40)];
+    // No request itself, so that the other has its time for itself.
+    let wide = SpanView {
+        kind: 1,
+        ..span(1, 0, 0, 100)
+    };
+    let spans = vec![wide, span(2, 0, 10, 40)];
     let all = judged(&mut pipeline, batch(at(200), Confidence::Process, spans));
     assert!(all[0].split.is_none());
     assert_eq!(unjudged(&pipeline, "work_limit"), 1);

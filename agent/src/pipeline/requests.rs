@@ -1,0 +1,238 @@
+//! The requests that each process works on: its server spans, by time.
+//!
+//! A span's time cannot be told apart from that of the requests in flight beside it unless the
+//! thread is known, and a request's thread is also that of the spans inside it.
+//!
+//! Bounds: 72 bytes a request, at most [`MAX_REQUESTS`] of all processes together (9 MB, twice
+//! that while rings grow); the process with the most gives way first, and that is counted.
+
+use std::collections::HashMap;
+
+use super::ring::{Interval, Ring};
+use crate::{
+    process::ProcessKey,
+    span::{SpanId, TraceId},
+};
+
+/// Requests kept of all processes.
+const MAX_REQUESTS: usize = 1 << 17;
+/// Requests up to this length are kept apart from longer ones, see [`Ring`].
+const SHORT_NS: u64 = 1_000_000_000;
+/// Requests looked at for one that a span is, or is part of.
+const MAX_LOOKED_AT: usize = 1_024;
+/// What is no step of the wall clock moves a span by less than this.
+const CORRECTED_NS: u64 = 2_000_000;
+/// A span may stick out of the request that it belongs to by this much: different clocks of
+/// one SDK.
+const STICK_OUT_NS: u64 = 1_000_000;
+
+/// One server span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Monotonic.
+    pub start: u64,
+    /// Monotonic.
+    pub end: u64,
+    /// Its trace.
+    pub trace: TraceId,
+    /// Itself.
+    pub span: SpanId,
+    /// How far the sender's clock may be off.
+    pub slack_ns: u64,
+    /// The thread that works on it.
+    pub thread: Worker,
+}
+
+/// Who works on a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Worker {
+    /// Not looked for yet.
+    #[default]
+    Open,
+    /// It was looked for and not found.
+    Unknown,
+    /// This thread.
+    Thread(u32),
+}
+
+impl Interval for Request {
+    fn start(&self) -> u64 {
+        self.start
+    }
+
+    fn end(&self) -> u64 {
+        self.end
+    }
+}
+
+/// Short ones and long ones.
+type Rings = [Ring<Request>; 2];
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Requests {
+    processes: HashMap<ProcessKey, Rings>,
+    count: usize,
+    evicted: u64,
+}
+
+impl Requests {
+    /// Takes one.
+    pub fn add(&mut self, process: ProcessKey, request: Request) {
+        if self.count >= MAX_REQUESTS {
+            self.evict();
+        }
+        let rings = self.processes.entry(process).or_default();
+        rings[usize::from(request.end - request.start > SHORT_NS)].insert(request);
+        self.count += 1;
+    }
+
+    /// Those in flight at some moment of `[start, end)`.
+    pub fn in_flight(
+        &self,
+        process: ProcessKey,
+        start: u64,
+        end: u64,
+    ) -> impl Iterator<Item = &Request> {
+        let rings = self.processes.get(&process).into_iter().flatten();
+        // One of no length is at its start.
+        rings.flat_map(move |ring| ring.overlapping(start, end.max(start.saturating_add(1))))
+    }
+
+    /// The request of that trace inside which a span lies: the shortest.
+    pub fn around(
+        &self,
+        process: ProcessKey,
+        trace: TraceId,
+        start: u64,
+        end: u64,
+    ) -> Option<&Request> {
+        self.in_flight(process, start, end)
+            .take(MAX_LOOKED_AT)
+            .filter(|request| {
+                request.trace == trace
+                    && request.start <= start.saturating_add(STICK_OUT_NS)
+                    && end <= request.end.saturating_add(STICK_OUT_NS)
+            })
+            .min_by_key(|request| (request.end - request.start, request.span))
+    }
+
+    /// What is kept of a request.
+    pub fn of(&self, process: ProcessKey, request: &Request) -> Option<&Request> {
+        let rings = self.processes.get(&process).into_iter().flatten();
+        let (from, to) = about(request.end);
+        let mut ended = rings.flat_map(|ring| ring.ending(from, to).take(MAX_LOOKED_AT));
+        ended.find(|r| r.span == request.span && r.trace == request.trace)
+    }
+
+    /// Notes who works on a request.
+    pub fn set_worker(&mut self, process: ProcessKey, request: &Request, worker: Worker) {
+        let rings = self.processes.get_mut(&process).into_iter().flatten();
+        let (from, to) = about(request.end);
+        let mut ended = rings.flat_map(|ring| ring.ending_mut(from, to).take(MAX_LOOKED_AT));
+        let same = ended.find(|r| r.span == request.span && r.trace == request.trace);
+        if let Some(same) = same {
+            same.thread = worker;
+        }
+    }
+
+    /// Forgets what is older than `horizon`.
+    pub fn expire(&mut self, horizon: u64) {
+        let count = &mut self.count;
+        self.processes.retain(|_, rings| {
+            for ring in &mut *rings {
+                *count -= ring.expire(horizon);
+            }
+            rings.iter().any(|ring| ring.len() > 0)
+        });
+    }
+
+    /// Requests forgotten before their time since the last call.
+    pub fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// Forgets the oldest eighth of the process that has most.
+    fn evict(&mut self) {
+        let size = |rings: &Rings| rings.iter().map(Ring::len).max().unwrap_or(0);
+        let most = self
+            .processes
+            .iter_mut()
+            .max_by_key(|(process, rings)| (size(rings), **process));
+        let Some((_, rings)) = most else { return };
+        let Some(ring) = rings.iter_mut().max_by_key(|ring| ring.len()) else {
+            return;
+        };
+        for _ in 0..ring.len().div_ceil(8) {
+            ring.pop_front();
+            self.count -= 1;
+            self.evicted += 1;
+        }
+    }
+}
+
+/// The offset of the clocks may have been corrected since the request was noted.
+const fn about(end: u64) -> (u64, u64) {
+    (
+        end.saturating_sub(CORRECTED_NS),
+        end.saturating_add(CORRECTED_NS),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn process() -> ProcessKey {
+        ProcessKey {
+            pid: 7,
+            start_ticks: 1,
+        }
+    }
+
+    fn request(trace: u8, span: u8, start_ms: u64, end_ms: u64) -> Request {
+        Request {
+            start: start_ms * MS,
+            end: end_ms * MS,
+            trace: [trace; 16],
+            span: [span; 8],
+            slack_ns: 0,
+            thread: Worker::Open,
+        }
+    }
+
+    #[test]
+    fn a_span_lies_in_the_shortest_request_around_it() {
+        let mut requests = Requests::default();
+        requests.add(process(), request(1, 1, 100, 5_000));
+        requests.add(process(), request(1, 2, 200, 400));
+        requests.add(process(), request(2, 3, 250, 300));
+        let around = |trace, start, end| {
+            requests
+                .around(process(), [trace; 16], start * MS, end * MS)
+                .map(|r| r.span[0])
+        };
+        assert_eq!(around(1, 260, 290), Some(2));
+        assert_eq!(around(1, 260, 410), Some(1));
+        assert_eq!(around(2, 260, 290), Some(3));
+        assert_eq!(around(2, 260, 290 + 12), None);
+        assert_eq!(around(3, 260, 290), None);
+    }
+
+    #[test]
+    fn a_worker_is_noted_at_the_one_request() {
+        let mut requests = Requests::default();
+        requests.add(process(), request(1, 1, 100, 300));
+        requests.add(process(), request(1, 2, 100, 300));
+        requests.set_worker(process(), &request(1, 2, 100, 300), Worker::Thread(9));
+        let workers: Vec<_> = requests
+            .in_flight(process(), 150 * MS, 160 * MS)
+            .map(|r| (r.span[0], r.thread))
+            .collect();
+        assert_eq!(workers, [(1, Worker::Open), (2, Worker::Thread(9))]);
+        requests.expire(301 * MS);
+        assert_eq!(requests.count, 0);
+    }
+}

@@ -1,0 +1,335 @@
+//! By which delays a span is measured.
+//!
+//! 1. Where the thread that worked on its request is known ([`thread`]), by that thread's, and
+//!    the confidence says `thread_inferred`. A span inside a request, of the same trace and
+//!    process, is on the request's thread unless that was off the CPU when the span began
+//!    or ended: then another thread made the span.
+//! 2. Where one thread answers everything that the process answers (an event loop), by that
+//!    thread's: what holds it back holds all its requests back, each in full.
+//! 3. Else by those of all threads that may be the span's, and not of those that work on
+//!    another request. A span's times are taken by a thread that runs (in languages whose
+//!    spans stay on a thread): if some are known to have run at both, only theirs count, else
+//!    not of those that are known to have been off the CPU at one. An instant is then shared
+//!    among the requests in flight, or among the threads that ran at both ends where those are
+//!    more: see [`Sweep::shared_by`](super::split::Sweep::shared_by).
+//!
+//! Delays of which no thread is known (a kill, a drop) are everybody's.
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+
+use super::{
+    correlate::Context,
+    place::{Place, place},
+    requests::{Request, Requests, Worker},
+    thread::{self, Window},
+    timeline::{Entry, Timeline, Visit},
+};
+use crate::{
+    process::{Identity, ProcessKey},
+    span::{ResourceSpans, SpanBatch, SpanId, SpanView},
+    time::{MonoNs, WallClock},
+    vocabulary::Confidence,
+};
+
+/// `SpanKind` of a request's span.
+const SERVER: i32 = 2;
+/// Other requests of which it is known when a span's time is shared with them; with more, all
+/// of it is shared with all.
+const MAX_OTHERS: usize = 64;
+/// Other requests looked at.
+const MAX_LOOKED_AT: usize = 1_024;
+/// Threads that are told apart in one span; with more, all count.
+const MAX_THREADS: usize = 4_096;
+
+/// What a span is measured by.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The join.
+    pub confidence: Confidence,
+    /// The only thread whose delays count.
+    only: Option<u32>,
+    /// Threads whose delays do not count, in order.
+    not: Vec<u32>,
+    /// Threads that share what is lost.
+    pub sharers: usize,
+    /// Requests in flight of which its time cannot be told apart, monotonic.
+    pub others: Vec<(u64, u64)>,
+}
+
+/// Finds scopes; keeps what saves allocations.
+#[derive(Debug, Default)]
+pub struct Scopes {
+    /// By thread: what it is known to have done at the ends of a span.
+    presence: HashMap<u32, Presence, RandomState>,
+}
+
+/// What a thread is known to have done at the ends of a span.
+#[derive(Clone, Copy, Debug, Default)]
+struct Presence {
+    at_start: bool,
+    at_end: bool,
+    /// It was off the CPU at one of them.
+    away: bool,
+}
+
+/// Takes the requests of a batch that has just arrived.
+pub fn note_requests(
+    batch: &SpanBatch,
+    clock: &WallClock,
+    horizon: MonoNs,
+    requests: &mut Requests,
+) {
+    for (resource, span) in server_spans(batch) {
+        if let (Some(process), Ok(place)) = (
+            process_of(resource),
+            place(span, clock, batch.received, horizon),
+        ) {
+            requests.add(process, request(span, place));
+        }
+    }
+}
+
+/// Looks for the threads that worked on the requests of a batch, which has settled.
+pub fn find_workers(batch: &SpanBatch, context: Context<'_>, requests: &mut Requests) {
+    for (resource, span) in server_spans(batch) {
+        let Some(process) = process_of(resource) else {
+            continue;
+        };
+        if resource.joined.confidence != Confidence::Process
+            || !thread::stays_on_a_thread(&resource.resource.language)
+        {
+            continue;
+        }
+        let Ok(place) = place(span, context.clock, batch.received, context.horizon) else {
+            continue;
+        };
+        let request = request(span, place);
+        let worker = worker(process, &request, context, requests);
+        requests.set_worker(process, &request, worker);
+    }
+}
+
+fn worker(
+    process: ProcessKey,
+    request: &Request,
+    context: Context<'_>,
+    requests: &Requests,
+) -> Worker {
+    let window = Window {
+        process,
+        start: request.start,
+        end: request.end,
+        slack_ns: request.slack_ns,
+    };
+    let Some(tid) = thread::infer(context.turns, context.timeline, window) else {
+        return Worker::Unknown;
+    };
+    // A thread works on one request at a time; one in another's trace and time is the same.
+    let taken = requests
+        .in_flight(process, request.start, request.end)
+        .take(MAX_LOOKED_AT)
+        .any(|other| {
+            other.thread == Worker::Thread(tid)
+                && other.span != request.span
+                && !nested(other, request)
+        });
+    if taken {
+        Worker::Unknown
+    } else {
+        Worker::Thread(tid)
+    }
+}
+
+impl Scopes {
+    /// What this span is measured by.
+    pub fn of(
+        &mut self,
+        resource: &ResourceSpans,
+        span: &SpanView,
+        place: Place,
+        context: Context<'_>,
+        requests: &Requests,
+    ) -> Scope {
+        let mut scope = Scope {
+            confidence: resource.joined.confidence,
+            only: None,
+            not: Vec::new(),
+            sharers: 1,
+            others: Vec::new(),
+        };
+        let Some(process) = process_of(resource) else {
+            return scope;
+        };
+        let (start, end) = (place.start.0, place.end().0);
+        let window = Window {
+            process,
+            start,
+            end,
+            slack_ns: thread::slack_ns(span.start_unix_ns),
+        };
+        let own = if span.kind == SERVER {
+            requests.of(process, &request(span, place))
+        } else {
+            requests.around(process, span.trace_id, start, end)
+        };
+        let joined_by_process = scope.confidence == Confidence::Process;
+        if let Some(own) = own
+            && joined_by_process
+        {
+            let is_itself = own.span == span.span_id;
+            if let Worker::Thread(tid) = own.thread
+                && (is_itself || !thread::was_away(context.timeline, tid, window))
+            {
+                scope.confidence = Confidence::ThreadInferred;
+                scope.only = Some(tid);
+                return scope;
+            }
+            if let Some(tid) = thread::only_one(context.turns, window) {
+                scope.only = Some(tid);
+                return scope;
+            }
+        }
+        let mut unknown = 0;
+        let in_flight = requests.in_flight(process, start, end);
+        for other in in_flight.take(MAX_LOOKED_AT) {
+            let is = |of: SpanId| other.span == of && other.trace == span.trace_id;
+            if is(span.span_id) || own.is_some_and(|own| is(own.span)) {
+                continue;
+            }
+            match other.thread {
+                Worker::Thread(tid) => scope.not.push(tid),
+                Worker::Open | Worker::Unknown => {
+                    unknown += 1;
+                    if unknown <= MAX_OTHERS {
+                        scope.others.push((other.start, other.end));
+                    }
+                }
+            }
+        }
+        if unknown > MAX_OTHERS {
+            scope.others.clear();
+            scope.sharers = unknown + 1;
+        }
+        scope.not.sort_unstable();
+        scope.not.dedup();
+        if joined_by_process && thread::stays_on_a_thread(&resource.resource.language) {
+            self.leave_out_who_was_away(&mut scope, window, context.timeline);
+        }
+        scope
+    }
+
+    /// Rule 3: keeps those who may have made the span.
+    fn leave_out_who_was_away(&mut self, scope: &mut Scope, window: Window, timeline: &Timeline) {
+        let presence = &mut self.presence;
+        presence.clear();
+        timeline.within(window.process, window.start, window.end, &mut |entry, _| {
+            let counts = entry.tid != 0 && scope.not.binary_search(&entry.tid).is_err();
+            if counts && presence.len() < MAX_THREADS {
+                presence.entry(entry.tid).or_default().add(entry, window);
+            }
+        });
+        if presence.len() >= MAX_THREADS {
+            return;
+        }
+        let present = presence.values().filter(|p| p.was_present()).count();
+        let left_out = |p: &Presence| {
+            if present > 0 {
+                !p.was_present()
+            } else {
+                p.away
+            }
+        };
+        if presence.values().all(left_out) {
+            return; // it was handed from one to another, or is not seen
+        }
+        scope.sharers = scope.sharers.max(present);
+        let others = presence.iter().filter(|(_, p)| left_out(p));
+        scope.not.extend(others.map(|(tid, _)| *tid));
+        scope.not.sort_unstable();
+    }
+}
+
+impl Presence {
+    fn add(&mut self, entry: &Entry, window: Window) {
+        self.away |= thread::is_away(entry, window);
+        self.at_start |= thread::ran_at_start(entry, window);
+        self.at_end |= thread::ran_at_end(entry, window);
+    }
+
+    const fn was_present(self) -> bool {
+        self.at_start && self.at_end && !self.away
+    }
+}
+
+impl Scope {
+    /// The thread that it is measured by, where it is one.
+    pub const fn thread(&self) -> Option<u32> {
+        self.only
+    }
+
+    /// Calls `f` with the delays that count, in `place`; returns how many processes were
+    /// looked at.
+    pub fn delays(
+        &self,
+        timeline: &Timeline,
+        identity: &Identity,
+        place: Place,
+        f: &mut Visit<'_>,
+    ) -> usize {
+        let mut counting = |entry: &Entry, particulars: &_| {
+            if self.counts(entry.tid) {
+                f(entry, particulars);
+            }
+        };
+        match self.confidence {
+            Confidence::Host => 0,
+            Confidence::Container => {
+                timeline.of_cgroup(identity.cgroup_id, place.start, place.end(), &mut counting)
+            }
+            _ => {
+                timeline.of_process(identity.process, place.start, place.end(), &mut counting);
+                1
+            }
+        }
+    }
+
+    fn counts(&self, tid: u32) -> bool {
+        match self.only {
+            Some(only) => tid == only || tid == 0,
+            None => self.not.binary_search(&tid).is_err(),
+        }
+    }
+}
+
+fn server_spans(batch: &SpanBatch) -> impl Iterator<Item = (&ResourceSpans, &SpanView)> {
+    batch.resources.iter().flat_map(|resource| {
+        let spans = batch.spans.get(resource.spans.clone()).unwrap_or_default();
+        let servers = spans.iter().filter(|span| span.kind == SERVER);
+        servers.map(move |span| (resource, span))
+    })
+}
+
+/// Under which process the requests of a resource are kept.
+fn process_of(resource: &ResourceSpans) -> Option<ProcessKey> {
+    let identity: &Arc<Identity> = resource.joined.identity.as_ref()?;
+    Some(identity.process)
+}
+
+fn request(span: &SpanView, place: Place) -> Request {
+    Request {
+        start: place.start.0,
+        end: place.end().0,
+        trace: span.trace_id,
+        span: span.span_id,
+        slack_ns: thread::slack_ns(span.start_unix_ns),
+        thread: Worker::Open,
+    }
+}
+
+/// One is part of the other: frameworks make a span in a span.
+fn nested(a: &Request, b: &Request) -> bool {
+    let within = |a: &Request, b: &Request| a.start >= b.start && a.end <= b.end;
+    a.trace == b.trace && (within(a, b) || within(b, a))
+}
