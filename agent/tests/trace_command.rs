@@ -1,5 +1,7 @@
 //! `isostack-agent trace` as a process: what it asks whom, and what it says when that fails.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
