@@ -65,7 +65,9 @@ pub fn add(key: &ConsumerKey, start_ns: u64, end_ns: u64, amount: u64, least: u6
             last_ns: end_ns,
             amount,
         };
-        let _ = CONSUMERS.insert(key, sum, u64::from(BPF_ANY));
+        if CONSUMERS.insert(key, sum, u64::from(BPF_ANY)).is_err() {
+            emit::lost(key.sensor as u32);
+        }
         return;
     };
     // SAFETY: a map's value. When two CPUs tell the same stretch at the same time, one finds

@@ -209,7 +209,12 @@ fn runs_with_the_privileges_of_the_systemd_unit() -> anyhow::Result<()> {
     service.request(60)?;
     let path = "?service=svc&cause=cpu_throttle";
     let verdict = &agent.wait_for_verdict(path)?[0];
-    assert_eq!(verdict["confidence"], "process", "{verdict}");
+    // By the process, or more finely by the thread of the request.
+    let confidence = &verdict["confidence"];
+    assert!(
+        confidence == "process" || confidence == "thread_inferred",
+        "{verdict}"
+    );
     assert_eq!(verdict["fault"], "L-3", "{verdict}");
     Ok(())
 }

@@ -105,7 +105,10 @@ impl History {
             self.incidents += 1;
             self.make_room();
         }
-        let lost_ns = span.split.as_ref().map_or(0, |s| s.part(verdict.cause));
+        let lost_ns = span.split.as_ref().map_or(0, |split| match verdict.cause {
+            Cause::Downstream => split.downstream_ns,
+            cause => split.part(cause),
+        });
         let worst = || Worst {
             trace_id: span.trace_id,
             span_id: span.span_id,

@@ -20,7 +20,7 @@ use std::{
 use foldhash::quality::{FixedState, RandomState};
 use serde::{Deserialize, Serialize};
 
-use crate::{verdict::Split, vocabulary::Cause};
+use crate::{verdict::Split, vocabulary::Cause, workload::Workload};
 
 /// Spans that a median is taken over.
 pub const SAMPLES: usize = 64;
@@ -178,11 +178,30 @@ impl Baselines {
         self.operations.is_empty()
     }
 
-    /// The key of a service's operation; allocates nothing.
+    /// The key of an operation that this workload calls by these names: who sends spans in
+    /// another's name has its own usual. The same after a restart; allocates nothing.
+    #[must_use]
+    pub fn key_in(&self, workload: &Workload, service: &str, operation: &[u8]) -> OperationKey {
+        let place = [
+            &workload.namespace,
+            &workload.owner,
+            &workload.container,
+            &workload.unit,
+            &workload.process,
+        ];
+        let place = place.map(|name| name.as_bytes());
+        self.hash(place.into_iter().chain([service.as_bytes(), operation]))
+    }
+
+    /// The key of a service's operation, wherever it lives.
     #[must_use]
     pub fn key(&self, service: &str, operation: &[u8]) -> OperationKey {
+        self.hash([service.as_bytes(), operation])
+    }
+
+    fn hash<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>) -> OperationKey {
         let mut hasher = self.names.build_hasher();
-        for name in [service.as_bytes(), operation] {
+        for name in names {
             let name = &name[..name.len().min(NAME_BYTES)];
             hasher.write_u64(name.len() as u64);
             hasher.write(name);

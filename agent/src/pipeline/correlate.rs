@@ -152,21 +152,22 @@ impl Correlator {
         let name = batch
             .payload
             .get(span.name.start as usize..span.name.end as usize);
-        let key = baselines.key(&resource.resource.service, name.unwrap_or_default());
+        let key = baselines.key_in(
+            &identity.workload,
+            &resource.resource.service,
+            name.unwrap_or_default(),
+        );
         let at = |cause| {
             let of = dominant(cause, place, &scope, identity, context.timeline);
             Circumstances::of(identity.stack.layer()).with(&of)
         };
         let blamed = match joined.confidence {
             Confidence::Host => None,
-            confidence => {
+            _ => {
                 let case = Case {
                     split: &split,
                     at: &at,
-                    is_certain: matches!(
-                        confidence,
-                        Confidence::Thread | Confidence::ThreadInferred
-                    ),
+                    is_certain: scope.is_certain(),
                     baselines,
                     key,
                 };
@@ -183,7 +184,7 @@ impl Correlator {
                 intervals: Vec::new(),
             };
         };
-        if Nature::of(blamed.0).may_become_usual() {
+        if Nature::at(blamed.0, &at(blamed.0)).may_become_usual() {
             baselines.learn_slow(key, &split);
         }
         let mut evidence = evidence(blamed.0, place, &scope, identity, context);
@@ -239,7 +240,10 @@ impl Correlator {
                 }
             },
         );
-        for stretch in self.retries.stretches() {
+        // Always asked, so that nothing is left for the next span.
+        let stretches = self.retries.stretches();
+        let is_known = scope.is_certain() || scope.thread().is_some();
+        for stretch in stretches.into_iter().filter(|_| is_known) {
             let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
             self.sweep.delay(stretch.cause, 0, start - from, end - from);
         }

@@ -32,7 +32,7 @@ const LEAST_PART: f64 = 0.25;
 /// How long before a moment (a kill, a drop, a retransmission) its reason is looked for.
 const BEFORE_NS: u64 = 200_000_000;
 /// Windows that are looked at one by one; of more, from the first to the last.
-const MAX_WINDOWS: usize = 4_096;
+const MAX_WINDOWS: usize = 256;
 
 /// A delay of the verdict's cause, as far as it lies in the span.
 #[derive(Clone, Debug)]
@@ -100,7 +100,9 @@ pub fn find(
                     consumers.within(&Resource::Network(None), &windows),
                 );
             }
+            // A few datagrams within a short wait are no flood.
             let ns: u64 = windows.iter().map(|(start, end)| end - start).sum();
+            let ns = ns.max(BEFORE_NS);
             let sent: f64 = had.iter().map(|had| had.amount).sum();
             if sent * 1e9 < FLOOD_PER_S * ns as f64 {
                 return Culprit::default();

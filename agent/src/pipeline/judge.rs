@@ -14,7 +14,7 @@
 //!   where of a wait for a disk or for memory no more is known than the system call.
 //! - *own* (on CPU, waiting for a lock, a timer, a peer): what a program does is never
 //!   abnormal by itself; news only with a baseline, and only where it is known that the time is
-//!   this request's: its thread is known, or no other request was in flight.
+//!   this request's: its thread is known, or it was the only one of an event loop.
 //! - *downstream* (child spans): likewise news only with a baseline; and only where nothing of
 //!   the span's own is named, as its self time is what a verdict is about.
 //!
@@ -84,6 +84,19 @@ impl Nature {
     #[must_use]
     pub const fn may_become_usual(self) -> bool {
         matches!(self, Self::Service | Self::Own)
+    }
+
+    /// The nature of a cause in these circumstances.
+    #[must_use]
+    pub const fn at(cause: Cause, circumstances: &Circumstances) -> Self {
+        match cause {
+            // A wait in `fsync` may be one for a journal that waits for a CPU, a wait in a page
+            // fault one for a page that others read: no queue and no limit was seen.
+            Cause::BlockQueue | Cause::MemoryReclaim if circumstances.is_only_a_call => {
+                Self::Service
+            }
+            _ => Self::of(cause),
+        }
     }
 
     /// The nature of a cause.
@@ -164,7 +177,7 @@ impl Case<'_> {
     /// Whether so much of a cause that is not its own can be news at all.
     fn is_candidate(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let whole = self.whole_ns();
-        match self.nature(cause) {
+        match Nature::at(cause, &(self.at)(cause)) {
             Nature::HeldBack if cause == Cause::TcpRetransmit => ns >= FLOOR_RETRANSMIT_NS,
             Nature::HeldBack => ns >= FLOOR_HELD_BACK_NS,
             Nature::Contention => ns >= FLOOR_NS && ns >= whole / DOSE,
@@ -174,18 +187,6 @@ impl Case<'_> {
                     && usual.is_some_and(|u| is_times(ns, rules.baseline_factor, u.median_ns))
             }
             Nature::Own => false,
-        }
-    }
-
-    /// What kind of news it is here.
-    fn nature(&self, cause: Cause) -> Nature {
-        match cause {
-            // A wait in `fsync` may be one for a journal that waits for a CPU, a wait in a page
-            // fault one for a page that others read: no queue and no limit was seen.
-            Cause::BlockQueue | Cause::MemoryReclaim if (self.at)(cause).is_only_a_call => {
-                Nature::Service
-            }
-            _ => Nature::of(cause),
         }
     }
 

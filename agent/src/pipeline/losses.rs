@@ -1,7 +1,7 @@
 //! When kernel events were lost: a verdict about such a time says that it knows not all.
 //!
-//! Bound: [`MAX_LOSSES`] losses, the oldest gives way: the kernel's counters are looked at once a
-//! second, so that is more than the timeline's window.
+//! Bound: [`MAX_LOSSES`] losses, the oldest gives way: those of 200 ms are one, so that is more
+//! than the timeline's window.
 
 use std::collections::VecDeque;
 
@@ -9,6 +9,9 @@ use crate::{event::Loss, time::MonoNs};
 
 /// Losses remembered.
 const MAX_LOSSES: usize = 1_024;
+
+/// What is lost within this time is one loss.
+const MERGED_NS: u64 = 200_000_000;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -18,6 +21,13 @@ impl Losses {
     /// Takes a loss; the next one ends later.
     pub fn add(&mut self, loss: Loss) {
         if loss.events == 0 {
+            return;
+        }
+        if let Some(last) = self.0.back_mut()
+            && loss.end.0 < last.start.0.saturating_add(MERGED_NS)
+        {
+            last.end = last.end.max(loss.end);
+            last.events = last.events.saturating_add(loss.events);
             return;
         }
         if self.0.len() >= MAX_LOSSES {
@@ -43,8 +53,8 @@ mod tests {
         let mut losses = Losses::default();
         for (start, end, events) in [(0, 10, 5), (10, 20, 0), (20, 30, 7)] {
             losses.add(Loss {
-                start: MonoNs(start),
-                end: MonoNs(end),
+                start: MonoNs(start * MERGED_NS),
+                end: MonoNs(end * MERGED_NS),
                 events,
             });
         }
@@ -57,15 +67,15 @@ mod tests {
             (31, 40, 0),
         ] {
             assert_eq!(
-                losses.within(MonoNs(start), MonoNs(end)),
+                losses.within(MonoNs(start * MERGED_NS), MonoNs(end * MERGED_NS)),
                 expected,
                 "{start}..{end}"
             );
         }
         for n in 0..5_000 {
             losses.add(Loss {
-                start: MonoNs(n),
-                end: MonoNs(n + 1),
+                start: MonoNs(n * MERGED_NS),
+                end: MonoNs((n + 1) * MERGED_NS),
                 events: 1,
             });
         }

@@ -16,8 +16,9 @@ use crate::{
 
 /// Requests kept of all processes.
 const MAX_REQUESTS: usize = 1 << 17;
-/// Requests up to this length are kept apart from longer ones, see [`Ring`].
-const SHORT_NS: u64 = 1_000_000_000;
+/// Requests of very different lengths are kept apart, see [`Ring`]: each ring is for those up to
+/// four times as long as the ones before, the first one for those below 2^22 ns (4 ms).
+const LENGTHS: usize = 8;
 /// Requests looked at for one that a span is, or is part of.
 const MAX_LOOKED_AT: usize = 1_024;
 /// What is no step of the wall clock moves a span by less than this.
@@ -65,8 +66,8 @@ impl Interval for Request {
     }
 }
 
-/// Short ones and long ones.
-type Rings = [Ring<Request>; 2];
+/// By length, the shortest first.
+type Rings = [Ring<Request>; LENGTHS];
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -83,7 +84,7 @@ impl Requests {
             self.evict();
         }
         let rings = self.processes.entry(process).or_default();
-        rings[usize::from(request.end - request.start > SHORT_NS)].insert(request);
+        rings[ring_of(request.end - request.start)].insert(request);
         self.count += 1;
     }
 
@@ -169,6 +170,13 @@ impl Requests {
             self.evicted += 1;
         }
     }
+}
+
+/// The ring for requests of this length.
+const fn ring_of(length_ns: u64) -> usize {
+    let bits = (u64::BITS - length_ns.leading_zeros()).saturating_sub(22);
+    let ring = bits.div_ceil(2) as usize;
+    if ring < LENGTHS { ring } else { LENGTHS - 1 }
 }
 
 /// The offset of the clocks may have been corrected since the request was noted.

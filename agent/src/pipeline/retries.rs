@@ -1,5 +1,7 @@
 //! What is tried again and again: a refusal takes no time, the pause after it does.
 //!
+//! Only of a thread that is known to work for the span: another's loop is not in its way.
+//!
 //! A system call that a filter refuses, or a connection that is refused, is over at once; the
 //! program waits a little and tries again. So where a thread met at least [`LEAST`] of one kind
 //! in a span, none more than [`MAX_PAUSE_NS`] after the one before, the time from the first to the
@@ -121,7 +123,8 @@ impl Try {
     /// Whether it is one, over at once.
     fn is_refusal(&self, particulars: &Particulars) -> bool {
         let was_refused = match self.cause {
-            Cause::SeccompDenied | Cause::NetDrop | Cause::Conntrack => true,
+            // A dropped packet is sent again by the kernel; nobody need wait for it.
+            Cause::SeccompDenied => true,
             // Only of those that failed is a reason known.
             Cause::TcpConnect => {
                 matches!(particulars, Particulars::Flow(f) if !f.reason.is_empty())

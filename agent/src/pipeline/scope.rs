@@ -52,10 +52,15 @@ pub struct Scope {
     only: Option<u32>,
     /// Threads whose delays do not count, in order.
     not: Vec<u32>,
+    /// Threads that worked on another request from a time to another, in order: what they
+    /// met then does not count.
+    busy: Vec<(u32, u64, u64)>,
     /// Threads that share what is lost.
     pub sharers: usize,
     /// Requests in flight of which its time cannot be told apart, monotonic.
     pub others: Vec<(u64, u64)>,
+    /// It is measured by an event loop's thread, which worked on no other request meanwhile.
+    is_alone: bool,
 }
 
 /// Finds scopes; keeps what saves allocations.
@@ -156,8 +161,10 @@ impl Scopes {
             confidence: resource.joined.confidence,
             only: None,
             not: Vec::new(),
+            busy: Vec::new(),
             sharers: 1,
             others: Vec::new(),
+            is_alone: false,
         };
         let Some(process) = process_of(resource) else {
             return scope;
@@ -186,7 +193,14 @@ impl Scopes {
                 scope.only = Some(tid);
                 return scope;
             }
-            if let Some(tid) = thread::only_one(context.turns, window) {
+            if thread::stays_on_a_thread(&resource.resource.language)
+                && let Some(tid) = thread::only_one(context.turns, window)
+                && (thread::is_one_loop(&resource.resource.language)
+                    || !thread::went_back_to_its_loop(context.timeline, tid, window))
+            {
+                let mut in_flight = requests.in_flight(process, start, end);
+                let is_own = |other: &Request| (other.trace, other.span) == (own.trace, own.span);
+                scope.is_alone = in_flight.all(is_own);
                 scope.only = Some(tid);
                 return scope;
             }
@@ -199,7 +213,7 @@ impl Scopes {
                 continue;
             }
             match other.thread {
-                Worker::Thread(tid) => scope.not.push(tid),
+                Worker::Thread(tid) => scope.busy.push((tid, other.start, other.end)),
                 Worker::Open | Worker::Unknown => {
                     unknown += 1;
                     if unknown <= MAX_OTHERS {
@@ -212,8 +226,7 @@ impl Scopes {
             scope.others.clear();
             scope.sharers = unknown + 1;
         }
-        scope.not.sort_unstable();
-        scope.not.dedup();
+        scope.busy.sort_unstable();
         if joined_by_process && thread::stays_on_a_thread(&resource.resource.language) {
             self.leave_out_who_was_away(&mut scope, window, context.timeline);
         }
@@ -225,7 +238,7 @@ impl Scopes {
         let presence = &mut self.presence;
         presence.clear();
         timeline.within(window.process, window.start, window.end, &mut |entry, _| {
-            let counts = entry.tid != 0 && scope.not.binary_search(&entry.tid).is_err();
+            let counts = entry.tid != 0 && scope.counts(entry);
             if counts && presence.len() < MAX_THREADS {
                 presence.entry(entry.tid).or_default().add(entry, window);
             }
@@ -264,6 +277,15 @@ impl Presence {
 }
 
 impl Scope {
+    /// What was done meanwhile is known to be this request's, and no other's.
+    pub const fn is_certain(&self) -> bool {
+        self.is_alone
+            || matches!(
+                self.confidence,
+                Confidence::Thread | Confidence::ThreadInferred
+            )
+    }
+
     /// The thread that it is measured by, where it is one.
     pub const fn thread(&self) -> Option<u32> {
         self.only
@@ -279,7 +301,7 @@ impl Scope {
         f: &mut Visit<'_>,
     ) -> usize {
         let mut counting = |entry: &Entry, particulars: &_| {
-            if self.counts(entry.tid) {
+            if self.counts(entry) {
                 f(entry, particulars);
             }
         };
@@ -295,11 +317,17 @@ impl Scope {
         }
     }
 
-    fn counts(&self, tid: u32) -> bool {
-        match self.only {
-            Some(only) => tid == only || tid == 0,
-            None => self.not.binary_search(&tid).is_err(),
+    fn counts(&self, entry: &Entry) -> bool {
+        let tid = entry.tid;
+        if let Some(only) = self.only {
+            return tid == only || tid == 0;
         }
+        let first = self.busy.partition_point(|(busy, ..)| *busy < tid);
+        let others = self.busy[first..]
+            .iter()
+            .take_while(|(busy, ..)| *busy == tid)
+            .any(|(_, start, end)| entry.start < *end && entry.end > *start);
+        !others && self.not.binary_search(&tid).is_err()
     }
 }
 

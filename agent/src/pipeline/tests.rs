@@ -179,7 +179,7 @@ fn a_loop_around_a_refused_call_is_blamed_on_the_filter() {
         pipeline.on_event(&Event::Delay(asleep), at(200));
         pipeline.on_batch(batch(
             at(200),
-            Confidence::Process,
+            Confidence::ThreadInferred,
             vec![span(1, 0, 0, 100)],
         ));
         let mut verdicts = Vec::new();

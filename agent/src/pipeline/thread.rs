@@ -15,7 +15,7 @@ use super::{
     timeline::{Entry, Timeline},
     turns::Turns,
 };
-use crate::{process::ProcessKey, vocabulary::Cause};
+use crate::{event::Particulars, process::ProcessKey, vocabulary::Cause};
 
 /// Own time of a thread between reading and the span's start, and between its end and writing.
 const GAP_NS: u64 = 5_000_000;
@@ -35,6 +35,23 @@ const MAX_TURNS: usize = 4_096;
 const MAX_CANDIDATES: usize = 512;
 /// SDKs of languages whose runtimes move a request from thread to thread.
 const MOVERS: &[&str] = &["go", "erlang", "elixir", "swift"];
+
+/// SDKs of languages in which one thread runs all of a program's own code.
+const LOOPS: &[&str] = &["nodejs", "webjs"];
+
+/// System calls in which a thread waits for whatever comes next, of any request.
+const WAITS_OF_A_LOOP: &[&str] = &[
+    "epoll_wait",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "io_uring_enter",
+];
+
+/// Whether what a request needs is done by the thread that answers it, in an event loop.
+#[must_use]
+pub fn is_one_loop(language: &str) -> bool {
+    LOOPS.contains(&language)
+}
 
 /// Whether a request stays on one thread in programs of this language
 /// (`telemetry.sdk.language`), as far as that can be told.
@@ -88,7 +105,25 @@ pub fn infer(turns: &Turns, timeline: &Timeline, window: Window) -> Option<u32> 
     let mut fitting = candidates.iter().filter(|c| fits(c, window));
     let first = fitting.next()?;
     let alone = first.is_whole && fitting.all(|c| c.is_whole && c.tid == first.tid);
-    alone.then_some(first.tid)
+    (alone && !went_back_to_its_loop(timeline, first.tid, window)).then_some(first.tid)
+}
+
+/// Whether the thread waited for whatever comes next while the request was under way: then
+/// others work on it, and this one only reads and writes.
+#[must_use]
+pub fn went_back_to_its_loop(timeline: &Timeline, tid: u32, window: Window) -> bool {
+    let from = moment(window.start, window.slack_ns).1;
+    let to = moment(window.end, window.slack_ns).0;
+    let mut went = false;
+    if from < to {
+        timeline.within(window.process, from, to, &mut |entry, particulars| {
+            went |= entry.tid == tid
+                && entry.cause == Cause::SocketWait
+                && matches!(particulars, Particulars::SystemCall(call)
+                    if WAITS_OF_A_LOOP.contains(&&*call.name));
+        });
+    }
+    went
 }
 
 /// Whether the thread is known to have been off the CPU at the start or the end.

@@ -27,6 +27,8 @@ use crate::{
 
 /// Batches of events taken at once, so that batches of spans get their turn.
 const EVENTS_AT_ONCE: usize = 64;
+/// Batches of spans taken after those.
+const BATCHES_BETWEEN: usize = 64;
 /// A comparison of the clocks that took longer is not used.
 const MAX_SAMPLE_NS: u64 = 50_000;
 /// The runtime's timer is this coarse: a span is judged up to so much before its settle time
@@ -113,6 +115,11 @@ impl Judging {
                         for events in waiting.drain(..) {
                             self.take_events(&events);
                         }
+                    }
+                    // However many events come, spans do too.
+                    for _ in 0..BATCHES_BETWEEN {
+                        let Ok(batch) = batches.try_recv() else { break };
+                        self.pipeline.on_batch(batch);
                     }
                 }
                 batch = batches.recv() => match batch {

@@ -89,7 +89,7 @@ fn sends(socket: u64) -> u32 {
             atomic::add(&raw mut (*sender).sends, 1);
             return 0;
         }
-        settle(sender);
+        settle(sender, tick);
         (*sender).socket = socket;
         (*sender).thread = thread;
         (*sender).tick = tick;
@@ -106,13 +106,16 @@ fn sends(socket: u64) -> u32 {
     0
 }
 
-/// Counts what was sent until now.
+/// Ticks of the clock up to which a sum was of just now.
+const RECENT: u64 = 4;
+
+/// Counts what was sent until `tick`.
 ///
 /// # Safety
 ///
 /// `sender` is an entry of the table.
 #[inline(always)]
-unsafe fn settle(sender: *mut Sender) {
+unsafe fn settle(sender: *mut Sender, tick: u64) {
     // SAFETY: by the caller's promise.
     let sender = unsafe { &mut *sender };
     if sender.cgroup_id == 0 || sender.sends == 0 {
@@ -125,6 +128,9 @@ unsafe fn settle(sender: *mut Sender) {
         b: sender.device,
     };
     series::count(sensor::NET, &key, sender.sends);
+    if tick.wrapping_sub(sender.tick) > RECENT {
+        return; // long ago: no flood, and nobody knows when exactly
+    }
     let consumer = ConsumerKey {
         cgroup_id: sender.cgroup_id,
         resource: sender.device,

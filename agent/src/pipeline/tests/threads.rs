@@ -200,6 +200,33 @@ fn what_holds_an_event_loop_holds_all_its_requests() {
 }
 
 #[test]
+fn slow_code_of_an_event_loop_is_the_requests_if_it_was_the_only_one() {
+    let mut pipeline = pipeline();
+    let mut cause = |from: u64, ms: u64, beside: bool| {
+        // It answers out of turn, as event loops do.
+        let events = [
+            unsure(7, from, from + ms),
+            of_thread(7, Cause::OnCpu, from, from + ms),
+        ];
+        for event in events {
+            pipeline.on_event(&event, at(from + ms));
+        }
+        let mut spans = vec![request(1, from, from + ms)];
+        if beside {
+            spans.push(request(2, from + 1, from + ms));
+        }
+        let spans = batch(at(from + ms), Confidence::Process, spans);
+        let judgement = judged(&mut pipeline, spans).remove(0);
+        judgement.verdict.as_ref().map(|verdict| verdict.cause)
+    };
+    for n in 1..40 {
+        assert_eq!(cause(n * 1_000, 10, false), None);
+    }
+    assert_eq!(cause(50_000, 300, true), None, "it may be the other's");
+    assert_eq!(cause(60_000, 300, false), Some(Cause::OnCpu));
+}
+
+#[test]
 fn who_ran_at_both_ends_made_the_span() {
     let judged = judge(
         vec![

@@ -46,7 +46,11 @@ fn a_system_call_refused_again_and_again_is_the_reason() {
     let tries = (0..10).map(|n| refused(110 + 10 * n));
     feed(&mut pipeline, tries.chain(pauses));
     let spans = vec![span(9, 0, 100, 210)];
-    let judgement = judged(&mut pipeline, batch(at(210), Confidence::Process, spans)).remove(0);
+    let judgement = judged(
+        &mut pipeline,
+        batch(at(210), Confidence::ThreadInferred, spans),
+    )
+    .remove(0);
     let verdict = judgement.verdict.expect("it could not go on");
     assert_eq!(
         (verdict.fault, verdict.cause),
@@ -61,7 +65,11 @@ fn a_system_call_refused_again_and_again_is_the_reason() {
 
     feed(&mut pipeline, [refused(1_110), refused(1_190)]);
     let spans = vec![span(8, 0, 1_100, 1_200)];
-    let judgement = judged(&mut pipeline, batch(at(1_200), Confidence::Process, spans)).remove(0);
+    let judgement = judged(
+        &mut pipeline,
+        batch(at(1_200), Confidence::ThreadInferred, spans),
+    )
+    .remove(0);
     assert_eq!(judgement.verdict, None, "twice is no loop");
 }
 
