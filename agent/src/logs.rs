@@ -117,7 +117,8 @@ impl Drop for Logs {
 fn open_kmsg(path: &Path) -> Option<Kmsg> {
     Kmsg::open(path)
         .inspect_err(|error| {
-            tracing::warn!(path = %path.display(), %error, "The kernel's log is not read");
+            // In a container nobody can mend it; the sensor's state says what is lost.
+            tracing::info!(path = %path.display(), %error, "The kernel's log is not read");
         })
         .ok()
 }

@@ -242,8 +242,7 @@ impl Correlator {
         );
         // Always asked, so that nothing is left for the next span.
         let stretches = self.retries.stretches();
-        let is_known = scope.is_certain() || scope.thread().is_some();
-        for stretch in stretches.into_iter().filter(|_| is_known) {
+        for stretch in stretches.into_iter().filter(|_| scope.is_apart()) {
             let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
             self.sweep.delay(stretch.cause, 0, start - from, end - from);
         }

@@ -1,6 +1,7 @@
 //! What is tried again and again: a refusal takes no time, the pause after it does.
 //!
-//! Only of a thread that is known to work for the span: another's loop is not in its way.
+//! Only of a thread that is known to work for the span, or where no other request was under way:
+//! another's loop is not in its way.
 //!
 //! A system call that a filter refuses, or a connection that is refused, is over at once; the
 //! program waits a little and tries again. So where a thread met at least [`LEAST`] of one kind

@@ -286,6 +286,11 @@ impl Scope {
             )
     }
 
+    /// Its time is told apart from that of other requests: by its thread, or as there was none.
+    pub fn is_apart(&self) -> bool {
+        self.is_certain() || self.only.is_some() || (self.sharers == 1 && self.others.is_empty())
+    }
+
     /// The thread that it is measured by, where it is one.
     pub const fn thread(&self) -> Option<u32> {
         self.only

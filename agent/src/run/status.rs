@@ -136,8 +136,11 @@ impl Status {
             let matters = SENSORS.iter().any(|s| s.name == *name && s.core);
             match sensor.state {
                 SensorState::On => tracing::info!(sensor = name, %hook, "Sensor on"),
-                SensorState::Reduced => {
+                SensorState::Reduced if matters => {
                     tracing::warn!(sensor = name, %hook, %reason, %loses, "Sensor reduced");
+                }
+                SensorState::Reduced => {
+                    tracing::info!(sensor = name, %hook, %reason, %loses, "Sensor reduced");
                 }
                 SensorState::Off if matters && config.sensors.wants(name) => {
                     tracing::warn!(sensor = name, %reason, %loses, %fix, "Sensor off");

@@ -107,6 +107,9 @@ pub struct Outcome {
     pub false_verdicts: Vec<FalseVerdict>,
     /// Verdicts on them that the kernel's books confirm: another program was in the way.
     pub disturbed: Vec<FalseVerdict>,
+    /// Of them those that point to a callee, which is judged by itself.
+    #[serde(default)]
+    pub pointed: usize,
     /// Verdicts on affected spans that the kernel's books confirm and that are of no injected
     /// fault: they are in no answer.
     pub others: usize,
@@ -173,7 +176,9 @@ pub fn score(
         let healthy = window.is_none_or(|window| span.end_ns + MARGIN_NS < window.start_ns);
         if healthy {
             outcome.healthy += 1;
-            if has_verdict {
+            if is_pointer(span.text("cause")) {
+                outcome.pointed += 1;
+            } else if has_verdict {
                 let said = false_verdict(span, sampler);
                 if is_confirmed(&said) {
                     outcome.disturbed.push(said);
@@ -266,8 +271,17 @@ fn answers(spans: &[&Span]) -> Vec<Answer> {
             }
         })
         .collect();
-    answers.sort_by_key(|answer| Reverse((answer.blamed_ms * 1e3) as u64));
+    // Who waited for a callee says so for all of its wait: the answer is what the callee says.
+    answers.sort_by_key(|answer| {
+        let ms = Reverse((answer.blamed_ms * 1e3) as u64);
+        (is_pointer(&answer.cause), ms)
+    });
     answers
+}
+
+/// Whether a verdict only says that the callee took long.
+fn is_pointer(cause: &str) -> bool {
+    cause == "downstream"
 }
 
 fn blamed_ms(span: &Span) -> f64 {

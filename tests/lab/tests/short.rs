@@ -37,18 +37,11 @@ fn names_what_was_done() -> anyhow::Result<()> {
     assert_eq!(summary.broken, 0, "runs could not be done: {again}");
     let of = |kind: &str| summary.kinds.get(kind).cloned().unwrap_or_default();
     // What the kernel says exactly is never missed.
-    for kind in [
-        "own_quota",
-        "parent_quota",
-        "client_quota",
-        "io_limit",
-        "seccomp_sandbox",
-        "seccomp_container",
-    ] {
+    for kind in ["own_quota", "parent_quota", "client_quota"] {
         let of = of(kind);
         assert!(of.cause.share() >= 0.5, "{kind}: {of:?}: {again}");
     }
-    assert!(summary.hop.share() >= 0.5, "hop {:?}: {again}", summary.hop);
+    assert!(summary.hop.share() >= 0.6, "hop {:?}: {again}", summary.hop);
     assert!(
         summary.cause.share() >= 0.4,
         "cause {:?}: {again}",
