@@ -20,7 +20,7 @@ const MAX_REQUESTS: usize = 1 << 17;
 /// four times as long as the ones before, the first one for those below 2^22 ns (4 ms).
 const LENGTHS: usize = 8;
 /// Requests looked at for one that a span is, or is part of.
-const MAX_LOOKED_AT: usize = 1_024;
+const MAX_LOOKED_AT: usize = 256;
 /// What is no step of the wall clock moves a span by less than this.
 const CORRECTED_NS: u64 = 2_000_000;
 /// A span may stick out of the request that it belongs to by this much: different clocks of
@@ -98,6 +98,12 @@ impl Requests {
         let rings = self.processes.get(&process).into_iter().flatten();
         // One of no length is at its start.
         rings.flat_map(move |ring| ring.overlapping(start, end.max(start.saturating_add(1))))
+    }
+
+    /// How many are in flight there at most, found without looking at each.
+    pub fn about_in_flight(&self, process: ProcessKey, start: u64, end: u64) -> usize {
+        let rings = self.processes.get(&process).into_iter().flatten();
+        rings.map(|ring| ring.at_most(start, end)).sum()
     }
 
     /// The request of that trace inside which a span lies: the shortest.

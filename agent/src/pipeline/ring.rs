@@ -73,6 +73,11 @@ impl<T: Interval> Ring<T> {
             .filter(move |e| e.start() < end)
     }
 
+    /// At most so many overlap `[start, end)`.
+    pub fn at_most(&self, start: u64, end: u64) -> usize {
+        self.range(start, end).len()
+    }
+
     /// Those that end in `[from, to]`.
     pub fn ending(&self, from: u64, to: u64) -> impl Iterator<Item = &T> {
         let first = self.entries.partition_point(|e| e.end() < from);

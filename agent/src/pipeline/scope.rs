@@ -216,15 +216,17 @@ impl Scopes {
                 Worker::Thread(tid) => scope.busy.push((tid, other.start, other.end)),
                 Worker::Open | Worker::Unknown => {
                     unknown += 1;
-                    if unknown <= MAX_OTHERS {
-                        scope.others.push((other.start, other.end));
+                    if unknown > MAX_OTHERS {
+                        break;
                     }
+                    scope.others.push((other.start, other.end));
                 }
             }
         }
         if unknown > MAX_OTHERS {
             scope.others.clear();
-            scope.sharers = unknown + 1;
+            // Too many to look at each: rather shared with too many than blamed too much.
+            scope.sharers = requests.about_in_flight(process, start, end) + 1;
         }
         scope.busy.sort_unstable();
         if joined_by_process && thread::stays_on_a_thread(&resource.resource.language) {
