@@ -27,6 +27,7 @@ pub mod run;
 pub mod sensor;
 pub mod span;
 pub mod stack;
+mod state_file;
 pub mod telemetry;
 pub mod time;
 pub mod trace;

@@ -4,9 +4,7 @@
 mod tests;
 
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::state::Source;
-use crate::workload::{NamesFrom, directory::Directory, pod::Pod};
+use crate::{
+    state_file,
+    workload::{NamesFrom, directory::Directory, pod::Pod},
+};
 
 /// The file in the state directory.
 const FILE: &str = "names.json";
@@ -119,18 +120,6 @@ impl Cache {
                 .map(Arc::unwrap_or_clone)
                 .collect(),
         };
-        let beside = self.path.with_extension("json.new");
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(&serde_json::to_vec(&content)?)?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.path)
+        state_file::replace(&self.path, &serde_json::to_vec(&content)?)
     }
 }

@@ -1,16 +1,14 @@
 //! What is usual, kept over a restart: a file in the state directory.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io,
     path::{Path, PathBuf},
 };
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::{host::proc::read_bounded, pipeline::baseline::Saved};
+use crate::{host::proc::read_bounded, pipeline::baseline::Saved, state_file};
 
 /// The file in the state directory.
 const FILE: &str = "baselines.json";
@@ -79,24 +77,14 @@ impl Known {
         // One at a time: the last one, at a stop, may come while the minute's is under way.
         static WRITING: Mutex<()> = Mutex::new(());
         let _turn = WRITING.lock();
-        let beside = self.0.with_extension("json.new");
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(&serde_json::to_vec(&content)?)?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.0)
+        state_file::replace(&self.0, &serde_json::to_vec(&content)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::{
         pipeline::baseline::{Baselines, WARM},
