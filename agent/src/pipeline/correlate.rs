@@ -16,7 +16,7 @@ use crate::{
         judge::{self, Case, Nature, Rules},
         losses::Losses,
         place::{Place, Unjudged, place},
-        requests::Requests,
+        requests::{Requests, Worker},
         retries::Retries,
         scope::{self, Scope, Scopes},
         split::Sweep,
@@ -97,7 +97,7 @@ impl Correlator {
         self.counts = Counts::default();
         self.budget = MAX_PER_BATCH;
         // All first, as what one request is given is not the others'.
-        scope::find_workers(batch, context, requests);
+        let workers = scope::find_workers(batch, context, requests);
         let nobody = Joined {
             identity: None,
             confidence: Confidence::Host,
@@ -109,7 +109,7 @@ impl Correlator {
             while judgements.len() < resource.spans.start.min(batch.spans.len()) {
                 judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
             }
-            for span in spans {
+            for span in spans.iter().zip(workers.iter().skip(resource.spans.start)) {
                 judgements.push(self.span(batch, resource, span, context, requests, baselines));
             }
         }
@@ -123,7 +123,7 @@ impl Correlator {
         &mut self,
         batch: &SpanBatch,
         resource: &ResourceSpans,
-        span: &SpanView,
+        (span, worker): (&SpanView, &Worker),
         context: Context<'_>,
         requests: &Requests,
         baselines: &mut Baselines,
@@ -139,7 +139,9 @@ impl Correlator {
         if self.budget == 0 {
             return self.unjudged(joined, Unjudged::WorkLimit);
         }
-        let scope = self.scopes.of(resource, span, place, context, requests);
+        let scope = self
+            .scopes
+            .of(resource, (span, *worker), place, context, requests);
         let joined = &Joined {
             identity: joined.identity.clone(),
             confidence: scope.confidence,

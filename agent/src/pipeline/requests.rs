@@ -8,6 +8,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::ring::{Interval, Ring};
 use crate::{
     process::ProcessKey,
@@ -47,10 +49,8 @@ pub struct Request {
 /// Who works on a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Worker {
-    /// Not looked for yet.
+    /// Nobody knows, or not yet.
     #[default]
-    Open,
-    /// It was looked for and not found.
     Unknown,
     /// This thread.
     Thread(u32),
@@ -72,7 +72,7 @@ type Rings = [Ring<Request>; LENGTHS];
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Requests {
-    processes: HashMap<ProcessKey, Rings>,
+    processes: HashMap<ProcessKey, Rings, RandomState>,
     count: usize,
     evicted: u64,
 }
@@ -124,22 +124,14 @@ impl Requests {
             .min_by_key(|request| (request.end - request.start, request.span))
     }
 
-    /// What is kept of a request.
-    pub fn of(&self, process: ProcessKey, request: &Request) -> Option<&Request> {
-        let rings = self.processes.get(&process).into_iter().flatten();
-        let (from, to) = about(request.end);
-        let mut ended = rings.flat_map(|ring| ring.ending(from, to).take(MAX_LOOKED_AT));
-        ended.find(|r| r.span == request.span && r.trace == request.trace)
-    }
-
     /// Notes who works on a request.
-    pub fn set_worker(&mut self, process: ProcessKey, request: &Request, worker: Worker) {
+    pub fn set_worker(&mut self, process: ProcessKey, request: &Request, tid: u32) {
         let rings = self.processes.get_mut(&process).into_iter().flatten();
         let (from, to) = about(request.end);
         let mut ended = rings.flat_map(|ring| ring.ending_mut(from, to).take(MAX_LOOKED_AT));
         let same = ended.find(|r| r.span == request.span && r.trace == request.trace);
         if let Some(same) = same {
-            same.thread = worker;
+            same.thread = Worker::Thread(tid);
         }
     }
 
@@ -213,7 +205,7 @@ mod tests {
             trace: [trace; 16],
             span: [span; 8],
             slack_ns: 0,
-            thread: Worker::Open,
+            thread: Worker::Unknown,
         }
     }
 
@@ -240,12 +232,12 @@ mod tests {
         let mut requests = Requests::default();
         requests.add(process(), request(1, 1, 100, 300));
         requests.add(process(), request(1, 2, 100, 300));
-        requests.set_worker(process(), &request(1, 2, 100, 300), Worker::Thread(9));
+        requests.set_worker(process(), &request(1, 2, 100, 300), 9);
         let workers: Vec<_> = requests
             .in_flight(process(), 150 * MS, 160 * MS)
             .map(|r| (r.span[0], r.thread))
             .collect();
-        assert_eq!(workers, [(1, Worker::Open), (2, Worker::Thread(9))]);
+        assert_eq!(workers, [(1, Worker::Unknown), (2, Worker::Thread(9))]);
         requests.expire(301 * MS);
         assert_eq!(requests.count, 0);
     }

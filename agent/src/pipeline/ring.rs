@@ -78,15 +78,7 @@ impl<T: Interval> Ring<T> {
         self.range(start, end).len()
     }
 
-    /// Those that end in `[from, to]`.
-    pub fn ending(&self, from: u64, to: u64) -> impl Iterator<Item = &T> {
-        let first = self.entries.partition_point(|e| e.end() < from);
-        self.entries
-            .range(first..)
-            .take_while(move |e| e.end() <= to)
-    }
-
-    /// The same; what is changed must not be a time.
+    /// Those that end in `[from, to]`; what is changed must not be a time.
     pub fn ending_mut(&mut self, from: u64, to: u64) -> impl Iterator<Item = &mut T> {
         let first = self.entries.partition_point(|e| e.end() < from);
         self.entries

@@ -86,7 +86,7 @@ pub fn note_requests(
     horizon: MonoNs,
     requests: &mut Requests,
 ) {
-    for (resource, span) in server_spans(batch) {
+    for (_, resource, span) in server_spans(batch) {
         if let (Some(process), Ok(place)) = (
             process_of(resource),
             place(span, clock, batch.received, horizon),
@@ -96,9 +96,15 @@ pub fn note_requests(
     }
 }
 
-/// Looks for the threads that worked on the requests of a batch, which has settled.
-pub fn find_workers(batch: &SpanBatch, context: Context<'_>, requests: &mut Requests) {
-    for (resource, span) in server_spans(batch) {
+/// Looks for the threads that worked on the requests of a batch, which has settled: one for each
+/// of its spans, in order.
+pub fn find_workers(
+    batch: &SpanBatch,
+    context: Context<'_>,
+    requests: &mut Requests,
+) -> Vec<Worker> {
+    let mut workers = vec![Worker::Unknown; batch.spans.len()];
+    for (at, resource, span) in server_spans(batch) {
         let Some(process) = process_of(resource) else {
             continue;
         };
@@ -111,9 +117,12 @@ pub fn find_workers(batch: &SpanBatch, context: Context<'_>, requests: &mut Requ
             continue;
         };
         let request = request(span, place);
-        let worker = worker(process, &request, context, requests);
-        requests.set_worker(process, &request, worker);
+        if let Some(tid) = worker(process, &request, context, requests) {
+            requests.set_worker(process, &request, tid);
+            workers[at] = Worker::Thread(tid);
+        }
     }
+    workers
 }
 
 fn worker(
@@ -121,16 +130,14 @@ fn worker(
     request: &Request,
     context: Context<'_>,
     requests: &Requests,
-) -> Worker {
+) -> Option<u32> {
     let window = Window {
         process,
         start: request.start,
         end: request.end,
         slack_ns: request.slack_ns,
     };
-    let Some(tid) = thread::infer(context.turns, context.timeline, window) else {
-        return Worker::Unknown;
-    };
+    let tid = thread::infer(context.turns, context.timeline, window)?;
     // A thread works on one request at a time; one in another's trace and time is the same.
     let taken = requests
         .in_flight(process, request.start, request.end)
@@ -140,19 +147,15 @@ fn worker(
                 && other.span != request.span
                 && !nested(other, request)
         });
-    if taken {
-        Worker::Unknown
-    } else {
-        Worker::Thread(tid)
-    }
+    (!taken).then_some(tid)
 }
 
 impl Scopes {
-    /// What this span is measured by.
+    /// What this span is measured by; `worker` is that of [`find_workers`].
     pub fn of(
         &mut self,
         resource: &ResourceSpans,
-        span: &SpanView,
+        (span, worker): (&SpanView, Worker),
         place: Place,
         context: Context<'_>,
         requests: &Requests,
@@ -177,9 +180,12 @@ impl Scopes {
             slack_ns: thread::slack_ns(span.start_unix_ns),
         };
         let own = if span.kind == SERVER {
-            requests.of(process, &request(span, place))
+            Some(Request {
+                thread: worker,
+                ..request(span, place)
+            })
         } else {
-            requests.around(process, span.trace_id, start, end)
+            requests.around(process, span.trace_id, start, end).copied()
         };
         let joined_by_process = scope.confidence == Confidence::Process;
         if let Some(own) = own
@@ -214,7 +220,7 @@ impl Scopes {
             }
             match other.thread {
                 Worker::Thread(tid) => scope.busy.push((tid, other.start, other.end)),
-                Worker::Open | Worker::Unknown => {
+                Worker::Unknown => {
                     unknown += 1;
                     if unknown > MAX_OTHERS {
                         break;
@@ -338,11 +344,13 @@ impl Scope {
     }
 }
 
-fn server_spans(batch: &SpanBatch) -> impl Iterator<Item = (&ResourceSpans, &SpanView)> {
+/// With the span's place in the batch.
+fn server_spans(batch: &SpanBatch) -> impl Iterator<Item = (usize, &ResourceSpans, &SpanView)> {
     batch.resources.iter().flat_map(|resource| {
         let spans = batch.spans.get(resource.spans.clone()).unwrap_or_default();
-        let servers = spans.iter().filter(|span| span.kind == SERVER);
-        servers.map(move |span| (resource, span))
+        let servers = (resource.spans.start..).zip(spans);
+        let servers = servers.filter(|(_, span)| span.kind == SERVER);
+        servers.map(move |(at, span)| (at, resource, span))
     })
 }
 
@@ -359,7 +367,7 @@ fn request(span: &SpanView, place: Place) -> Request {
         trace: span.trace_id,
         span: span.span_id,
         slack_ns: thread::slack_ns(span.start_unix_ns),
-        thread: Worker::Open,
+        thread: Worker::Unknown,
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::{
     ring::{Interval, Ring},
     timeline::{Dropped, FUTURE_SLACK_NS},
@@ -41,7 +43,7 @@ impl Interval for Written {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Turns {
-    processes: HashMap<ProcessKey, Ring<Written>>,
+    processes: HashMap<ProcessKey, Ring<Written>, RandomState>,
     count: usize,
     evicted: u64,
 }
