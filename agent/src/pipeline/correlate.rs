@@ -186,7 +186,7 @@ impl Correlator {
                 intervals: Vec::new(),
             };
         };
-        if Nature::at(blamed.0, &at(blamed.0)).may_become_usual() {
+        if Nature::at(blamed.0, || at(blamed.0)).may_become_usual() {
             baselines.learn_slow(key, &split);
         }
         let mut evidence = evidence(blamed.0, place, &scope, identity, context);

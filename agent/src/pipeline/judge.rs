@@ -86,13 +86,14 @@ impl Nature {
         matches!(self, Self::Service | Self::Own)
     }
 
-    /// The nature of a cause in these circumstances.
+    /// The nature of a cause in its circumstances, which are asked for only where they matter: to
+    /// find them costs a walk over the span's delays.
     #[must_use]
-    pub const fn at(cause: Cause, circumstances: &Circumstances) -> Self {
+    pub fn at(cause: Cause, circumstances: impl Fn() -> Circumstances) -> Self {
         match cause {
             // A wait in `fsync` may be one for a journal that waits for a CPU, a wait in a page
             // fault one for a page that others read: no queue and no limit was seen.
-            Cause::BlockQueue | Cause::MemoryReclaim if circumstances.is_only_a_call => {
+            Cause::BlockQueue | Cause::MemoryReclaim if circumstances().is_only_a_call => {
                 Self::Service
             }
             _ => Self::of(cause),
@@ -177,7 +178,7 @@ impl Case<'_> {
     /// Whether so much of a cause that is not its own can be news at all.
     fn is_candidate(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let whole = self.whole_ns();
-        match Nature::at(cause, &(self.at)(cause)) {
+        match Nature::at(cause, || (self.at)(cause)) {
             Nature::HeldBack if cause == Cause::TcpRetransmit => ns >= FLOOR_RETRANSMIT_NS,
             Nature::HeldBack => ns >= FLOOR_HELD_BACK_NS,
             Nature::Contention => ns >= FLOOR_NS && ns >= whole / DOSE,

@@ -38,6 +38,8 @@ const SERVER: i32 = 2;
 /// Other requests of which it is known when a span's time is shared with them; with more, all
 /// of it is shared with all.
 const MAX_OTHERS: usize = 64;
+/// With so many kept about its time, nobody looks at single ones: it is shared with all.
+const CROWD: usize = 256;
 /// Other requests looked at.
 const MAX_LOOKED_AT: usize = 1_024;
 /// Threads that are told apart in one span; with more, all count.
@@ -211,6 +213,11 @@ impl Scopes {
                 return scope;
             }
         }
+        let about = requests.about_in_flight(process, start, end);
+        if about > CROWD {
+            scope.sharers = about + 1;
+            return scope;
+        }
         let mut unknown = 0;
         let in_flight = requests.in_flight(process, start, end);
         for other in in_flight.take(MAX_LOOKED_AT) {
@@ -232,7 +239,7 @@ impl Scopes {
         if unknown > MAX_OTHERS {
             scope.others.clear();
             // Too many to look at each: rather shared with too many than blamed too much.
-            scope.sharers = requests.about_in_flight(process, start, end) + 1;
+            scope.sharers = about + 1;
         }
         scope.busy.sort_unstable();
         if joined_by_process && thread::stays_on_a_thread(&resource.resource.language) {
