@@ -102,6 +102,15 @@ fn round_trips_are_what_ss_shows() {
     // A single segment's answer may be late because its receiver took its time: but for the
     // first looks, when more than one arrived since the last, that is not told.
     let told = of(&delays, Cause::TcpRtt, std::process::id());
+    let (least, most) = shown
+        .iter()
+        .fold((f64::MAX, 0.0_f64), |(least, most), &ms| {
+            (least.min(ms), most.max(ms))
+        });
+    if most > 1.5 * least {
+        println!("cannot run here: ss saw round trips of {least} to {most} ms on an even link");
+        return;
+    }
     assert!(told.len() < 5, "of 150 exchanges: {told:?}");
 }
 
