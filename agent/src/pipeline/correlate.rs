@@ -7,7 +7,7 @@ use crate::{
     event::Particulars,
     pipeline::{
         baseline::Baselines,
-        children::ChildIndex,
+        children::{ChildIndex, Parent},
         consumers::Consumers,
         culprit::{self, Wait},
         fault::{Circumstances, fault_of},
@@ -98,6 +98,8 @@ impl Correlator {
         self.budget = MAX_PER_BATCH;
         // All first, as what one request is given is not the others'.
         let workers = scope::find_workers(batch, context, requests);
+        let parent_of = |span: &SpanView| context.children.place_of(span.trace_id, span.span_id);
+        let parents: Vec<Parent> = batch.spans.iter().map(parent_of).collect();
         let nobody = Joined {
             identity: None,
             confidence: Confidence::Host,
@@ -109,7 +111,8 @@ impl Correlator {
             while judgements.len() < resource.spans.start.min(batch.spans.len()) {
                 judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
             }
-            for span in spans.iter().zip(workers.iter().skip(resource.spans.start)) {
+            let known = workers.iter().zip(&parents).skip(resource.spans.start);
+            for span in spans.iter().zip(known) {
                 judgements.push(self.span(batch, resource, span, context, requests, baselines));
             }
         }
@@ -123,7 +126,7 @@ impl Correlator {
         &mut self,
         batch: &SpanBatch,
         resource: &ResourceSpans,
-        (span, worker): (&SpanView, &Worker),
+        (span, (worker, parent)): (&SpanView, (&Worker, &Parent)),
         context: Context<'_>,
         requests: &Requests,
         baselines: &mut Baselines,
@@ -146,7 +149,7 @@ impl Correlator {
             identity: joined.identity.clone(),
             confidence: scope.confidence,
         };
-        let split = match self.split(span, place, &scope, identity, context) {
+        let split = match self.split((span, *parent), place, &scope, identity, context) {
             Ok(split) => split,
             Err(reason) => return self.unjudged(joined, reason),
         };
@@ -207,7 +210,7 @@ impl Correlator {
 
     fn split(
         &mut self,
-        span: &SpanView,
+        (span, parent): (&SpanView, Parent),
         place: Place,
         scope: &Scope,
         identity: &Identity,
@@ -216,7 +219,7 @@ impl Correlator {
         self.sweep.begin(place.duration_ns);
         let mut visited = 0;
         let from = i128::from(span.start_unix_ns);
-        let children = context.children.of(span.trace_id, span.span_id);
+        let children = context.children.of(parent);
         for (start, end) in children.take(MAX_PER_SPAN) {
             visited += 1;
             self.sweep
