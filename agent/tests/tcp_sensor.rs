@@ -32,13 +32,28 @@ const RETRANSMITS: &str = "isostack_tcp_retransmits";
 const RESETS: &str = "isostack_tcp_resets";
 const FAILURES: &str = "isostack_tcp_connect_failures";
 
-/// Also of a connection that was opened, and lost segments, before the sensor ran.
 #[test]
 fn retransmits_are_what_the_socket_counts() {
+    retransmits(|pair| {
+        pair.b.lose_every(20);
+        Ok(())
+    });
+}
+
+#[test]
+fn retransmits_of_a_link_that_loses_at_random() {
+    retransmits(|pair| pair.a.emulate("loss 5%"));
+}
+
+/// Also of a connection that was opened, and lost segments, before the sensor ran.
+fn retransmits(spoil: impl Fn(&Pair) -> Result<(), String>) {
     let turn = turn();
     let (pair, own) = (Pair::new(), own_cgroup());
     let mut connection = Connection::new(&pair);
-    pair.b.lose_every(20);
+    if let Err(why) = spoil(&pair) {
+        println!("cannot run here: {why}");
+        return;
+    }
     connection.send(1 << 20);
     let before = tcp_info(&connection.client).tcpi_total_retrans;
 
@@ -68,13 +83,28 @@ fn retransmits_are_what_the_socket_counts() {
     }
 }
 
-/// Of a connection that is never closed while the sensor looks. Each segment waits until the
-/// link has sent the one before: 22 ms.
+/// Each segment waits until the link has sent the one before: 22 ms.
 #[test]
 fn round_trips_are_what_ss_shows() {
+    round_trips(|pair| {
+        pair.a.limit_rate("500kbit", 100_000);
+        Ok(())
+    });
+}
+
+#[test]
+fn round_trips_of_a_long_way() {
+    round_trips(|pair| pair.a.emulate("delay 30ms"));
+}
+
+/// Of a connection that is never closed while the sensor looks.
+fn round_trips(shape: impl Fn(&Pair) -> Result<(), String>) {
     let turn = turn();
     let (pair, own) = (Pair::new(), own_cgroup());
-    pair.a.limit_rate("500kbit", 100_000);
+    if let Err(why) = shape(&pair) {
+        println!("cannot run here: {why}");
+        return;
+    }
     let mut connection = Connection::new(&pair);
     let mut exchange = |times| (0..times).for_each(|_| connection.send(1300));
     exchange(60);
