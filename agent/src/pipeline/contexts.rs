@@ -16,6 +16,7 @@ use foldhash::fast::RandomState;
 use super::{
     requests::{LENGTHS, ring_of},
     ring::{Interval, Ring},
+    thread::is_off_cpu,
     timeline::{Dropped, Entry, FUTURE_SLACK_NS},
 };
 use crate::{
@@ -196,6 +197,9 @@ impl Worked {
         {
             return whose(next) == Some(Whose::Own);
         }
+        if is_off_cpu(entry.cause) {
+            return false; // its stretch was lost
+        }
         let around = [next.checked_sub(1).and_then(whose), whose(next)];
         let mut known = around.into_iter().flatten().peekable();
         known.peek().is_some() && known.all(|whose| whose == Whose::Own)
@@ -204,8 +208,14 @@ impl Worked {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::vocabulary::Cause;
+    use super::{
+        super::timeline::{Timeline, TimelineConfig},
+        *,
+    };
+    use crate::{
+        event::{Delay, Particulars},
+        vocabulary::Cause,
+    };
 
     const NOW: MonoNs = MonoNs(1_000_000_000_000);
     const MS: u64 = 1_000_000;
@@ -239,14 +249,29 @@ mod tests {
         }
     }
 
-    fn entry(tid: u32, start_us: u64, end_us: u64) -> Entry {
-        Entry {
-            start: start_us * 1_000,
-            end: end_us * 1_000,
+    /// Those of the timeline in which one was taken.
+    fn entry(tid: u32, start_us: u64, end_us: u64, cause: Cause) -> Entry {
+        let mut timeline = Timeline::new(TimelineConfig::default());
+        let delay = Delay {
+            cause,
+            start: MonoNs(start_us * 1_000),
+            end: MonoNs(end_us * 1_000),
+            process: process(1),
             tid,
-            cause: Cause::Runqueue,
             cpu: 0,
-        }
+            cgroup_id: 1,
+            particulars: Particulars::None,
+        };
+        timeline.add(&delay, delay.end).unwrap();
+        let mut found = None;
+        timeline.within(process(1), 0, u64::MAX, &mut |entry, _| {
+            found = Some(*entry)
+        });
+        found.unwrap()
+    }
+
+    fn waited(tid: u32, start_us: u64, end_us: u64) -> Entry {
+        entry(tid, start_us, end_us, Cause::Runqueue)
     }
 
     #[test]
@@ -262,10 +287,10 @@ mod tests {
         assert_eq!(worked.own_threads(), [5, 6]);
         assert_eq!(worked.others().collect::<Vec<_>>(), [(5, 30 * MS, 40 * MS)]);
         // Off by some microseconds at both ends.
-        assert!(worked.is_own(&entry(5, 9_995, 20_005)));
-        assert!(!worked.is_own(&entry(5, 29_990, 40_000)));
-        assert!(worked.is_own(&entry(6, 29_990, 40_000)));
-        assert!(!worked.is_own(&entry(7, 10_000, 20_000)));
+        assert!(worked.is_own(&waited(5, 9_995, 20_005)));
+        assert!(!worked.is_own(&waited(5, 29_990, 40_000)));
+        assert!(worked.is_own(&waited(6, 29_990, 40_000)));
+        assert!(!worked.is_own(&waited(7, 10_000, 20_000)));
         assert!(contexts.worked(process(2), (0, 50 * MS), whose).is_none());
     }
 
@@ -277,13 +302,16 @@ mod tests {
             contexts.add(&away, MonoNs(0), NOW).unwrap();
         }
         let worked = contexts.worked(process(1), (0, 100 * MS), whose).unwrap();
-        let own =
-            |start_ms: u64, end_ms: u64| worked.is_own(&entry(5, start_ms * 1_000, end_ms * 1_000));
+        let own = |start_ms: u64, end_ms: u64| {
+            worked.is_own(&entry(5, start_ms * 1_000, end_ms * 1_000, Cause::OnCpu))
+        };
         assert!(own(5, 10), "since the span began");
         assert!(own(20, 30));
         assert!(!own(40, 50), "then it worked for nobody");
         assert!(!own(60, 70), "before it worked for nobody");
         assert!(own(80, 90), "until the span ended");
+        let lost = waited(5, 20_000, 30_000);
+        assert!(!worked.is_own(&lost), "nobody said what it was at");
     }
 
     #[test]
