@@ -23,6 +23,7 @@ use std::{collections::HashMap, sync::Arc};
 use foldhash::fast::RandomState;
 
 use super::{
+    behind::Waits,
     contexts::{Whose, Worked},
     correlate::Context,
     place::{Place, place},
@@ -69,6 +70,8 @@ pub struct Scope {
     is_alone: bool,
     /// What threads worked on, by their programs' word: only what was the span's counts.
     worked: Option<Worked>,
+    /// With them, what held back other threads in its own waits counts too.
+    waits: Option<Waits>,
 }
 
 /// Finds scopes; keeps what saves allocations.
@@ -177,6 +180,7 @@ impl Scopes {
             others: Vec::new(),
             is_alone: false,
             worked: None,
+            waits: None,
         };
         let Some(process) = process_of(resource) else {
             return scope;
@@ -337,6 +341,34 @@ impl Scope {
         self.only.or_else(worked)
     }
 
+    /// Its like, but with what held back those that its thread waited for; `None` where that is
+    /// not known.
+    pub fn with_those_waited_for(
+        &self,
+        timeline: &Timeline,
+        identity: &Identity,
+        place: Place,
+    ) -> Option<Self> {
+        let mut waits = Waits::of(self.only?);
+        self.delays(timeline, identity, place, &mut |entry, _| waits.add(entry));
+        Some(Self {
+            waits: Some(waits.ready()?),
+            ..self.clone()
+        })
+    }
+
+    /// Whether those count that its thread waited for.
+    pub const fn is_widened(&self) -> bool {
+        self.waits.is_some()
+    }
+
+    /// When a delay that counts does: mostly all the time.
+    pub fn pieces(&self, entry: &Entry) -> impl Iterator<Item = (u64, u64)> {
+        let all = self.waits.is_none().then_some((entry.start, entry.end));
+        let waits = self.waits.iter().flat_map(|waits| waits.pieces(entry));
+        all.into_iter().chain(waits)
+    }
+
     /// Calls `f` with the delays that count, in `place`; returns how many processes were
     /// looked at.
     pub fn delays(
@@ -365,6 +397,9 @@ impl Scope {
 
     fn counts(&self, entry: &Entry) -> bool {
         let tid = entry.tid;
+        if let Some(waits) = &self.waits {
+            return waits.pieces(entry).next().is_some();
+        }
         if let Some(worked) = &self.worked {
             return tid == 0 || worked.is_own(entry);
         }
