@@ -15,7 +15,7 @@ mod process_context;
 
 use std::{
     fs::File,
-    hash::{BuildHasher as _, Hash as _, Hasher as _},
+    hash::BuildHasher as _,
     io,
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
@@ -99,9 +99,7 @@ impl ThreadContexts {
         let dir = ProcDir::new(&self.roots, process.pid);
         let text = read_bounded(&dir.path("maps"), MAPS_LIMIT)?;
         let maps = Maps::parse(&text);
-        let mut hasher = FixedState::default().build_hasher();
-        maps.hash(&mut hasher);
-        let now = hasher.finish();
+        let now = FixedState::default().hash_one(&maps);
         if seen == Some(now) {
             return Ok(None);
         }
