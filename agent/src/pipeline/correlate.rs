@@ -209,7 +209,8 @@ impl Correlator {
         }
         let mut evidence = evidence(blamed.0, place, &scope, identity, context);
         evidence.usual_ns = baselines.cause(key, blamed.0).map(|usual| usual.median_ns);
-        let story = Story::of(blamed.0, blamed.1, &evidence, service);
+        let victim = (&**service, &identity.workload);
+        let story = Story::of(blamed.0, blamed.1, &evidence, victim);
         let (start, end) = (span.start_unix_ns, span.end_unix_ns);
         let incident = self.incidents.note(story, start, end);
         let verdict: Verdict = judge::verdict(blamed, &split, identity, &evidence, incident);
