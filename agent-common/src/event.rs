@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod kvm;
 pub mod memory;
 pub mod net;
+pub mod process;
 pub mod seccomp;
 pub mod tcp;
 pub mod wait;
@@ -34,8 +35,10 @@ pub mod sensor {
     pub const KVM: u32 = 8;
     /// Log lines; never in the ring buffer.
     pub const LOGS: u32 = 9;
+    /// Processes that are no longer what they were, [`super::process`].
+    pub const PROCESS: u32 = 10;
     /// Length of a per-sensor table: one past the highest id.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 11;
 }
 
 /// Something that happened to one thread, one process or one cgroup.

@@ -5,6 +5,7 @@ mod cpu;
 mod kvm;
 mod memory;
 mod net;
+mod process;
 mod seccomp;
 mod tcp;
 mod wait;

@@ -47,9 +47,10 @@ impl Tracking {
         self.demand(&processes);
     }
 
-    /// Stops tracking processes that are gone, so that their pids' next owners are not; a
-    /// process may also have put itself under a filter meanwhile.
-    pub fn look_again(&self) {
+    /// Stops tracking processes that are gone, so that their pids' next owners are not. Returns
+    /// those that have put themselves under a filter since the last look.
+    pub fn look_again(&self) -> Vec<ProcessKey> {
+        let mut confined = Vec::new();
         let known: Vec<ProcessKey> = self.processes.lock().keys().copied().collect();
         let now: Vec<(ProcessKey, bool, bool)> = known
             .into_iter()
@@ -61,7 +62,9 @@ impl Tracking {
         let mut processes = self.processes.lock();
         for (process, lives, filtered) in now {
             if lives {
-                processes.insert(process, filtered);
+                if processes.insert(process, filtered) == Some(false) && filtered {
+                    confined.push(process);
+                }
                 continue;
             }
             processes.remove(&process);
@@ -71,6 +74,7 @@ impl Tracking {
             }
         }
         self.demand(&processes);
+        confined
     }
 
     fn is_filtered(&self, process: ProcessKey) -> bool {
