@@ -31,7 +31,8 @@ pub fn flood(address: &str, rate: f64, bytes: usize) -> anyhow::Result<()> {
             let _ = socket.send_to(&datagram, address);
             sent += 1.0;
         }
-        thread::sleep(Duration::from_millis(1));
+        // Few at a time: between bursts a full queue would let others in.
+        thread::sleep(Duration::from_micros(100));
     }
     Ok(())
 }
