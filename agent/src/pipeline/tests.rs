@@ -17,6 +17,7 @@ use crate::{
 
 mod bad_input;
 mod hostile;
+mod symptoms;
 mod threads;
 mod verdicts;
 
