@@ -21,6 +21,7 @@ pub mod split;
 pub mod timeline;
 pub mod words;
 
+mod behind;
 mod correlate;
 mod requests;
 mod ring;

@@ -117,7 +117,7 @@ impl Server {
         let received = MonoNs(seeds.start * 1_000_000_000);
         let plans: Vec<_> = seeds.map(plan).collect();
         let (batch, judgements) = support::batch(&plans, received);
-        self.sources.store.record(&batch, &judgements);
+        self.sources.store.record(&batch, judgements);
     }
 
     async fn stop(self) {
@@ -273,7 +273,7 @@ async fn incidents_tell_who_was_affected_and_since_when() {
     later.verdict = Some((Cause::Runqueue, Fault::Host, "hog"));
     later.parts = vec![(Cause::Runqueue, 100)];
     let (batch, judgements) = support::batch(&[pay, later], MonoNs(99_000_000_000));
-    server.sources.store.record(&batch, &judgements);
+    server.sources.store.record(&batch, judgements);
 
     let all = server.get("/api/v1/incidents").await.json();
     assert_eq!((&all["total"], &all["verdicts"]), (&2.into(), &12.into()));

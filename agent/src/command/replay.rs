@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use super::{complain, write_out};
 use crate::{
     cli::{Output, recording::ReplayArgs},
-    export::{store::keep as stored, view::verdict_json},
+    export::{
+        store::keep as stored,
+        view::{clip, verdict_json},
+    },
     otlp::enrich::{EnrichOptions, enrich},
     pipeline::words::printable,
     recording::{
@@ -104,7 +107,9 @@ fn rows<'a>(batch: &'a SpanBatch, judgements: &'a [Judgement]) -> impl Iterator<
         resource.spans.clone().filter_map(move |index| {
             let (span, judgement) = (batch.spans.get(index)?, judgements.get(index)?);
             judgement.verdict.as_ref()?;
-            verdict_json(&stored(batch, &resource.resource, span, judgement), None)
+            let name = batch.name(span);
+            let span = stored(span, clip(&name), &resource.resource, judgement);
+            verdict_json(&span, None)
         })
     })
 }

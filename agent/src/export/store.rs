@@ -199,11 +199,27 @@ impl Store {
     }
 
     /// Takes a settled batch: `judgements[i]` is about `batch.spans[i]`.
-    pub fn record(&self, batch: &SpanBatch, judgements: &[Judgement]) {
-        self.metrics.record(batch, judgements);
-        self.note_workloads(batch, judgements);
+    pub fn record(&self, batch: &SpanBatch, judgements: Vec<Judgement>) {
+        self.metrics.record(batch, &judgements);
+        self.note_workloads(batch, &judgements);
+        let kept = self.select(batch, &judgements);
+        self.note_incidents(&kept);
+        self.publish(&kept, batch.received);
+        let mut traces = self.traces.lock();
+        traces.add(batch, judgements, &kept, |span| self.events_of(span));
+        drop(traces);
+        let mut rings = self.rings.lock();
+        for (_, span) in kept {
+            if span.verdict.is_some() {
+                push_bounded(&mut rings.verdicts, span.clone(), self.config.verdicts);
+            }
+            push_bounded(&mut rings.spans, span, self.config.spans);
+        }
+    }
+
+    /// Those with a verdict and as many healthy ones as may be kept, with their places.
+    fn select(&self, batch: &SpanBatch, judgements: &[Judgement]) -> Vec<Kept> {
         let healthy_budget = self.take_budget(batch, judgements);
-        let mut all = Vec::with_capacity(judgements.len());
         let mut kept = Vec::new();
         let mut healthy_left = judgements.iter().filter(|j| j.verdict.is_none()).count();
         for resource in &batch.resources {
@@ -212,8 +228,6 @@ impl Store {
                 else {
                     continue;
                 };
-                let stored = Arc::new(keep(batch, &resource.resource, span, judgement));
-                all.push(stored.clone());
                 if judgement.verdict.is_none() {
                     // The last ones of the batch are the ones kept.
                     healthy_left = healthy_left.saturating_sub(1);
@@ -221,19 +235,12 @@ impl Store {
                         continue;
                     }
                 }
-                kept.push(stored);
+                let name = batch.name(span);
+                let span = keep(span, view::clip(&name), &resource.resource, judgement);
+                kept.push((index, Arc::new(span)));
             }
         }
-        self.note_incidents(&kept);
-        self.publish(&kept, batch.received);
-        self.note_traces(&all, batch.received);
-        let mut rings = self.rings.lock();
-        for span in kept {
-            if span.verdict.is_some() {
-                push_bounded(&mut rings.verdicts, span.clone(), self.config.verdicts);
-            }
-            push_bounded(&mut rings.spans, span, self.config.spans);
-        }
+        kept
     }
 
     /// What is still here of a trace.
@@ -284,13 +291,6 @@ impl Store {
             .take(batch.received, healthy, self.config.spans_per_second)
     }
 
-    fn note_traces(&self, spans: &[Arc<StoredSpan>], now: MonoNs) {
-        let mut traces = self.traces.lock();
-        for span in spans {
-            traces.add(span, now, |span| self.events_of(span));
-        }
-    }
-
     fn note_workloads(&self, batch: &SpanBatch, judgements: &[Judgement]) {
         let mut workloads = self.workloads.lock();
         for resource in &batch.resources {
@@ -327,9 +327,9 @@ impl Store {
         }
     }
 
-    fn note_incidents(&self, kept: &[Arc<StoredSpan>]) {
+    fn note_incidents(&self, kept: &[Kept]) {
         let mut incidents = self.incidents.lock();
-        for span in kept.iter().filter(|span| span.verdict.is_some()) {
+        for (_, span) in kept.iter().filter(|(_, span)| span.verdict.is_some()) {
             if incidents.note(span)
                 && let Some(verdict) = &span.verdict
             {
@@ -340,12 +340,13 @@ impl Store {
         }
     }
 
-    fn publish(&self, kept: &[Arc<StoredSpan>], now: MonoNs) {
+    fn publish(&self, kept: &[Kept], now: MonoNs) {
         if self.stream.receiver_count() == 0 {
             return;
         }
         // A page can show so many; the rest is in the API.
-        let (bad, good): (Vec<_>, Vec<_>) = kept.iter().partition(|s| s.verdict.is_some());
+        let kept = kept.iter().map(|(_, span)| span);
+        let (bad, good): (Vec<_>, Vec<_>) = kept.partition(|s| s.verdict.is_some());
         let (bad_left, good_left) = {
             let mut sent = self.sent.lock();
             let bad_left = sent.verdicts.take(now, bad.len(), VERDICTS_SENT_PER_SECOND);
@@ -370,11 +371,14 @@ impl Store {
     }
 }
 
-/// A span of a batch with its judgement, as the views need it.
+/// A span that is kept, and its place in the batch.
+type Kept = (usize, Arc<StoredSpan>);
+
+/// A span with its name and judgement, as the views need it.
 pub(crate) fn keep(
-    batch: &SpanBatch,
-    resource: &Arc<Resource>,
     span: &SpanView,
+    name: &str,
+    resource: &Arc<Resource>,
     judgement: &Judgement,
 ) -> StoredSpan {
     StoredSpan {
@@ -382,7 +386,7 @@ pub(crate) fn keep(
         span_id: span.span_id,
         parent_span_id: span.parent_span_id,
         resource: resource.clone(),
-        operation: view::clip(&batch.name(span)).to_owned(),
+        operation: name.to_owned(),
         kind: span.kind,
         status_code: span.status_code,
         start_unix_ns: span.start_unix_ns,

@@ -6,8 +6,9 @@ use std::{collections::HashMap, sync::Arc};
 use crate::{
     event::Particulars,
     pipeline::{
-        baseline::Baselines,
-        children::ChildIndex,
+        baseline::{Baselines, OperationKey},
+        behind,
+        children::{ChildIndex, Parent},
         consumers::Consumers,
         culprit::{self, Wait},
         fault::{Circumstances, fault_of},
@@ -75,6 +76,30 @@ pub(super) struct Context<'a> {
     pub(super) children: &'a ChildIndex,
 }
 
+/// One span, and what it is judged against.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    span: &'a SpanView,
+    parent: Parent,
+    place: Place,
+    identity: &'a Identity,
+    context: Context<'a>,
+}
+
+/// What is named.
+type Blamed = (Cause, Fault);
+
+impl Asked<'_> {
+    /// What is known of the delays of a cause.
+    fn circumstances(self, scope: &Scope, cause: Cause) -> Circumstances {
+        let Self {
+            place, identity, ..
+        } = self;
+        let of = dominant(cause, place, scope, identity, self.context.timeline);
+        Circumstances::of(identity.stack.layer()).with(&of)
+    }
+}
+
 impl Correlator {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
@@ -101,6 +126,8 @@ impl Correlator {
         self.budget = MAX_PER_BATCH;
         // All first, as what one request is given is not the others'.
         let workers = scope::find_workers(batch, context, requests);
+        let parent_of = |span: &SpanView| context.children.place_of(span.trace_id, span.span_id);
+        let parents: Vec<Parent> = batch.spans.iter().map(parent_of).collect();
         let nobody = Joined {
             identity: None,
             confidence: Confidence::Host,
@@ -112,7 +139,8 @@ impl Correlator {
             while judgements.len() < resource.spans.start.min(batch.spans.len()) {
                 judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
             }
-            for span in spans.iter().zip(workers.iter().skip(resource.spans.start)) {
+            let known = workers.iter().zip(&parents).skip(resource.spans.start);
+            for span in spans.iter().zip(known) {
                 judgements.push(self.span(batch, resource, span, context, requests, baselines));
             }
         }
@@ -126,7 +154,7 @@ impl Correlator {
         &mut self,
         batch: &SpanBatch,
         resource: &ResourceSpans,
-        (span, worker): (&SpanView, &Worker),
+        (span, (worker, parent)): (&SpanView, (&Worker, &Parent)),
         context: Context<'_>,
         requests: &Requests,
         baselines: &mut Baselines,
@@ -149,7 +177,14 @@ impl Correlator {
             identity: joined.identity.clone(),
             confidence: scope.confidence,
         };
-        let split = match self.split(span, place, &scope, identity, context) {
+        let asked = Asked {
+            span,
+            parent: *parent,
+            place,
+            identity,
+            context,
+        };
+        let split = match self.split(asked, &scope) {
             Ok(split) => split,
             Err(reason) => return self.unjudged(joined, reason),
         };
@@ -157,29 +192,9 @@ impl Correlator {
         let name = batch
             .payload
             .get(span.name.start as usize..span.name.end as usize);
-        let key = baselines.key_in(
-            &identity.workload,
-            &resource.resource.service,
-            name.unwrap_or_default(),
-        );
-        let at = |cause| {
-            let of = dominant(cause, place, &scope, identity, context.timeline);
-            Circumstances::of(identity.stack.layer()).with(&of)
-        };
-        let blamed = match joined.confidence {
-            Confidence::Host => None,
-            _ => {
-                let case = Case {
-                    split: &split,
-                    at: &at,
-                    is_certain: scope.is_certain(),
-                    baselines,
-                    key,
-                };
-                judge::blame(&case, self.rules)
-            }
-        };
-        let Some(blamed) = blamed else {
+        let service = &resource.resource.service;
+        let key = baselines.key_in(&identity.workload, service, name.unwrap_or_default());
+        let Some(blamed) = self.blame(asked, &scope, &split, baselines, key) else {
             baselines.learn(key, &split);
             return Judgement {
                 joined: joined.clone(),
@@ -189,16 +204,17 @@ impl Correlator {
                 intervals: Vec::new(),
             };
         };
-        if Nature::at(blamed.0, || at(blamed.0)).may_become_usual() {
+        let (scope, split, blamed) = self.behind(asked, (scope, split, blamed), baselines, key);
+        if Nature::at(blamed.0, || asked.circumstances(&scope, blamed.0)).may_become_usual() {
             baselines.learn_slow(key, &split);
         }
         let mut evidence = evidence(blamed.0, place, &scope, identity, context);
         evidence.usual_ns = baselines.cause(key, blamed.0).map(|usual| usual.median_ns);
-        let service = &resource.resource.service;
         let story = Story::of(blamed.0, blamed.1, &evidence, service);
         let (start, end) = (span.start_unix_ns, span.end_unix_ns);
         let incident = self.incidents.note(story, start, end);
         let verdict: Verdict = judge::verdict(blamed, &split, identity, &evidence, incident);
+        let at = |cause| asked.circumstances(&scope, cause);
         Judgement {
             joined: joined.clone(),
             thread: scope.thread(),
@@ -208,18 +224,69 @@ impl Correlator {
         }
     }
 
-    fn split(
-        &mut self,
-        span: &SpanView,
-        place: Place,
+    /// The cause to name, if any.
+    fn blame(
+        &self,
+        asked: Asked<'_>,
         scope: &Scope,
-        identity: &Identity,
-        context: Context<'_>,
-    ) -> Result<Split, Unjudged> {
+        split: &Split,
+        baselines: &Baselines,
+        key: OperationKey,
+    ) -> Option<Blamed> {
+        if scope.confidence == Confidence::Host {
+            return None;
+        }
+        let case = Case {
+            split,
+            at: &|cause| asked.circumstances(scope, cause),
+            is_certain: scope.is_certain(),
+            baselines,
+            key,
+        };
+        judge::blame(&case, self.rules)
+    }
+
+    /// Where the program is to be blamed for a wait: what held back those that it waited for, if
+    /// that is why.
+    fn behind(
+        &mut self,
+        asked: Asked<'_>,
+        own: (Scope, Split, Blamed),
+        baselines: &Baselines,
+        key: OperationKey,
+    ) -> (Scope, Split, Blamed) {
+        let (scope, split, (blamed, _)) = &own;
+        if !behind::may_be(*blamed) {
+            return own;
+        }
+        let timeline = asked.context.timeline;
+        let widened = scope.with_those_waited_for(timeline, asked.identity, asked.place);
+        let Some(widened) = widened else { return own };
+        if let Ok(now) = self.split(asked, &widened)
+            && let Some(found) = self.blame(asked, &widened, &now, baselines, key)
+            && behind::explains(found.0, &now, *blamed, split)
+        {
+            return (widened, now, found);
+        }
+        // The sweep is left as of the span's own thread.
+        match self.split(asked, scope) {
+            Ok(split) => (own.0, split, own.2),
+            Err(_) => own,
+        }
+    }
+
+    fn split(&mut self, asked: Asked<'_>, scope: &Scope) -> Result<Split, Unjudged> {
+        let Asked {
+            span,
+            parent,
+            place,
+            identity,
+            context,
+        } = asked;
         self.sweep.begin(place.duration_ns);
         let mut visited = 0;
         let from = i128::from(span.start_unix_ns);
-        let children = context.children.of(span.trace_id, span.span_id);
+        let children = context.children.of(parent);
         for (start, end) in children.take(MAX_PER_SPAN) {
             visited += 1;
             self.sweep
@@ -241,8 +308,10 @@ impl Correlator {
                     let times = (entry.start, entry.end);
                     retries.note(entry.cause, entry.tid, times, particulars);
                     resends.note(entry.cause, entry.tid, times);
-                    let (start, end) = (i128::from(entry.start), i128::from(entry.end));
-                    sweep.delay(entry.cause, entry.cpu, start - from, end - from);
+                    for (start, end) in scope.pieces(entry) {
+                        let (start, end) = (i128::from(start), i128::from(end));
+                        sweep.delay(entry.cause, entry.cpu, start - from, end - from);
+                    }
                 }
             },
         );
@@ -338,22 +407,28 @@ fn evidence(
             if entry.cause != source {
                 return;
             }
-            let wait = Wait {
-                start: entry.start.max(place.start.0),
-                end: entry.end.min(place.end().0),
-                particulars: particulars.clone(),
-            };
             evidence.intervals += 1;
-            evidence.longest_ns = evidence.longest_ns.max(wait.end - wait.start);
             threads.push(entry.tid);
-            waits.push(wait);
+            for (start, end) in scope.pieces(entry) {
+                let wait = Wait {
+                    start: start.max(place.start.0),
+                    end: end.min(place.end().0),
+                    particulars: particulars.clone(),
+                };
+                evidence.longest_ns = evidence.longest_ns.max(wait.end.saturating_sub(wait.start));
+                waits.push(wait);
+            }
         },
     );
     threads.sort_unstable();
     threads.dedup();
     evidence.threads = threads.len();
     evidence.lost_events = context.losses.within(place.start, place.end());
-    let known = |wait: &Wait| (wait.particulars.clone(), wait.end - wait.start);
+    evidence.is_behind = scope.is_widened();
+    let known = |wait: &Wait| {
+        let ns = wait.end.saturating_sub(wait.start);
+        (wait.particulars.clone(), ns)
+    };
     evidence.particulars = heaviest(waits.iter().map(known).collect());
     evidence.culprit = culprit::find(
         cause,

@@ -20,6 +20,7 @@ use std::{collections::HashMap, sync::Arc};
 use foldhash::fast::RandomState;
 
 use super::{
+    behind::Waits,
     correlate::Context,
     place::{Place, place},
     requests::{Request, Requests, Worker},
@@ -63,6 +64,8 @@ pub struct Scope {
     pub others: Vec<(u64, u64)>,
     /// It is measured by an event loop's thread, which worked on no other request meanwhile.
     is_alone: bool,
+    /// With them, what held back other threads in its own waits counts too.
+    waits: Option<Waits>,
 }
 
 /// Finds scopes; keeps what saves allocations.
@@ -170,6 +173,7 @@ impl Scopes {
             sharers: 1,
             others: Vec::new(),
             is_alone: false,
+            waits: None,
         };
         let Some(process) = process_of(resource) else {
             return scope;
@@ -311,6 +315,34 @@ impl Scope {
         self.only
     }
 
+    /// Its like, but with what held back those that its thread waited for; `None` where that is
+    /// not known.
+    pub fn with_those_waited_for(
+        &self,
+        timeline: &Timeline,
+        identity: &Identity,
+        place: Place,
+    ) -> Option<Self> {
+        let mut waits = Waits::of(self.only?);
+        self.delays(timeline, identity, place, &mut |entry, _| waits.add(entry));
+        Some(Self {
+            waits: Some(waits.ready()?),
+            ..self.clone()
+        })
+    }
+
+    /// Whether those count that its thread waited for.
+    pub const fn is_widened(&self) -> bool {
+        self.waits.is_some()
+    }
+
+    /// When a delay that counts does: mostly all the time.
+    pub fn pieces(&self, entry: &Entry) -> impl Iterator<Item = (u64, u64)> {
+        let all = self.waits.is_none().then_some((entry.start, entry.end));
+        let waits = self.waits.iter().flat_map(|waits| waits.pieces(entry));
+        all.into_iter().chain(waits)
+    }
+
     /// Calls `f` with the delays that count, in `place`; returns how many processes were
     /// looked at.
     pub fn delays(
@@ -339,6 +371,9 @@ impl Scope {
 
     fn counts(&self, entry: &Entry) -> bool {
         let tid = entry.tid;
+        if let Some(waits) = &self.waits {
+            return waits.pieces(entry).next().is_some();
+        }
         if let Some(only) = self.only {
             return tid == only || tid == 0;
         }

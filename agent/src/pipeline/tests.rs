@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod bad_input;
+mod behind;
 mod hostile;
 mod symptoms;
 mod threads;

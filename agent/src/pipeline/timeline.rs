@@ -21,7 +21,7 @@ use std::{
 };
 
 pub use self::track::Entry;
-use self::{steal::StealLog, track::Track};
+use self::{packed::Unpacked, steal::StealLog, track::Track};
 use crate::{
     event::{Delay, Particulars, Steal},
     process::ProcessKey,
@@ -101,6 +101,7 @@ pub struct Timeline {
     intervals: usize,
     /// Of all tracks.
     bytes: usize,
+    unpacked: Unpacked,
     evicted: u64,
 }
 
@@ -115,6 +116,7 @@ impl Timeline {
             steal: StealLog::default(),
             intervals: 0,
             bytes: 0,
+            unpacked: Unpacked::default(),
             evicted: 0,
         }
     }
@@ -217,7 +219,7 @@ impl Timeline {
     /// Calls `f` with each interval of `process` that overlaps `[start, end)`.
     pub fn of_process(&self, process: ProcessKey, start: MonoNs, end: MonoNs, f: &mut Visit<'_>) {
         if let Some(track) = self.tracks.get(&process) {
-            track.overlapping(start.0, end.0, f);
+            track.overlapping((start.0, end.0), &self.unpacked, f);
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Evidence {
     pub culprit: Culprit,
     /// What the cause usually takes of this operation, in nanoseconds, where known.
     pub usual_ns: Option<u64>,
+    /// It was another thread that met them, for which the span's own thread waited.
+    pub is_behind: bool,
     /// Kernel events of that time that were lost: it may be more than this, or something else.
     pub lost_events: u64,
 }
@@ -58,7 +60,11 @@ pub fn summary(
         1 => "; 1 kernel event of that time was lost".to_owned(),
         lost => format!("; {lost} kernel events of that time were lost"),
     };
-    format!("{share:.0} % of {whole}: {what}{incomplete}")
+    let behind = match evidence.is_behind {
+        true => "waited for another thread of its process: ",
+        false => "",
+    };
+    format!("{share:.0} % of {whole}: {behind}{what}{incomplete}")
 }
 
 /// What took the time.
@@ -350,6 +356,9 @@ pub fn numbers(
     }
     if !evidence.culprit.name.is_empty() {
         numbers.push(("culprit_percent".to_owned(), evidence.culprit.part * 100.0));
+    }
+    if evidence.is_behind {
+        numbers.push(("behind_another_thread".to_owned(), 1.0));
     }
     if evidence.lost_events > 0 {
         numbers.push(("events_lost".to_owned(), evidence.lost_events as f64));

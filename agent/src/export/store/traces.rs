@@ -4,12 +4,18 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    hash::{BuildHasher, RandomState},
+    ops::Range,
     sync::Arc,
 };
 
-use super::{PerSecond, StoredEvent, StoredSpan};
-use crate::{span::TraceId, time::MonoNs};
+use foldhash::quality::RandomState;
+
+use super::{PerSecond, StoredEvent, StoredSpan, keep, view};
+use crate::{
+    span::{Resource, SpanBatch, SpanView, TraceId},
+    time::MonoNs,
+    verdict::Judgement,
+};
 
 /// Bounds of what is kept for traces.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +37,7 @@ pub struct TraceBounds {
 pub(super) struct Traces {
     bounds: TraceBounds,
     latest: Latest,
-    pinned: HashMap<TraceId, Pinned>,
+    pinned: HashMap<TraceId, Pinned, RandomState>,
     /// Their ids, the first pinned first.
     order: VecDeque<TraceId>,
     pinned_now: PerSecond,
@@ -60,38 +66,73 @@ impl Traces {
         Self {
             bounds,
             latest: Latest::new(bounds.latest),
-            pinned: HashMap::new(),
+            pinned: HashMap::default(),
             order: VecDeque::new(),
             pinned_now: PerSecond::default(),
         }
     }
 
-    /// Takes a span that came at `now`; `events` knows those in the time of one with a
-    /// verdict.
+    /// Takes the spans of a batch; `kept` are those of them that the other rings keep, with
+    /// their places, in order. `events` knows those in the time of one with a verdict.
     pub fn add(
         &mut self,
-        span: &Arc<StoredSpan>,
-        now: MonoNs,
-        events: impl FnOnce(&StoredSpan) -> Vec<StoredEvent>,
+        batch: &SpanBatch,
+        judgements: Vec<Judgement>,
+        kept: &[(usize, Arc<StoredSpan>)],
+        events: impl Fn(&StoredSpan) -> Vec<StoredEvent>,
     ) {
-        let max = self.bounds.pinned_per_second;
-        if let Some(pinned) = self.pinned.get_mut(&span.trace_id) {
-            pinned.push(span.clone(), self.bounds.spans_of_one);
-        } else if span.verdict.is_some() && self.pinned_now.take(now, 1, max) == 1 {
-            self.pin(span);
-        }
-        if span.verdict.is_some()
-            && let Some(pinned) = self.pinned.get_mut(&span.trace_id)
+        let (names, ends) = names(batch);
+        let mut kept = kept.iter().peekable();
+        let mut resources = batch.resources.iter().peekable();
+        let mut start = 0;
+        for (at, ((span, end), judgement)) in
+            batch.spans.iter().zip(ends).zip(judgements).enumerate()
         {
-            let room = self
-                .bounds
-                .events_of_one
-                .saturating_sub(pinned.events.len());
+            let name = std::mem::replace(&mut start, end)..end;
+            while resources.next_if(|r| r.spans.end <= at).is_some() {}
+            let Some(resource) = resources.peek().filter(|r| r.spans.contains(&at)) else {
+                continue;
+            };
+            let stored = kept.next_if(|(kept, _)| *kept == at).map(|(_, span)| span);
+            let raw = Raw {
+                span: span.clone(),
+                resource: resource.resource.clone(),
+                judgement,
+                names: names.clone(),
+                name,
+            };
+            self.note(&raw, stored, batch.received, &events);
+            self.latest.push(raw);
+        }
+    }
+
+    /// Keeps a span for longer if its trace is one with a verdict.
+    fn note(
+        &mut self,
+        raw: &Raw,
+        stored: Option<&Arc<StoredSpan>>,
+        now: MonoNs,
+        events: impl Fn(&StoredSpan) -> Vec<StoredEvent>,
+    ) {
+        let has_verdict = raw.judgement.verdict.is_some();
+        let trace_id = raw.span.trace_id;
+        if !has_verdict && !self.pinned.contains_key(&trace_id) {
+            return;
+        }
+        let span = stored.cloned().unwrap_or_else(|| raw.stored());
+        let max = self.bounds.pinned_per_second;
+        if let Some(pinned) = self.pinned.get_mut(&trace_id) {
+            pinned.push(span.clone(), self.bounds.spans_of_one);
+        } else if self.pinned_now.take(now, 1, max) == 1 {
+            self.pin(&span);
+        }
+        if has_verdict && let Some(pinned) = self.pinned.get_mut(&trace_id) {
+            let room = self.bounds.events_of_one;
+            let room = room.saturating_sub(pinned.events.len());
             if room > 0 {
-                pinned.events.extend(events(span).into_iter().take(room));
+                pinned.events.extend(events(&span).into_iter().take(room));
             }
         }
-        self.latest.push(span.clone());
     }
 
     fn pin(&mut self, span: &Arc<StoredSpan>) {
@@ -103,7 +144,7 @@ impl Traces {
         let mut pinned = Pinned::default();
         pinned.push(span.clone(), self.bounds.spans_of_one);
         for earlier in self.latest.of(span.trace_id) {
-            pinned.push(earlier.clone(), self.bounds.spans_of_one);
+            pinned.push(earlier, self.bounds.spans_of_one);
         }
         self.order.push_back(span.trace_id);
         self.pinned.insert(span.trace_id, pinned);
@@ -118,7 +159,7 @@ impl Traces {
                 events: pinned.events.clone(),
             },
             None => KeptTrace {
-                spans: self.latest.of(trace_id).cloned().collect(),
+                spans: self.latest.of(trace_id).collect(),
                 left_out: 0,
                 events: Vec::new(),
             },
@@ -136,72 +177,65 @@ impl Pinned {
     }
 }
 
-const NONE: u64 = 0;
-
-/// A ring of spans, chained by trace: finding a trace costs what it has spans.
+/// The latest spans, as they came from the pipeline: most are never looked at, and are made
+/// what the views need only where somebody does.
 #[derive(Debug)]
 struct Latest {
-    ring: VecDeque<Entry>,
+    ring: VecDeque<Raw>,
     capacity: usize,
-    /// Sequence number of the newest span, counted from 1.
-    seen: u64,
-    /// The newest span of each bucket of trace ids.
-    newest: Vec<u64>,
-    keys: RandomState,
 }
 
+/// One of them.
 #[derive(Debug)]
-struct Entry {
-    span: Arc<StoredSpan>,
-    /// The one before it in its bucket.
-    previous: u64,
+struct Raw {
+    span: SpanView,
+    resource: Arc<Resource>,
+    judgement: Judgement,
+    /// Of all spans of its batch, one after the other; this one's from here.
+    names: Arc<str>,
+    name: Range<usize>,
 }
 
 impl Latest {
     fn new(capacity: usize) -> Self {
-        let capacity = capacity.max(1);
         Self {
             ring: VecDeque::new(),
-            capacity,
-            seen: NONE,
-            newest: vec![NONE; capacity.next_power_of_two()],
-            keys: RandomState::new(),
+            capacity: capacity.max(1),
         }
     }
 
-    fn bucket(&self, trace_id: TraceId) -> usize {
-        self.keys.hash_one(trace_id) as usize & (self.newest.len() - 1)
-    }
-
-    fn push(&mut self, span: Arc<StoredSpan>) {
+    fn push(&mut self, raw: Raw) {
         if self.ring.len() >= self.capacity {
             self.ring.pop_front();
         }
-        self.seen += 1;
-        let bucket = self.bucket(span.trace_id);
-        let previous = std::mem::replace(&mut self.newest[bucket], self.seen);
-        self.ring.push_back(Entry { span, previous });
+        self.ring.push_back(raw);
     }
 
-    /// The spans of a trace, newest first.
-    fn of(&self, trace_id: TraceId) -> impl Iterator<Item = &Arc<StoredSpan>> {
-        let mut at = self.newest[self.bucket(trace_id)];
-        let chain = std::iter::from_fn(move || {
-            let entry = self.entry(at)?;
-            at = entry.previous;
-            Some(&entry.span)
-        });
-        chain.filter(move |span| span.trace_id == trace_id)
+    /// The spans of a trace, newest first. Looks at all: who asks is a person, or the verdicts
+    /// that are let through in a second.
+    fn of(&self, trace_id: TraceId) -> impl Iterator<Item = Arc<StoredSpan>> {
+        let of_trace = self.ring.iter().rev();
+        let of_trace = of_trace.filter(move |raw| raw.span.trace_id == trace_id);
+        of_trace.map(Raw::stored)
     }
+}
 
-    /// The entry of a sequence number, if it has not given way.
-    fn entry(&self, sequence: u64) -> Option<&Entry> {
-        let oldest = self.seen + 1 - self.ring.len() as u64;
-        if sequence == NONE || sequence < oldest {
-            return None;
-        }
-        self.ring.get((sequence - oldest) as usize)
+impl Raw {
+    fn stored(&self) -> Arc<StoredSpan> {
+        let name = self.names.get(self.name.clone()).unwrap_or_default();
+        Arc::new(keep(&self.span, name, &self.resource, &self.judgement))
     }
+}
+
+/// The names of a batch's spans in one piece of memory, and where each ends.
+fn names(batch: &SpanBatch) -> (Arc<str>, Vec<usize>) {
+    let mut names = String::with_capacity(batch.spans.len() * 32);
+    let mut ends = Vec::with_capacity(batch.spans.len());
+    for span in &batch.spans {
+        names.push_str(view::clip(&batch.name(span)));
+        ends.push(names.len());
+    }
+    (names.into(), ends)
 }
 
 impl Default for TraceBounds {

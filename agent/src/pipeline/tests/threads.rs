@@ -6,7 +6,7 @@ use super::*;
 use crate::event::Turn;
 
 /// A turn of a thread, in milliseconds from the start of the test.
-fn turn(tid: u32, read_ms: u64, written_ms: u64) -> Event {
+pub(super) fn turn(tid: u32, read_ms: u64, written_ms: u64) -> Event {
     Event::Turn(Turn {
         process: process(PID),
         tid,
@@ -26,7 +26,7 @@ fn unsure(tid: u32, read_ms: u64, written_ms: u64) -> Event {
     })
 }
 
-fn of_thread(tid: u32, cause: Cause, start_ms: u64, end_ms: u64) -> Event {
+pub(super) fn of_thread(tid: u32, cause: Cause, start_ms: u64, end_ms: u64) -> Event {
     Event::Delay(Delay {
         tid,
         ..delay(cause, start_ms, end_ms)
@@ -35,7 +35,7 @@ fn of_thread(tid: u32, cause: Cause, start_ms: u64, end_ms: u64) -> Event {
 
 /// A server span that began and ended a little after the start of the millisecond: its clock
 /// is no coarse one.
-fn request(id: u8, start_ms: u64, end_ms: u64) -> SpanView {
+pub(super) fn request(id: u8, start_ms: u64, end_ms: u64) -> SpanView {
     let mut span = span(id, 0, start_ms, end_ms);
     span.trace_id = [id; 16];
     span.start_unix_ns += 300_001;
@@ -60,7 +60,7 @@ fn judge(events: Vec<Event>, spans: Vec<SpanView>) -> Vec<Judgement> {
     judged(&mut pipeline, batch(at(2_000), Confidence::Process, spans))
 }
 
-fn part(judgement: &Judgement, cause: Cause) -> u64 {
+pub(super) fn part(judgement: &Judgement, cause: Cause) -> u64 {
     let split = judgement.split.as_ref().expect("it is judged");
     let part = split.parts.iter().find(|(c, _)| *c == cause);
     part.map_or(0, |(_, ns)| *ns)

@@ -10,9 +10,10 @@
 //! - its start, from where the same thread's last interval of the block ended (what a thread
 //!   does follows on what it did, so this mostly is 0) or, where that is shorter, its length.
 //!
-//! A query unpacks only the blocks that overlap what it asks for.
+//! A query unpacks only the blocks that overlap what it asks for, and not those that the queries
+//! just before it unpacked ([`Unpacked`]): the spans of a batch ask for the same time.
 
-use std::collections::VecDeque;
+use std::{cell::RefCell, collections::VecDeque, sync::Arc};
 
 use super::track::Entry;
 use crate::vocabulary::Cause;
@@ -22,7 +23,9 @@ const BLOCK: usize = 128;
 /// Latest intervals that are not packed before so many more are there.
 const LOOSE: usize = 64;
 /// What the allocator takes for itself with each block.
-const ALLOCATION_BYTES: usize = 16;
+const ALLOCATION_BYTES: usize = 16 + SHARED_BYTES;
+/// The two counters of an [`Arc`].
+const SHARED_BYTES: usize = 2 * size_of::<usize>();
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -34,14 +37,51 @@ pub(super) struct Packed {
     longest_ns: u64,
 }
 
+/// Blocks unpacked at once: one of the short, one of the long intervals, and where a time lies
+/// across two.
+const UNPACKED: usize = 4;
+
+/// The blocks that were asked for last, as they were before they were packed.
+#[derive(Debug, Default)]
+pub(super) struct Unpacked(RefCell<VecDeque<UnpackedBlock>>);
+
+/// What it was unpacked from, and what that came to.
+type UnpackedBlock = (Arc<[u8]>, Vec<Entry>);
+
 /// [`BLOCK`] intervals, in order of their end.
 #[derive(Debug)]
 struct Block {
-    packed: Box<[u8]>,
+    /// Shared with who keeps it unpacked, by which it is known again.
+    packed: Arc<[u8]>,
     first_end: u64,
     last_end: u64,
     first_start: u64,
     count: u16,
+}
+
+impl Unpacked {
+    /// Calls `f` with the intervals of a block.
+    fn of(&self, block: &Block, f: &mut dyn FnMut(&[Entry])) {
+        let is = |(packed, _): &UnpackedBlock| Arc::ptr_eq(packed, &block.packed);
+        let Ok(mut blocks) = self.0.try_borrow_mut() else {
+            // Asked for while another's are gone through.
+            let mut entries = Vec::with_capacity(2 * BLOCK);
+            block.unpack(&mut |entry| entries.push(*entry));
+            return f(&entries);
+        };
+        if let Some((_, entries)) = blocks.iter().find(|known| is(known)) {
+            return f(entries);
+        }
+        let oldest = match blocks.len() {
+            UNPACKED => blocks.pop_front(),
+            _ => None,
+        };
+        let mut entries = oldest.map_or_else(Vec::new, |(_, entries)| entries);
+        entries.clear();
+        block.unpack(&mut |entry| entries.push(*entry));
+        f(&entries);
+        blocks.push_back((block.packed.clone(), entries));
+    }
 }
 
 impl Packed {
@@ -108,12 +148,17 @@ impl Packed {
     }
 
     /// Calls `f` with each that overlaps `[start, end)`, in order of their ends.
-    pub(super) fn overlapping(&self, start: u64, end: u64, f: &mut dyn FnMut(&Entry)) {
+    pub(super) fn overlapping(
+        &self,
+        (start, end): (u64, u64),
+        unpacked: &Unpacked,
+        f: &mut dyn FnMut(&Entry),
+    ) {
         let last_end = end.saturating_add(self.longest_ns);
-        let mut visit = |entry: &Entry| {
-            if entry.end > start && entry.start < end {
-                f(entry);
-            }
+        let mut visit = |entries: &[Entry]| {
+            let first = entries.partition_point(|e| e.end <= start);
+            let about = entries[first..].iter().take_while(|e| e.end < last_end);
+            about.filter(|e| e.start < end).for_each(&mut *f);
         };
         let first = self.blocks.partition_point(|b| b.last_end <= start);
         for block in self.blocks.range(first..) {
@@ -121,12 +166,10 @@ impl Packed {
                 return;
             }
             if block.first_start < end {
-                block.unpack(&mut visit);
+                unpacked.of(block, &mut visit);
             }
         }
-        let first = self.loose.partition_point(|e| e.end <= start);
-        let loose = self.loose[first..].iter();
-        loose.take_while(|e| e.end < last_end).for_each(visit);
+        visit(&self.loose);
     }
 
     /// Forgets what ended before `horizon`, block by block: a few that are older may stay with
@@ -217,7 +260,7 @@ impl Block {
             last_of[thread] = entry.end;
         }
         Self {
-            packed: out.into_boxed_slice(),
+            packed: out.into(),
             first_end,
             last_end: last,
             first_start: entries.iter().map(|e| e.start).min().unwrap_or(0),
@@ -329,7 +372,7 @@ mod tests {
 
     fn all(packed: &Packed) -> Vec<Entry> {
         let mut all = Vec::new();
-        packed.overlapping(0, u64::MAX, &mut |e| all.push(*e));
+        packed.overlapping((0, u64::MAX), &Unpacked::default(), &mut |e| all.push(*e));
         all
     }
 
@@ -378,7 +421,9 @@ mod tests {
             prop_assert_eq!(packed.last_end(), entries.last().map(|e| e.end));
             let (start, end) = (query.0, query.0 + query.1);
             let mut found = Vec::new();
-            packed.overlapping(start, end, &mut |e| found.push(*e));
+            let unpacked = Unpacked::default();
+            packed.overlapping((0, end / 2), &unpacked, &mut |_| {});
+            packed.overlapping((start, end), &unpacked, &mut |e| found.push(*e));
             let overlaps = |e: &&Entry| e.start < end && e.end > start;
             let expected: Vec<Entry> = entries.iter().filter(overlaps).copied().collect();
             prop_assert_eq!(found, expected);

@@ -1,7 +1,10 @@
 //! The intervals of one process, ordered by their end so that a query is a binary search
 //! and a walk over little more than what overlaps.
 
-use super::{Visit, packed::Packed};
+use super::{
+    Visit,
+    packed::{Packed, Unpacked},
+};
 use crate::{
     event::{Delay, Particulars},
     vocabulary::Cause,
@@ -105,13 +108,13 @@ impl Track {
         gone
     }
 
-    pub(super) fn overlapping(&self, start: u64, end: u64, f: &mut Visit<'_>) {
+    pub(super) fn overlapping(&self, time: (u64, u64), unpacked: &Unpacked, f: &mut Visit<'_>) {
         let mut visit = |entry: &Entry| {
             let particulars = self.particulars.get(usize::from(entry.particulars));
             f(entry, particulars.map_or(&Particulars::None, |(p, _)| p));
         };
-        self.short.overlapping(start, end, &mut visit);
-        self.long.overlapping(start, end, &mut visit);
+        self.short.overlapping(time, unpacked, &mut visit);
+        self.long.overlapping(time, unpacked, &mut visit);
     }
 
     /// The index of these particulars, put in the place of some that no kept interval has any
