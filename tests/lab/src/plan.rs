@@ -377,6 +377,8 @@ mod tests {
     fn incidents_and_faults_have_names() -> Result<(), String> {
         let incident = Wanted::named("incident_1")?;
         assert_eq!(spec(1, 0, &incident).faults.len(), 2);
+        let flood = &spec(1, 0, &Wanted::named("rtt-storm")?).faults[0];
+        assert_eq!((flood.kind, flood.victim), (UdpFlood, Service::Store));
         let quota = Wanted::named("own_quota")?;
         assert_eq!(spec(1, 0, &quota).faults[0].kind, OwnQuota);
         assert!(Wanted::named("quota").is_err_and(|error| error.contains("own_quota")));

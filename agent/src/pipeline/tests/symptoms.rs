@@ -5,7 +5,7 @@
 use super::*;
 use crate::{
     event::{Disk, Flow, Slice, SystemCall, VmExit},
-    knowledge::data::data,
+    knowledge::data,
 };
 
 /// A row's story: what the kernel tells while one request is served.
@@ -104,7 +104,7 @@ fn cases() -> Vec<Case> {
                 with(&disk, delay(BlockQueue, 5, 30)),
                 with(&disk, delay(BlockQueue, 32, 54)),
             ])
-            .remedied_by("the busiest user of the disk"),
+            .remedied_by("the busiest user of sda"),
         Case::new("memory-kills", 200, (Fault::L3, MemoryReclaim))
             .told((0..4).map(|n| with(&limit, delay(MemoryReclaim, n * 50, n * 50 + 40))))
             .told([with(&limit, delay(OomKill, 199, 199))])
