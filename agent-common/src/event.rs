@@ -5,6 +5,7 @@
 //! said in the module of the sensor's name.
 
 pub mod block;
+pub mod context;
 pub mod cpu;
 pub mod kvm;
 pub mod memory;
@@ -34,8 +35,10 @@ pub mod sensor {
     pub const KVM: u32 = 8;
     /// Log lines; never in the ring buffer.
     pub const LOGS: u32 = 9;
+    /// Which span a thread works on, [`super::context`].
+    pub const CONTEXT: u32 = 10;
     /// Length of a per-sensor table: one past the highest id.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 11;
 }
 
 /// Something that happened to one thread, one process or one cgroup.

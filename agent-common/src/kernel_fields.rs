@@ -172,6 +172,8 @@ macro_rules! for_each_kernel_field {
             FDTABLE_FD: "fdtable" "fd" 8 optional, "its entries";
             FILE_INODE: "file" "f_inode" 8 optional, "what is open";
             INODE_MODE: "inode" "i_mode" 2 optional, "its kind";
+            // context
+            TASK_FSBASE: "task_struct" "thread.fsbase" 8 context, "x86-64: its thread pointer";
             // kvm
 
         }

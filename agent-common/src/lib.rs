@@ -4,6 +4,7 @@
 #![no_std]
 
 pub mod consumption;
+pub mod context;
 pub mod cpu;
 pub mod device;
 pub mod event;

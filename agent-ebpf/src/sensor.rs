@@ -1,6 +1,7 @@
 //! The programs, one module per sensor.
 
 mod block;
+mod context;
 mod cpu;
 mod kvm;
 mod memory;

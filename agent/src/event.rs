@@ -227,6 +227,42 @@ pub struct Turn {
     pub is_whole: bool,
 }
 
+/// What a thread worked on, as its program says: half of its trace id and its span id, all zero
+/// where it worked on none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadContext {
+    /// The second half of the trace id, which is the random one.
+    pub trace: [u8; 8],
+    /// The span id.
+    pub span: [u8; 8],
+    /// The span id is not that of the application's own span.
+    #[serde(default)]
+    pub is_trace_only: bool,
+}
+
+impl ThreadContext {
+    /// Whether the thread worked on no span.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.trace == [0; 8] && self.span == [0; 8]
+    }
+}
+
+/// A stretch in which a thread was off the CPU, and what it was working on when that began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Away {
+    /// The process.
+    pub process: ProcessKey,
+    /// The thread, as the host sees it.
+    pub tid: u32,
+    /// When it left the CPU.
+    pub start: MonoNs,
+    /// When it got one again.
+    pub end: MonoNs,
+    /// What it was working on.
+    pub context: ThreadContext,
+}
+
 /// Time that the hypervisor took from one CPU between two polls of `/proc/stat`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steal {
@@ -294,6 +330,8 @@ pub enum Event {
     Steal(Steal),
     /// See [`Turn`].
     Turn(Turn),
+    /// See [`Away`].
+    Away(Away),
     /// See [`Consumption`].
     Consumption(Consumption),
     /// See [`Loss`].

@@ -15,3 +15,4 @@ pub mod peer;
 pub mod platform;
 pub mod proc;
 pub mod roots;
+pub mod thread_context;

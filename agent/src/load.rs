@@ -7,6 +7,7 @@
 mod attach;
 mod budget;
 mod cgroups;
+mod contexts;
 mod cost;
 mod demand;
 mod devices;
@@ -29,6 +30,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use agent_common::context::ContextPlace;
 use parking_lot::Mutex;
 
 pub(crate) use self::attach::{not_built, off};
@@ -36,6 +38,7 @@ pub use self::cost::Toggled;
 use self::{
     attach::{alone, not_selected},
     cgroups::CgroupTables,
+    contexts::ContextPlaces,
     late::Late,
     missed::Missed,
     object::Object,
@@ -125,6 +128,7 @@ struct Running {
     /// `None` once stopped.
     programs: Arc<Mutex<Option<Programs>>>,
     tracked: Arc<Tracked>,
+    contexts: ContextPlaces,
     cgroups: CgroupTables,
     series: SeriesTables,
     stop: Arc<AtomicBool>,
@@ -217,6 +221,14 @@ impl Sensors {
             .is_some_and(|r| r.tracked.set(pid, false))
     }
 
+    /// Where this thread group publishes its threads' contexts; `None`: nowhere (any more). Only
+    /// of tracked ones. False if there is no room or no sensor runs.
+    pub fn publishes(&self, pid: u32, place: Option<ContextPlace>) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|r| r.contexts.set(pid, place))
+    }
+
     /// Says whether there is somebody for whom the sensors of this activation run.
     pub fn demand(&self, activation: Activation, wanted: bool) {
         if let Some(running) = &self.running
@@ -301,6 +313,7 @@ impl Running {
     ) -> Result<Self, StartError> {
         let stop = Arc::new(AtomicBool::new(false));
         let tracked = Arc::new(object.tracked()?);
+        let contexts = object.contexts()?;
         let cgroups = object.cgroups()?;
         let series = object.series()?;
         let late = Late::new(settings.roots.clone(), statuses, |name| {
@@ -341,6 +354,7 @@ impl Running {
         let running = Self {
             programs,
             tracked,
+            contexts,
             cgroups,
             series,
             stop,

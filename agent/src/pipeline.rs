@@ -22,6 +22,7 @@ pub mod timeline;
 pub mod words;
 
 mod behind;
+mod contexts;
 mod correlate;
 mod requests;
 mod ring;
@@ -35,6 +36,7 @@ use self::{
     baseline::{Baselines, Saved, Unusable},
     children::ChildIndex,
     consumers::Consumers,
+    contexts::Contexts,
     correlate::{Context, Correlator},
     judge::Rules,
     losses::Losses,
@@ -101,6 +103,7 @@ pub struct Pipeline {
     metrics: AgentMetrics,
     timeline: Timeline,
     turns: Turns,
+    contexts: Contexts,
     requests: Requests,
     consumers: Consumers,
     losses: Losses,
@@ -127,6 +130,7 @@ impl Pipeline {
             metrics,
             timeline: Timeline::new(config.timeline),
             turns: Turns::default(),
+            contexts: Contexts::default(),
             requests: Requests::default(),
             consumers: Consumers::default(),
             losses: Losses::default(),
@@ -171,6 +175,7 @@ impl Pipeline {
             Event::Delay(delay) => self.timeline.add(delay, now),
             Event::Steal(steal) => self.timeline.add_steal(steal, now),
             Event::Turn(turn) => self.turns.add(turn, self.timeline.horizon(now), now),
+            Event::Away(away) => self.contexts.add(away, self.timeline.horizon(now), now),
             Event::Loss(loss) => {
                 self.losses.add(*loss);
                 Ok(())
@@ -245,6 +250,7 @@ impl Pipeline {
             horizon: self.timeline.horizon(now),
             timeline: &self.timeline,
             turns: &self.turns,
+            contexts: &self.contexts,
             consumers: &self.consumers,
             losses: &self.losses,
             children: &self.children,
@@ -294,6 +300,7 @@ impl Pipeline {
         let horizon = self.timeline.horizon(now);
         self.consumers.expire(horizon);
         self.turns.expire(horizon.0);
+        self.contexts.expire(horizon.0);
         self.requests.expire(horizon.0);
         self.metrics
             .timeline_intervals
@@ -302,6 +309,7 @@ impl Pipeline {
             (Dropped::EVICTED, self.timeline.take_evicted()),
             ("child_evicted", self.children.take_evicted()),
             ("turn_evicted", self.turns.take_evicted()),
+            ("context_evicted", self.contexts.take_evicted()),
             ("request_evicted", self.requests.take_evicted()),
             ("consumption_evicted", self.consumers.take_evicted()),
         ] {

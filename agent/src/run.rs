@@ -9,6 +9,7 @@ mod error;
 mod intake;
 mod judging;
 mod known;
+mod publishing;
 mod recorded;
 mod status;
 mod supporting;
@@ -471,10 +472,12 @@ async fn housekeeping(
             .set(i64::try_from(held).unwrap_or(i64::MAX));
         names.observe(&metrics);
         {
-            // System calls that do not wait for anything.
+            // Little is read: of processes that are new.
             let (sensors, metrics) = (Arc::clone(&sensors), metrics.clone());
+            let tracking = Arc::clone(&tracking);
             let kept = tokio::task::spawn_blocking(move || {
                 sensors.keep_up(MonoNs::now(), &metrics);
+                tracking.look_at_new();
             });
             if let Err(error) = kept.await {
                 tracing::error!(%error, "Housekeeping failed");

@@ -3,6 +3,7 @@
 //! `agent_common::event` and its programs in `agent-ebpf`.
 
 pub mod block;
+pub mod context;
 pub mod cpu;
 pub mod decode;
 pub mod hook;
@@ -96,6 +97,12 @@ pub const SENSORS: &[Entry] = &[
         core: false,
         loses: "time blocked on locks, sockets, sleeps and disk",
         sensor: Some(&wait::Wait),
+    },
+    Entry {
+        name: "context",
+        core: false,
+        loses: "the join by thread: which span a thread works on where its program publishes it",
+        sensor: Some(&context::Context),
     },
     Entry {
         name: "kvm",
@@ -225,6 +232,8 @@ pub enum Activation {
     WhileTracking,
     /// While there are processes under a seccomp filter that send spans.
     WhileFiltered,
+    /// While there are processes that publish which span each of their threads works on.
+    WhilePublishing,
     /// While a limit holds back I/O: of the `block` sensor, whose kernel side says so.
     WhileThrottled,
 }

@@ -36,16 +36,21 @@ pub fn target_tmp() -> anyhow::Result<PathBuf> {
     Ok(profile.with_file_name("tmp"))
 }
 
-/// Builds `isostack-agent` and `shop` where they are older than their sources.
+/// Builds `isostack-agent`, `shop` and `tasks` where they are older than their sources.
 ///
 /// # Errors
 /// When they do not build.
 fn build() -> anyhow::Result<PathBuf> {
     let dir = profile_dir()?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(root())
-        .args(["build", "--quiet", "-p", "isostack-agent", "-p", "shop"]);
+    cargo.current_dir(root()).args(["build", "--quiet"]).args([
+        "-p",
+        "isostack-agent",
+        "-p",
+        "shop",
+        "-p",
+        "tasks",
+    ]);
     if dir.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");
     }

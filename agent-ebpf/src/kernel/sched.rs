@@ -137,6 +137,12 @@ impl<M: Memory> Task<M> {
         }
     }
 
+    /// Where its thread-local memory is, as its program set it; 0: it has none.
+    #[inline(always)]
+    pub fn thread_pointer(self) -> u64 {
+        self.get(&field::TASK_FSBASE)
+    }
+
     /// Inode of its cgroup in the I/O controller's hierarchy; 0 if there is no controller.
     #[inline(always)]
     pub fn io_cgroup_id(self) -> u64 {

@@ -218,6 +218,7 @@ const fn condition(activation: Activation) -> &'static str {
         Activation::Always => "",
         Activation::WhileTracking => " (while processes send spans)",
         Activation::WhileFiltered => " (while processes under a filter send spans)",
+        Activation::WhilePublishing => " (while processes publish their threads' contexts)",
         Activation::WhileThrottled => " (while a limit holds I/O back)",
     }
 }

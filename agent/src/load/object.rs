@@ -10,7 +10,7 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 
-use super::{CgroupTables, SeriesTables, Settings, Tracked, demand::OnDemand};
+use super::{CgroupTables, ContextPlaces, SeriesTables, Settings, Tracked, demand::OnDemand};
 use crate::{
     host::{
         btf::{FieldOffsets, KernelTypes},
@@ -170,6 +170,12 @@ impl Object {
             Array::try_from(map).map_err(wrong)?,
             self.pid_max,
         ))
+    }
+
+    /// Where processes publish their threads' contexts.
+    pub fn contexts(&mut self) -> io::Result<ContextPlaces> {
+        let map = self.take("CONTEXT_PLACES")?;
+        Ok(ContextPlaces::new(HashMap::try_from(map).map_err(wrong)?))
     }
 
     /// What the kernel side asks for.

@@ -109,7 +109,7 @@ impl Reader {
                     }
                     Err(error) => {
                         tracing::debug!(%error, "Record not understood");
-                        let reason = "undecodable";
+                        let reason = error.reason();
                         let dropped = &self.metrics.events_dropped;
                         dropped.get_or_create(&Reason { reason }).inc();
                     }

@@ -10,6 +10,7 @@ use crate::{
         behind,
         children::{ChildIndex, Parent},
         consumers::Consumers,
+        contexts::Contexts,
         culprit::{self, Wait},
         fault::{Circumstances, fault_of},
         incident::{Incidents, Story},
@@ -71,6 +72,7 @@ pub(super) struct Context<'a> {
     pub(super) horizon: MonoNs,
     pub(super) timeline: &'a Timeline,
     pub(super) turns: &'a Turns,
+    pub(super) contexts: &'a Contexts,
     pub(super) consumers: &'a Consumers,
     pub(super) losses: &'a Losses,
     pub(super) children: &'a ChildIndex,
@@ -210,7 +212,8 @@ impl Correlator {
         }
         let mut evidence = evidence(blamed.0, place, &scope, identity, context);
         evidence.usual_ns = baselines.cause(key, blamed.0).map(|usual| usual.median_ns);
-        let story = Story::of(blamed.0, blamed.1, &evidence, service);
+        let victim = (&**service, &identity.workload);
+        let story = Story::of(blamed.0, blamed.1, &evidence, victim);
         let (start, end) = (span.start_unix_ns, span.end_unix_ns);
         let incident = self.incidents.note(story, start, end);
         let verdict: Verdict = judge::verdict(blamed, &split, identity, &evidence, incident);

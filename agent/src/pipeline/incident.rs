@@ -3,7 +3,7 @@
 //!
 //! The *subject* is whom or what the story is about: the culprit; where there is none, whose
 //! quota or limit it was, or the disk; what is the victim's own (its code, its locks, a
-//! refused system call) is a story of its service. Two services below two quotas are two
+//! refused system call) is a story of its service, as its own workload runs it. Two services below two quotas are two
 //! incidents, two services below one quota are one.
 //!
 //! An incident's name is made of what it is about and of the start of the first span that
@@ -18,6 +18,7 @@ use super::words::Evidence;
 use crate::{
     event::Particulars,
     vocabulary::{Cause, Fault},
+    workload::Workload,
 };
 
 /// Longest silence within an incident: as long as the timeline's window, as spans may come in
@@ -37,34 +38,55 @@ pub struct Story {
 }
 
 impl Story {
-    /// Of a verdict of `service`, by what is known of it.
+    /// Of a verdict on a span that this workload sent in the name of `service`, by what is known
+    /// of it.
     #[must_use]
-    pub fn of(cause: Cause, fault: Fault, evidence: &Evidence, service: &str) -> Self {
-        let subject = if evidence.culprit.name.is_empty() {
-            subject(cause, &evidence.particulars, service)
-        } else {
-            &evidence.culprit.name
+    pub fn of(
+        cause: Cause,
+        fault: Fault,
+        evidence: &Evidence,
+        (service, workload): (&str, &Workload),
+    ) -> Self {
+        let about = match &*evidence.culprit.name {
+            "" => subject(cause, &evidence.particulars),
+            culprit => Some(culprit),
         };
-        let end = subject.floor_char_boundary(MAX_SUBJECT_BYTES);
+        let mut subject = about.map_or_else(|| own(service, workload), str::to_owned);
+        subject.truncate(subject.floor_char_boundary(MAX_SUBJECT_BYTES));
         Self {
             cause,
             fault,
-            subject: subject[..end].to_owned(),
+            subject,
         }
     }
 }
 
-/// Whom a verdict without culprit is about.
-fn subject<'a>(cause: Cause, particulars: &'a Particulars, service: &'a str) -> &'a str {
+/// Whom a verdict without culprit is about; `None` where it is the victim's own story.
+fn subject(cause: Cause, particulars: &Particulars) -> Option<&str> {
     match (cause, particulars) {
-        (_, Particulars::Limiter(limiter)) => &limiter.cgroup_path,
-        (_, Particulars::Memory { limit: Some(l), .. }) => &l.cgroup_path,
-        (Cause::BlockQueue | Cause::BlockDevice, Particulars::Disk(disk)) => &disk.name,
+        (_, Particulars::Limiter(limiter)) => Some(&limiter.cgroup_path),
+        (_, Particulars::Memory { limit: Some(l), .. }) => Some(&l.cgroup_path),
+        (Cause::BlockQueue | Cause::BlockDevice, Particulars::Disk(disk)) => Some(&disk.name),
         // The host ran short of it: a story of all that live there.
         (Cause::Runqueue | Cause::Steal, _)
-        | (Cause::MemoryReclaim | Cause::OomKill, Particulars::Memory { memcg: false, .. }) => "",
-        _ => service,
+        | (Cause::MemoryReclaim | Cause::OomKill, Particulars::Memory { memcg: false, .. }) => {
+            Some("")
+        }
+        _ => None,
     }
+}
+
+/// A service as these workloads run it: who sends spans in another's name has incidents of its own.
+fn own(service: &str, workload: &Workload) -> String {
+    let names = [
+        &*workload.namespace,
+        &*workload.owner,
+        &*workload.container,
+        &*workload.unit,
+        &*workload.process,
+        service,
+    ];
+    names.join("\u{1f}")
 }
 
 /// The incidents that may still go on.

@@ -20,7 +20,7 @@ use crate::{
 const MAX_REQUESTS: usize = 1 << 17;
 /// Requests of very different lengths are kept apart, see [`Ring`]: each ring is for those up to
 /// four times as long as the ones before, the first one for those below 2^22 ns (4 ms).
-const LENGTHS: usize = 8;
+pub(super) const LENGTHS: usize = 8;
 /// Requests looked at for one that a span is, or is part of.
 const MAX_LOOKED_AT: usize = 256;
 /// What is no step of the wall clock moves a span by less than this.
@@ -171,7 +171,7 @@ impl Requests {
 }
 
 /// The ring for requests of this length.
-const fn ring_of(length_ns: u64) -> usize {
+pub(super) const fn ring_of(length_ns: u64) -> usize {
     let bits = (u64::BITS - length_ns.leading_zeros()).saturating_sub(22);
     let ring = bits.div_ceil(2) as usize;
     if ring < LENGTHS { ring } else { LENGTHS - 1 }

@@ -1,5 +1,8 @@
 //! By which delays a span is measured.
 //!
+//! 0. Where the program publishes which span each of its threads works on and a thread was seen
+//!    at this one ([`contexts`](super::contexts)), by what was met then, and the confidence says
+//!    `thread`. What threads met when they worked on another trace does not count by rule 3 either.
 //! 1. Where the thread that worked on its request is known ([`thread`]), by that thread's, and
 //!    the confidence says `thread_inferred`. A span inside a request, of the same trace and
 //!    process, is on the request's thread unless that was off the CPU when the span began
@@ -21,6 +24,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     behind::Waits,
+    contexts::{Whose, Worked},
     correlate::Context,
     place::{Place, place},
     requests::{Request, Requests, Worker},
@@ -64,6 +68,8 @@ pub struct Scope {
     pub others: Vec<(u64, u64)>,
     /// It is measured by an event loop's thread, which worked on no other request meanwhile.
     is_alone: bool,
+    /// What threads worked on, by their programs' word: only what was the span's counts.
+    worked: Option<Worked>,
     /// With them, what held back other threads in its own waits counts too.
     waits: Option<Waits>,
 }
@@ -173,6 +179,7 @@ impl Scopes {
             sharers: 1,
             others: Vec::new(),
             is_alone: false,
+            worked: None,
             waits: None,
         };
         let Some(process) = process_of(resource) else {
@@ -194,6 +201,27 @@ impl Scopes {
             requests.around(process, span.trace_id, start, end).copied()
         };
         let joined_by_process = scope.confidence == Confidence::Process;
+        let worked = if joined_by_process && !context.contexts.is_empty() {
+            worked(span, window, context, requests)
+        } else {
+            None
+        };
+        if let Some(worked) = worked {
+            let threads = worked.own_threads();
+            if !threads.is_empty() {
+                scope.confidence = Confidence::Thread;
+                match thread::only_one(context.turns, window) {
+                    // What holds a loop holds all its requests.
+                    Some(tid) if threads == [tid] => {
+                        scope.is_alone = !has_company(process, window, own, requests);
+                        scope.only = Some(tid);
+                    }
+                    _ => scope.worked = Some(worked),
+                }
+                return scope;
+            }
+            scope.busy.extend(worked.others());
+        }
         if let Some(own) = own
             && joined_by_process
         {
@@ -210,9 +238,7 @@ impl Scopes {
                 && (thread::is_one_loop(&resource.resource.language)
                     || !thread::went_back_to_its_loop(context.timeline, tid, window))
             {
-                let mut in_flight = requests.in_flight(process, start, end);
-                let is_own = |other: &Request| (other.trace, other.span) == (own.trace, own.span);
-                scope.is_alone = in_flight.all(is_own);
+                scope.is_alone = !has_company(process, window, Some(own), requests);
                 scope.only = Some(tid);
                 return scope;
             }
@@ -297,12 +323,8 @@ impl Presence {
 
 impl Scope {
     /// What was done meanwhile is known to be this request's, and no other's.
-    pub const fn is_certain(&self) -> bool {
-        self.is_alone
-            || matches!(
-                self.confidence,
-                Confidence::Thread | Confidence::ThreadInferred
-            )
+    pub fn is_certain(&self) -> bool {
+        self.is_alone || self.worked.is_some() || self.confidence == Confidence::ThreadInferred
     }
 
     /// Its time is told apart from that of other requests: by its thread, or as there was none.
@@ -311,8 +333,12 @@ impl Scope {
     }
 
     /// The thread that it is measured by, where it is one.
-    pub const fn thread(&self) -> Option<u32> {
-        self.only
+    pub fn thread(&self) -> Option<u32> {
+        let worked = || match self.worked.as_ref()?.own_threads()[..] {
+            [one] => Some(one),
+            _ => None,
+        };
+        self.only.or_else(worked)
     }
 
     /// Its like, but with what held back those that its thread waited for; `None` where that is
@@ -374,6 +400,9 @@ impl Scope {
         if let Some(waits) = &self.waits {
             return waits.pieces(entry).next().is_some();
         }
+        if let Some(worked) = &self.worked {
+            return tid == 0 || worked.is_own(entry);
+        }
         if let Some(only) = self.only {
             return tid == only || tid == 0;
         }
@@ -384,6 +413,49 @@ impl Scope {
             .any(|(_, start, end)| entry.start < *end && entry.end > *start);
         !others && self.not.binary_search(&tid).is_err()
     }
+}
+
+/// What the process's threads worked on about the span's time, if they say so.
+fn worked(
+    span: &SpanView,
+    window: Window,
+    context: Context<'_>,
+    requests: &Requests,
+) -> Option<Worked> {
+    let (start, end) = (window.start, window.end);
+    // Spans inside a request need not be sent: what they meet is the request's, if that can be
+    // of one request only.
+    let mut in_flight = requests.in_flight(window.process, start, end);
+    let is_only_of_trace = span.kind == SERVER
+        && in_flight
+            .by_ref()
+            .take(MAX_LOOKED_AT)
+            .all(|other| other.trace != span.trace_id || other.span == span.span_id)
+        && in_flight.next().is_none();
+    context.contexts.worked(window.process, (start, end), |of| {
+        if of.is_none() {
+            Whose::Open
+        } else if of.trace != span.trace_id[8..] {
+            Whose::Others
+        } else if of.span == span.span_id || of.is_trace_only || is_only_of_trace {
+            Whose::Own
+        } else {
+            Whose::Open
+        }
+    })
+}
+
+/// Whether the process works on another request beside this one.
+fn has_company(
+    process: ProcessKey,
+    window: Window,
+    own: Option<Request>,
+    requests: &Requests,
+) -> bool {
+    let is_own =
+        |other: &Request| own.is_some_and(|own| (other.trace, other.span) == (own.trace, own.span));
+    let mut in_flight = requests.in_flight(process, window.start, window.end);
+    !in_flight.all(is_own)
 }
 
 /// With the span's place in the batch.

@@ -289,7 +289,8 @@ const fn moment(at: u64, slack_ns: u64) -> (u64, u64) {
 }
 
 /// What a thread does not run in.
-const fn is_off_cpu(cause: Cause) -> bool {
+#[must_use]
+pub const fn is_off_cpu(cause: Cause) -> bool {
     matches!(
         cause,
         Cause::CpuThrottle | Cause::Runqueue | Cause::LockWait | Cause::SocketWait | Cause::Sleep

@@ -56,7 +56,7 @@ impl Attributor {
                     of.consumer = self.neighbour(of.cgroup_id);
                     continue;
                 }
-                Event::Steal(_) | Event::Loss(_) | Event::Turn(_) => continue,
+                Event::Steal(_) | Event::Loss(_) | Event::Turn(_) | Event::Away(_) => continue,
             };
             match &mut delay.particulars {
                 Particulars::QuotaOf(hint) => {

@@ -1,10 +1,14 @@
 //! The processes that send spans: the kernel side tells of them at a finer grain, and some
 //! sensors are there only for them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 
+use super::publishing::Publishers;
 use crate::{
     host::{proc::ProcDir, roots::Roots},
     load::Sensors,
@@ -21,6 +25,7 @@ const FILTERED: u32 = 2;
 pub struct Tracking {
     sensors: Arc<Sensors>,
     roots: Roots,
+    publishers: Publishers,
     /// Whether each is under a seccomp filter.
     processes: Mutex<HashMap<ProcessKey, bool>>,
 }
@@ -30,6 +35,7 @@ impl Tracking {
     #[must_use]
     pub fn new(sensors: Arc<Sensors>, roots: Roots) -> Self {
         Self {
+            publishers: Publishers::new(Arc::clone(&sensors), roots.clone()),
             sensors,
             roots,
             processes: Mutex::default(),
@@ -44,7 +50,13 @@ impl Tracking {
         }
         processes.insert(process, self.is_filtered(process));
         self.sensors.track(process.pid);
+        self.publishers.add(process);
         self.demand(&processes);
+    }
+
+    /// Looks closer at those that are new; call it about once a second. Reads files.
+    pub fn look_at_new(&self) {
+        self.publishers.look_at_new();
     }
 
     /// Stops tracking processes that are gone, so that their pids' next owners are not; a
@@ -71,6 +83,9 @@ impl Tracking {
             }
         }
         self.demand(&processes);
+        let living: HashSet<ProcessKey> = processes.keys().copied().collect();
+        drop(processes);
+        self.publishers.look_again(&living);
     }
 
     fn is_filtered(&self, process: ProcessKey) -> bool {

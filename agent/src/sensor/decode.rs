@@ -81,6 +81,20 @@ pub enum DecodeError {
     /// Its numbers make no sense.
     #[error("a record has an impossible {0}")]
     Impossible(&'static str),
+    /// It says that what it is about could not be read.
+    #[error("a thread's context could not be read")]
+    Unreadable,
+}
+
+impl DecodeError {
+    /// The word of the counter.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreadable => "context_unreadable",
+            Self::Length(_) | Self::Unknown { .. } | Self::Impossible(_) => "undecodable",
+        }
+    }
 }
 
 /// The interpreters of all sensors.

@@ -41,7 +41,9 @@ fn disk(name: &str) -> Particulars {
 
 /// Whether two verdicts are one story.
 fn same(a: (Cause, Fault, &Evidence, &str), b: (Cause, Fault, &Evidence, &str)) -> bool {
-    Story::of(a.0, a.1, a.2, a.3) == Story::of(b.0, b.1, b.2, b.3)
+    let of =
+        |v: (Cause, Fault, &Evidence, &str)| Story::of(v.0, v.1, v.2, (v.3, &Workload::default()));
+    of(a) == of(b)
 }
 
 #[test]
@@ -112,9 +114,29 @@ fn one_cause_fault_and_subject_are_one_story() {
     ));
 }
 
+#[test]
+fn who_takes_a_services_name_has_a_story_of_his_own() {
+    let nobody = evidence("", Particulars::None);
+    let of = |cause, container: &str| {
+        let workload = Workload {
+            container: container.into(),
+            ..Workload::default()
+        };
+        Story::of(cause, Fault::App, &nobody, ("shop", &workload))
+    };
+    assert_eq!(of(Cause::LockWait, "cart"), of(Cause::LockWait, "cart"));
+    assert_ne!(of(Cause::LockWait, "cart"), of(Cause::LockWait, "other"));
+    assert_eq!(of(Cause::Runqueue, "cart"), of(Cause::Runqueue, "other"));
+}
+
 fn story(subject: &str) -> Story {
     let culprit = evidence(subject, Particulars::None);
-    Story::of(Cause::Runqueue, Fault::Host, &culprit, "shop")
+    Story::of(
+        Cause::Runqueue,
+        Fault::Host,
+        &culprit,
+        ("shop", &Workload::default()),
+    )
 }
 
 #[test]
@@ -180,7 +202,7 @@ proptest! {
             Cause::Runqueue,
             Fault::Host,
             &evidence(&culprit, Particulars::None),
-            &service,
+            (&service, &Workload::default()),
         );
         prop_assert!(story.subject.len() <= MAX_SUBJECT_BYTES);
         prop_assert!(Incidents::default().note(story, u64::MAX, 0).starts_with("i-"));

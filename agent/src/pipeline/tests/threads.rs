@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::Turn;
+use crate::event::{Away, ThreadContext, Turn};
 
 /// A turn of a thread, in milliseconds from the start of the test.
 pub(super) fn turn(tid: u32, read_ms: u64, written_ms: u64) -> Event {
@@ -332,5 +332,110 @@ proptest! {
             // Where a wait and a run share an instant, the rounding is up to a nanosecond.
             prop_assert!(given <= lost + 1_000, "{} of {} {}", given, lost, cause);
         }
+    }
+}
+
+fn at_work_on(span: &SpanView, tid: u32, start_ms: u64, end_ms: u64) -> Event {
+    let mut trace = [0; 8];
+    trace.copy_from_slice(&span.trace_id[8..]);
+    away(tid, start_ms, end_ms, trace, span.span_id)
+}
+
+fn away(tid: u32, start_ms: u64, end_ms: u64, trace: [u8; 8], span: [u8; 8]) -> Event {
+    Event::Away(Away {
+        process: process(PID),
+        tid,
+        start: at(start_ms),
+        end: at(end_ms),
+        context: ThreadContext {
+            trace,
+            span,
+            is_trace_only: false,
+        },
+    })
+}
+
+#[test]
+fn what_a_program_says_of_its_threads_counts_first() {
+    let (one, two, quick) = (
+        request(1, 100, 400),
+        request(2, 100, 400),
+        request(3, 190, 210),
+    );
+    let judged = judge(
+        vec![
+            // Two threads turn from one request to the other.
+            at_work_on(&one, 7, 110, 200),
+            of_thread(7, Cause::CpuThrottle, 110, 190),
+            of_thread(7, Cause::Runqueue, 190, 200),
+            at_work_on(&two, 8, 120, 180),
+            of_thread(8, Cause::CpuThrottle, 120, 180),
+            at_work_on(&two, 7, 210, 300),
+            of_thread(7, Cause::CpuThrottle, 210, 300),
+            // Between two looks that agree, and two that do not.
+            of_thread(7, Cause::OnCpu, 300, 310),
+            at_work_on(&two, 7, 310, 320),
+            of_thread(7, Cause::OnCpu, 200, 210),
+            // By the threads' turns another would be meant.
+            turn(8, 99, 401),
+        ],
+        vec![one, two, quick],
+    );
+    let joins: Vec<_> = judged.iter().map(|j| j.joined.confidence).collect();
+    let thread = Confidence::Thread;
+    assert_eq!(joins, [thread, thread, Confidence::Process]);
+    assert_eq!(judged[0].thread, Some(7));
+    assert_eq!(judged[1].thread, None, "it was on two");
+    assert_eq!(part(&judged[0], Cause::CpuThrottle), 80 * MS);
+    assert_eq!(part(&judged[0], Cause::Runqueue), 10 * MS);
+    assert_eq!(part(&judged[1], Cause::CpuThrottle), 150 * MS);
+    assert_eq!(part(&judged[1], Cause::OnCpu), 10 * MS);
+    // Both threads worked on others' requests meanwhile.
+    assert_eq!(part(&judged[2], Cause::CpuThrottle), 0);
+    let causes = |at: usize| judged[at].verdict.as_ref().map(|v| v.cause);
+    assert_eq!(causes(1), Some(Cause::CpuThrottle));
+}
+
+#[test]
+fn spans_inside_that_are_not_sent_are_the_requests_own() {
+    let (slow, other) = (request(1, 100, 400), request(2, 100, 400));
+    let not_sent = inside(9, &slow, 110, 300);
+    let events = || {
+        vec![
+            at_work_on(&not_sent, 7, 110, 290),
+            of_thread(7, Cause::LockWait, 110, 290),
+        ]
+    };
+    let judged = judge(events(), vec![slow.clone(), other.clone()]);
+    assert_eq!(judged[0].joined.confidence, Confidence::Thread);
+    assert_eq!(part(&judged[0], Cause::LockWait), 180 * MS);
+    assert_eq!(part(&judged[1], Cause::LockWait), 0);
+    // Two requests of one trace: it may be inside of either.
+    let twin = SpanView {
+        trace_id: slow.trace_id,
+        ..other
+    };
+    let judged = judge(events(), vec![slow, twin]);
+    assert_ne!(judged[0].joined.confidence, Confidence::Thread);
+    let shared: u64 = judged.iter().map(|j| part(j, Cause::LockWait)).sum();
+    assert!(shared <= 180 * MS);
+}
+
+#[test]
+fn what_holds_a_loop_that_publishes_holds_all_its_requests() {
+    let (one, two) = (request(1, 100, 400), request(2, 100, 400));
+    let judged = judge(
+        vec![
+            turn(7, 99, 401),
+            at_work_on(&one, 7, 110, 200),
+            of_thread(7, Cause::CpuThrottle, 110, 200),
+            at_work_on(&two, 7, 210, 300),
+            of_thread(7, Cause::CpuThrottle, 210, 300),
+        ],
+        vec![one, two],
+    );
+    for judgement in judged {
+        assert_eq!(judgement.joined.confidence, Confidence::Thread);
+        assert_eq!(part(&judgement, Cause::CpuThrottle), 180 * MS);
     }
 }
