@@ -81,6 +81,7 @@ macro_rules! for_each_kernel_field {
             TCP_SRTT: "tcp_sock" "srtt_us" 4 tcp, "smoothed round trip, us times 8";
             TCP_RTTVAR: "tcp_sock" "rttvar_us" 4 tcp, "variance times 4, at least the minimal timer, us";
             TCP_RTT_MIN: "tcp_sock" "rtt_min" 24 tcp, "shortest round trips of late, the first is the shortest";
+            TCP_PACKETS_OUT: "tcp_sock" "packets_out" 4 tcp, "segments under way";
             TCP_DELIVERED: "tcp_sock" "delivered" 4 tcp, "segments that arrived";
             TCP_TOTAL_RETRANS: "tcp_sock" "total_retrans" 4 tcp, "segments sent again";
             TCP_CB_SEGMENTS: "tcp_skb_cb" "tcp_gso_segs" 2 tcp, "segments in one buffer";

@@ -1,10 +1,11 @@
 //! Log lines -> the isolation layer that they speak of, what they mean, what to do.
 //!
-//! All literals of all rules are one automaton that runs over whole blocks; only a line in
-//! which it finds one is looked at by the regular expressions of those rules.
+//! All literals of all rules are one automaton that runs over whole blocks, in several places
+//! at once ([`scan`]); only a line in which it finds one is looked at by the regular expressions of those rules.
 
 pub mod pattern;
 pub mod report;
+mod scan;
 pub mod stream;
 pub mod tail;
 
@@ -13,7 +14,7 @@ use std::{
     sync::{LazyLock, OnceLock},
 };
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, Input, MatchKind};
+use aho_corasick::{Input, automaton::Automaton as _, dfa::DFA};
 use regex::bytes::Regex;
 
 use crate::{
@@ -41,7 +42,7 @@ pub struct Hit {
 /// The automaton and the expressions, built once.
 #[derive(Debug)]
 pub struct Classifier {
-    literals: AhoCorasick,
+    literals: DFA,
     /// Rules by literal.
     rules: Vec<Vec<usize>>,
     /// Built when first needed: most never are.
@@ -83,21 +84,15 @@ impl Classifier {
             }
         }
         Self {
-            literals: AhoCorasickBuilder::new()
+            literals: DFA::builder()
                 .ascii_case_insensitive(true)
-                .match_kind(MatchKind::Standard)
-                .kind(Some(AhoCorasickKind::DFA))
+                // What begins a literal is in nearly every line: to look for that first only costs.
+                .prefilter(false)
                 .build(&literals)
                 .expect("a few hundred short literals are within the automaton's limits"),
             rules,
             expressions: LOG_RULES.iter().map(|_| OnceLock::new()).collect(),
         }
-    }
-
-    /// Where in `block`, from `from` on, the next literal of any rule begins and ends.
-    fn next_literal(&self, block: &[u8], from: usize) -> Option<(usize, usize)> {
-        let found = self.literals.find(Input::new(block).range(from..))?;
-        Some((found.start(), found.end()))
     }
 
     /// What one line, without its end, says.
@@ -134,7 +129,9 @@ impl Classifier {
         let mut best: Option<usize> = None;
         let from = clear.saturating_sub(self.literals.max_pattern_len());
         let input = Input::new(window).range(from..);
-        for found in self.literals.find_overlapping_iter(input) {
+        let found = self.literals.try_find_overlapping_iter(input);
+        let found = found.expect("the automaton knows all matches, and is not anchored");
+        for found in found {
             for &index in &self.rules[found.pattern().as_usize()] {
                 let (word, bit) = (index / 64, 1_u64 << (index % 64));
                 let rule = &LOG_RULES[index];

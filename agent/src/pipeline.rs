@@ -15,6 +15,7 @@ pub mod intervals;
 pub mod judge;
 pub mod losses;
 pub mod place;
+pub mod resends;
 pub mod retries;
 pub mod split;
 pub mod timeline;

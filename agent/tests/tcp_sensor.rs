@@ -15,7 +15,13 @@ mod traffic;
 #[path = "support/watch.rs"]
 mod watch;
 
-use std::{io::Write as _, net::SocketAddr, path::Path, thread, time::Instant};
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use isostack_agent::{
     event::{Particulars, Slice},
@@ -66,6 +72,34 @@ fn retransmits_are_what_the_socket_counts() {
         assert_eq!(flow.device, pair.a.device, "{delay:?}");
         assert_eq!(delay.cgroup_id, own);
     }
+}
+
+/// Nothing follows it that would tell of its loss: the kernel's probe or timer does.
+#[test]
+fn a_single_lost_segment_is_waited_for_from_its_sending_on() {
+    let watch = Watch::start(&["tcp"]);
+    let pair = Pair::new();
+    let mut connection = Connection::new(&pair);
+    (0..20).for_each(|_| connection.send(100));
+    let rule = "INPUT -p tcp -m length --length 1000: -j DROP";
+    pair.b.run(&format!("iptables -A {rule}"));
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| connection.send(1200));
+        thread::sleep(Duration::from_millis(100));
+        pair.b.run(&format!("iptables -D {rule}"));
+    });
+    let truth_ns = start.elapsed().as_nanos() as f64;
+    assert!(tcp_info(&connection.client).tcpi_total_retrans > 0);
+    let delays = watch.finish();
+    let told = of(&delays, Cause::TcpRetransmit, std::process::id());
+    // Its acknowledgement of the last answer is lost with it: the server waits, too.
+    let of_client = told.iter().filter(
+        |delay| matches!(&delay.particulars, Particulars::Flow(f) if f.device == pair.a.device),
+    );
+    let told_ns: u64 = of_client.map(|d| d.end.0 - d.start.0).sum();
+    let ratio = told_ns as f64 / truth_ns;
+    assert!((0.8..=1.0).contains(&ratio), "ratio {ratio:.3}: {told:?}");
 }
 
 /// Of a connection that is never closed while the sensor looks. Each segment waits until the

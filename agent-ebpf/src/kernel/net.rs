@@ -149,6 +149,12 @@ impl Sock {
         self.get::<u8>(&field::CSK_RETRANSMITS) != 0
     }
 
+    /// Segments that were sent and not acknowledged.
+    #[inline(always)]
+    pub fn packets_out(self) -> u32 {
+        self.get(&field::TCP_PACKETS_OUT)
+    }
+
     /// Segments that arrived at the other end.
     #[inline(always)]
     pub fn delivered(self) -> u32 {

@@ -38,6 +38,12 @@ static RECLAIM_MIN_NS: Global<u64> = Global::new(1_000_000);
 #[unsafe(no_mangle)]
 static TRACKED_RECLAIM_MIN_NS: Global<u64> = Global::new(50_000);
 
+/// Short ones of a thread are told together from this length on: who writes a lot below a limit frees
+/// a little memory again and again.
+const TOGETHER_MIN_NS: u64 = 500_000;
+/// As long as they follow each other within this time.
+const TOGETHER_GAP_NS: u64 = 10_000_000;
+
 /// Pages freed in one stretch below which nobody else is held up.
 const LEAST_PAGES: u64 = 32;
 
@@ -53,6 +59,8 @@ struct Reclaim {
     end_ns: u64,
     /// How often the thread had given up the CPU by then.
     switches: u64,
+    /// What it and those shortly before it took, as far as that is not told.
+    untold_ns: u64,
 }
 
 /// By thread id. Least recently used ones go first: threads come and go.
@@ -175,37 +183,49 @@ pub fn memory_exit(_: RawTracePointContext) -> u32 {
 
 #[inline(always)]
 fn begin(kind: u32) -> u32 {
-    let reclaim = Reclaim {
-        // SAFETY: returns a number.
-        start_ns: unsafe { bpf_ktime_get_ns() },
-        kind: u64::from(kind),
-        end_ns: 0,
-        switches: 0,
+    // SAFETY: returns a number.
+    let start_ns = unsafe { bpf_ktime_get_ns() };
+    let kind = u64::from(kind);
+    let tid = Task::current().tid();
+    let Some(last) = RECLAIMS.get_ptr_mut(tid) else {
+        let first = Reclaim {
+            start_ns,
+            kind,
+            end_ns: 0,
+            switches: 0,
+            untold_ns: 0,
+        };
+        // A full table evicts: the worst is one stretch of reclaim that is not counted.
+        let _ = RECLAIMS.insert(tid, first, u64::from(BPF_ANY));
+        return 0;
     };
-    // A full table evicts: the worst is one stretch of reclaim that is not counted.
-    let _ = RECLAIMS.insert(Task::current().tid(), reclaim, u64::from(BPF_ANY));
+    // SAFETY: a map's value that only this thread writes.
+    let last = unsafe { &mut *last };
+    if last.kind != kind || start_ns.saturating_sub(last.end_ns) > TOGETHER_GAP_NS {
+        last.untold_ns = 0;
+    }
+    last.start_ns = start_ns;
+    last.kind = kind;
+    last.end_ns = 0;
     0
 }
 
 #[inline(always)]
 fn end(kind: u32, pages: u64) -> u32 {
     let task = Task::current();
-    let tid = task.tid();
-    let Some(reclaim) = RECLAIMS.get_ptr_mut(tid) else {
+    let Some(reclaim) = RECLAIMS.get_ptr_mut(task.tid()) else {
         return 0; // attached in the middle of it
     };
     // SAFETY: a map's value that only this thread writes.
-    let start_ns = unsafe { core::mem::take(&mut (*reclaim).start_ns) };
+    let reclaim = unsafe { &mut *reclaim };
+    let start_ns = core::mem::take(&mut reclaim.start_ns);
     if start_ns == 0 {
         return 0;
     }
     // SAFETY: returns a number.
     let end_ns = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: as above.
-    unsafe {
-        (*reclaim).end_ns = end_ns;
-        (*reclaim).switches = task.voluntary_switches();
-    }
+    reclaim.end_ns = end_ns;
+    reclaim.switches = task.voluntary_switches();
     let limit = u32::from(kind == KIND_MEMCG_RECLAIM);
     let key = ConsumerKey {
         cgroup_id: task.cgroup_id(),
@@ -213,17 +233,28 @@ fn end(kind: u32, pages: u64) -> u32 {
         sensor: u64::from(sensor::MEMORY),
     };
     consumption::add(&key, start_ns, end_ns, pages, LEAST_PAGES);
-    Stall {
+    let stall = Stall {
         kind,
         limit,
         start_ns,
         end_ns,
+    };
+    stall.count(task);
+    reclaim.untold_ns += end_ns.saturating_sub(start_ns);
+    // In one piece up to its end: as long as all of them, and about when they were.
+    let together = Stall {
+        start_ns: end_ns - reclaim.untold_ns,
+        ..stall
+    };
+    if stall.is_told(task) || (reclaim.untold_ns >= TOGETHER_MIN_NS && together.is_told(task)) {
+        reclaim.untold_ns = 0;
+        together.tell(task);
     }
-    .tell(task);
     0
 }
 
 /// A stretch that a thread lost for lack of memory.
+#[derive(Clone, Copy)]
 struct Stall {
     kind: u32,
     /// The label of its histogram.
@@ -234,32 +265,40 @@ struct Stall {
 
 impl Stall {
     #[inline(always)]
-    fn tell(&self, task: Task<Probed>) {
-        let ns = self.end_ns.saturating_sub(self.start_ns);
-        let cgroup_id = task.cgroup_id();
+    const fn ns(&self) -> u64 {
+        self.end_ns.saturating_sub(self.start_ns)
+    }
+
+    #[inline(always)]
+    fn count(&self, task: Task<Probed>) {
         let key = SeriesKey {
-            cgroup_id,
+            cgroup_id: task.cgroup_id(),
             family: family::MEMORY_RECLAIM,
             a: self.limit,
             b: 0,
         };
-        series::observe(sensor::MEMORY, &key, ns);
-        let pid = task.tgid();
-        let told = |min_ns| emit::is_told(sensor::MEMORY, ns, min_ns);
-        let is_told =
-            told(RECLAIM_MIN_NS.load()) || (told(TRACKED_RECLAIM_MIN_NS.load()) && is_tracked(pid));
-        if !is_told {
-            return;
-        }
+        series::observe(sensor::MEMORY, &key, self.ns());
+    }
+
+    /// Whether it is long enough to be told.
+    #[inline(always)]
+    fn is_told(&self, task: Task<Probed>) -> bool {
+        let told = |min_ns| emit::is_told(sensor::MEMORY, self.ns(), min_ns);
+        told(RECLAIM_MIN_NS.load())
+            || (told(TRACKED_RECLAIM_MIN_NS.load()) && is_tracked(task.tgid()))
+    }
+
+    #[inline(always)]
+    fn tell(&self, task: Task<Probed>) {
         emit::record(&Record {
             sensor: sensor::MEMORY,
             kind: self.kind,
             start_ns: self.start_ns,
             end_ns: self.end_ns,
-            cgroup_id,
+            cgroup_id: task.cgroup_id(),
             detail: 0,
             leader_start_boottime_ns: task.leader_start_boottime_ns(),
-            pid,
+            pid: task.tgid(),
             tid: task.tid(),
             // SAFETY: returns a number.
             cpu: unsafe { bpf_get_smp_processor_id() },

@@ -5,7 +5,7 @@ use std::{io, ops::ControlFlow};
 
 use memchr::{memchr, memchr_iter, memrchr};
 
-use super::{Classifier, Hit, OVERLAP_BYTES, Only};
+use super::{Classifier, Hit, OVERLAP_BYTES, Only, scan::Marks};
 
 /// Bytes held; also the most that is read at once.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -26,6 +26,7 @@ pub struct Found<'a> {
 pub struct Stream<'o> {
     classifier: &'static Classifier,
     only: Only<'o>,
+    marks: Marks,
     buffer: Box<[u8]>,
     filled: usize,
     /// Lines that ended before the first byte of the buffer.
@@ -50,6 +51,7 @@ impl<'o> Stream<'o> {
         Self {
             classifier: Classifier::get(),
             only,
+            marks: Marks::default(),
             buffer: vec![0; bytes.max(2 * OVERLAP_BYTES)].into_boxed_slice(),
             filled: 0,
             lines: 0,
@@ -137,21 +139,23 @@ impl<'o> Stream<'o> {
         sink: &mut impl FnMut(Found<'_>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         let block = &self.buffer[..end];
-        let (mut at, mut counted) = (0, 0);
+        let (mut begin, mut counted) = (0, 0);
         if self.within_line && self.reported {
             // The rest of a line that was reported already.
-            at = memchr(b'\n', block).map_or(end, |feed| feed + 1);
+            begin = memchr(b'\n', block).map_or(end, |feed| feed + 1);
         }
-        while let Some((start, stop)) = self.classifier.next_literal(block, at) {
-            let first = memrchr(b'\n', &block[..start]).map_or(0, |feed| feed + 1);
-            let last = memchr(b'\n', &block[stop..]).map_or(end, |feed| stop + feed);
+        self.marks.find(&self.classifier.literals, &block[begin..]);
+        for literal in self.marks.iter() {
+            let literal = begin + literal;
+            let first = memrchr(b'\n', &block[..literal]).map_or(0, |feed| feed + 1);
+            let last = memchr(b'\n', &block[literal..]).map_or(end, |feed| literal + feed);
             let line = block[first..last]
                 .strip_suffix(b"\r")
                 .unwrap_or(&block[first..last]);
             // The automaton stops at the first end of a literal.
             let hit = self
                 .classifier
-                .classify_from(line, stop - 1 - first, self.only);
+                .classify_from(line, literal - 1 - first, self.only);
             if let Some(hit) = hit {
                 self.lines += feeds(&block[counted..first]);
                 counted = first;
@@ -162,7 +166,6 @@ impl<'o> Stream<'o> {
                     hit,
                 })?;
             }
-            at = (last + 1).min(end);
         }
         self.lines += feeds(&block[counted..]);
         (self.within_line, self.reported) = (false, false);

@@ -19,6 +19,7 @@ use crate::{
         losses::Losses,
         place::{Place, Unjudged, place},
         requests::{Requests, Worker},
+        resends::Resends,
         retries::Retries,
         scope::{self, Scope, Scopes},
         split::Sweep,
@@ -56,6 +57,7 @@ pub(super) struct Correlator {
     sweep: Sweep,
     scopes: Scopes,
     retries: Retries,
+    resends: Resends,
     incidents: Incidents,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
@@ -107,6 +109,7 @@ impl Correlator {
             sweep: Sweep::default(),
             scopes: Scopes::default(),
             retries: Retries::default(),
+            resends: Resends::default(),
             incidents: Incidents::default(),
             counts: Counts::default(),
             budget: 0,
@@ -293,7 +296,7 @@ impl Correlator {
                 .child(i128::from(start) - from, i128::from(end) - from);
         }
         let from = i128::from(place.start.0);
-        let (sweep, retries) = (&mut self.sweep, &mut self.retries);
+        let (sweep, retries, resends) = (&mut self.sweep, &mut self.retries, &mut self.resends);
         sweep.shared_by(scope.sharers);
         for (start, end) in &scope.others {
             sweep.other_request(i128::from(*start) - from, i128::from(*end) - from);
@@ -307,6 +310,7 @@ impl Correlator {
                 if visited < MAX_PER_SPAN {
                     let times = (entry.start, entry.end);
                     retries.note(entry.cause, entry.tid, times, particulars);
+                    resends.note(entry.cause, entry.tid, times);
                     for (start, end) in scope.pieces(entry) {
                         let (start, end) = (i128::from(start), i128::from(end));
                         sweep.delay(entry.cause, entry.cpu, start - from, end - from);
@@ -315,8 +319,9 @@ impl Correlator {
             },
         );
         // Always asked, so that nothing is left for the next span.
-        let stretches = self.retries.stretches();
-        for stretch in stretches.into_iter().filter(|_| scope.is_apart()) {
+        let (retried, resent) = (self.retries.stretches(), self.resends.stretches());
+        let retried = retried.into_iter().filter(|_| scope.is_apart());
+        for stretch in retried.chain(resent) {
             let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
             self.sweep.delay(stretch.cause, 0, start - from, end - from);
         }

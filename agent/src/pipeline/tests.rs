@@ -18,6 +18,7 @@ use crate::{
 mod bad_input;
 mod behind;
 mod hostile;
+mod symptoms;
 mod threads;
 mod verdicts;
 

@@ -139,7 +139,9 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             "a queue of a virtio device was stuck{}",
             through(particulars)
         ),
-        Cause::Conntrack => "the table of tracked connections had no room".to_owned(),
+        Cause::Conntrack => {
+            "connection tracking had no room, or no port left for address translation".to_owned()
+        }
         Cause::SeccompDenied => match particulars {
             Particulars::SystemCall(call) if !call.name.is_empty() => format!(
                 "a seccomp filter refused {} to {}",

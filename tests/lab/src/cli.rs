@@ -146,7 +146,12 @@ fn one(
             faults: Vec::new(),
             ..spec.clone()
         };
-        run::warm_up(&usual, &mut fresh)?;
+        // A recording is to be small: most of it is what happens before the fault.
+        let answers = match args.record {
+            Some(_) => run::QUICK_KNOWN,
+            None => run::USUAL_KNOWN,
+        };
+        run::warm_up(&usual, &mut fresh, answers)?;
         *stage = Some(fresh);
     }
     let ready = stage.as_mut().context("a stage")?;

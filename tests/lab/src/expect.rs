@@ -65,6 +65,8 @@ pub fn expected(fault: &Fault, paravirtual: bool) -> Expected {
             ],
             vec![""],
         ),
+        // Its connections wait for their SYN to be sent again; who refuses it is the table.
+        Kind::SnatExhausted => (vec![Orders], vec![("L-3", "conntrack")], vec![""]),
         Kind::UdpFlood => (either_end, network, vec![NEIGHBOUR]),
         Kind::IoLimit => (vec![Store], vec![("L-3", "block_throttle")], vec![""]),
         Kind::DiskNeighbour | Kind::Writeback | Kind::FsyncStorm => {

@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod disk;
 pub mod memory;
 pub mod network;
+pub mod translation;
 
 use harness::process::Process;
 
@@ -88,6 +89,7 @@ pub fn inject(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
         Kind::Refused => network::refused(fault, stage),
         Kind::UdpFlood => network::udp_flood(fault, stage),
         Kind::ListenOverflow => network::listen_overflow(fault, stage),
+        Kind::SnatExhausted => translation::exhausted(fault, stage),
         Kind::IoLimit => disk::limit(fault, stage),
         Kind::DiskNeighbour | Kind::Writeback | Kind::FsyncStorm => disk::neighbour(fault, stage),
         Kind::MemoryLimit => memory::limit(fault, stage),

@@ -1,14 +1,16 @@
-//! What the lab runs as a process of its own: a sender of UDP.
+//! What the lab runs as processes of their own: a sender of UDP, a holder of connections.
 
 use std::{
-    net::UdpSocket,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    os::fd::OwnedFd,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use rustix::net::{self, AddressFamily, SocketType};
 
-/// Longest flood, whoever forgets to end it.
+/// Longest life of either, whoever forgets to end it.
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// Sends so many datagrams a second of so many bytes.
@@ -31,7 +33,26 @@ pub fn flood(address: &str, rate: f64, bytes: usize) -> anyhow::Result<()> {
             let _ = socket.send_to(&datagram, address);
             sent += 1.0;
         }
-        thread::sleep(Duration::from_millis(1));
+        // Few at a time: between bursts a full queue would let others in.
+        thread::sleep(Duration::from_micros(100));
     }
+    Ok(())
+}
+
+/// Opens a connection from each of these local ports, says so, and holds them.
+///
+/// # Errors
+/// When one is refused.
+pub fn hold(address: SocketAddrV4, first: u16, ports: u16) -> anyhow::Result<()> {
+    let open = |port| -> rustix::io::Result<OwnedFd> {
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
+        net::connect(&socket, &address)?;
+        Ok(socket)
+    };
+    let held: Result<Vec<OwnedFd>, _> = (first..first + ports).map(open).collect();
+    let held = held.with_context(|| address.to_string())?;
+    println!("holding {}", held.len());
+    thread::sleep(LONGEST);
     Ok(())
 }

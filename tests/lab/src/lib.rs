@@ -12,6 +12,7 @@ pub mod expect;
 pub mod fault;
 pub mod group;
 pub mod hidden;
+pub mod incidents;
 pub mod load;
 pub mod network;
 pub mod peer;

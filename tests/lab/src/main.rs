@@ -1,6 +1,6 @@
 //! The fault lab as a program; `cargo xtask lab` runs it.
 
-use std::env;
+use std::{env, net::SocketAddrV4};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -30,17 +30,32 @@ enum Hidden {
         /// Bytes of each.
         bytes: usize,
     },
+    /// Hold TCP connections open: part of a fault.
+    #[command(hide = true)]
+    Hold {
+        /// `HOST:PORT`.
+        address: SocketAddrV4,
+        /// The first local port.
+        first: u16,
+        /// How many of them.
+        ports: u16,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    if let Some(Hidden::Flood {
-        address,
-        rate,
-        bytes,
-    }) = cli.hidden
-    {
-        return hidden::flood(&address, rate, bytes);
+    match cli.hidden {
+        None => {}
+        Some(Hidden::Flood {
+            address,
+            rate,
+            bytes,
+        }) => return hidden::flood(&address, rate, bytes),
+        Some(Hidden::Hold {
+            address,
+            first,
+            ports,
+        }) => return hidden::hold(address, first, ports),
     }
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),

@@ -6,7 +6,12 @@ use std::time::Duration;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde::{Deserialize, Serialize};
 
-use crate::{fault::between, load::Script, service::Service};
+use crate::{
+    fault::between,
+    incidents::{INCIDENTS, Incident},
+    load::Script,
+    service::Service,
+};
 
 /// What can be injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,6 +35,8 @@ pub enum Kind {
     UdpFlood,
     /// The victim's queue of connections runs over.
     ListenOverflow,
+    /// Address translation has no port left for the victim's connections.
+    SnatExhausted,
     /// A limit on writes a second.
     IoLimit,
     /// A neighbour that writes directly.
@@ -97,12 +104,13 @@ pub struct Spec {
 use Kind::{
     ClientQuota, CpuNeighbour, DiskNeighbour, FsyncStorm, GcPause, IoLimit, ListenOverflow,
     LockConvoy, Loss, MemoryLimit, OomKill, OwnQuota, ParentQuota, RateLimit, Refused,
-    SeccompContainer, SeccompSandbox, SlowCode, SlowPeer, SlowStore, UdpFlood, Writeback,
+    SeccompContainer, SeccompSandbox, SlowCode, SlowPeer, SlowStore, SnatExhausted, UdpFlood,
+    Writeback,
 };
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         OwnQuota,
         ParentQuota,
         ClientQuota,
@@ -125,7 +133,13 @@ impl Kind {
         SlowCode,
         SlowStore,
         SlowPeer,
+        SnatExhausted,
     ];
+
+    /// Those that come in turn. The rest comes by its name only: it needs more of the kernel.
+    fn in_turn() -> &'static [Self] {
+        &Self::ALL[..Self::ALL.len() - 1]
+    }
 
     /// In words, as the tables have it.
     #[must_use]
@@ -140,6 +154,7 @@ impl Kind {
             Refused => "refused",
             UdpFlood => "udp_flood",
             ListenOverflow => "listen_overflow",
+            SnatExhausted => "snat_exhausted",
             IoLimit => "io_limit",
             DiskNeighbour => "disk_neighbour",
             Writeback => "writeback",
@@ -162,7 +177,7 @@ impl Kind {
         match self {
             OwnQuota | CpuNeighbour | SlowCode => &[Front, Orders, Store],
             ParentQuota | GcPause => &[Front],
-            ClientQuota | SeccompSandbox | SlowPeer => &[Orders],
+            ClientQuota | SeccompSandbox | SlowPeer | SnatExhausted => &[Orders],
             RateLimit | Loss | Refused | UdpFlood => &[Orders, Store],
             ListenOverflow | IoLimit | DiskNeighbour | Writeback | FsyncStorm | MemoryLimit
             | OomKill | SeccompContainer | SlowStore => &[Store],
@@ -183,30 +198,15 @@ const PAIRS: [(Kind, Service, Kind, Service); 6] = [
 ];
 
 /// What the runs are to be of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Wanted {
     /// Everything in turn, nothing at all most of all.
     Mix,
-    /// These in every run, where it says or anywhere.
-    Only(Vec<(Kind, Option<Service>)>),
+    /// This in every run, anywhere.
+    Only(Kind),
+    /// A reference incident in every run.
+    Incident(&'static Incident),
 }
-
-/// The reference incidents, as far as they can be made here.
-const INCIDENTS: [(&str, &[(Kind, Service)]); 3] = [
-    // A quota too small, and a sandbox that refuses and makes the caller try again. (The full
-    // virtio queue behind it cannot be made from inside.)
-    (
-        "incident_1",
-        &[
-            (OwnQuota, Service::Store),
-            (SeccompSandbox, Service::Orders),
-        ],
-    ),
-    // Round trips of a flooded device.
-    ("incident_2", &[(UdpFlood, Service::Store)]),
-    // A writer without limit on the disk.
-    ("incident_3", &[(Writeback, Service::Store)]),
-];
 
 impl Wanted {
     /// By the name of a fault or of an incident.
@@ -214,17 +214,16 @@ impl Wanted {
     /// # Errors
     /// With the names that there are.
     pub fn named(name: &str) -> Result<Self, String> {
-        if let Some((_, faults)) = INCIDENTS.iter().find(|(known, _)| *known == name) {
-            let faults = faults.iter().map(|(kind, place)| (*kind, Some(*place)));
-            return Ok(Self::Only(faults.collect()));
+        if let Some(incident) = Incident::named(name) {
+            return Ok(Self::Incident(incident));
         }
         if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name() == name) {
-            return Ok(Self::Only(vec![(kind, None)]));
+            return Ok(Self::Only(kind));
         }
         let names: Vec<&str> = Kind::ALL
             .iter()
             .map(|kind| kind.name())
-            .chain(INCIDENTS.iter().map(|(name, _)| *name))
+            .chain(INCIDENTS.iter().map(|incident| incident.name))
             .collect();
         Err(format!("no fault {name:?}; there are {}", names.join(", ")))
     }
@@ -236,10 +235,12 @@ pub fn spec(seed: u64, run: usize, wanted: &Wanted) -> Spec {
     let mut random =
         StdRng::seed_from_u64(seed ^ (run as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let faults = match (run % 5, wanted) {
-        (_, Wanted::Only(faults)) => faults
-            .iter()
-            .map(|(kind, place)| fault(*kind, *place, &mut random))
-            .collect(),
+        (_, Wanted::Only(kind)) => vec![fault(*kind, None, &mut random)],
+        (_, Wanted::Incident(incident)) => {
+            let faults = incident.faults.iter();
+            let of = |(kind, place): &(Kind, Service)| fault(*kind, Some(*place), &mut random);
+            faults.map(of).collect()
+        }
         (0 | 2, Wanted::Mix) => Vec::new(),
         (4, Wanted::Mix) if run % 3 == 1 => {
             let pair = PAIRS.choose(&mut random).unwrap_or(&PAIRS[0]);
@@ -250,8 +251,9 @@ pub fn spec(seed: u64, run: usize, wanted: &Wanted) -> Spec {
         }
         (_, Wanted::Mix) => {
             // In turn, so that each kind comes as often as the others; the seed says from where.
-            let turn = run / 5 * 3 + [0, 0, 0, 1, 2][run % 5] + seed as usize % Kind::ALL.len();
-            vec![fault(Kind::ALL[turn % Kind::ALL.len()], None, &mut random)]
+            let kinds = Kind::in_turn();
+            let turn = run / 5 * 3 + [0, 0, 0, 1, 2][run % 5] + seed as usize % kinds.len();
+            vec![fault(kinds[turn % kinds.len()], None, &mut random)]
         }
     };
     let convoy = faults
@@ -260,7 +262,8 @@ pub fn spec(seed: u64, run: usize, wanted: &Wanted) -> Spec {
     let large = faults.iter().any(|f| f.kind == RateLimit);
     let new = faults
         .iter()
-        .any(|f| matches!(f.kind, Refused | ListenOverflow));
+        .any(|f| matches!(f.kind, Refused | ListenOverflow | SnatExhausted));
+    let translated = faults.iter().any(|f| f.kind == SnatExhausted);
     let sizes = [200, 2_000, 100_000];
     let mut pick = |from: u64, to: u64| random.random_range(from..=to);
     Spec {
@@ -272,10 +275,22 @@ pub fn spec(seed: u64, run: usize, wanted: &Wanted) -> Spec {
             sizes[pick(0, 2) as usize]
         },
         fresh: new || pick(0, 3) == 0,
-        clients: if convoy { 4 } else { pick(1, 2) as usize },
+        clients: match wanted {
+            Wanted::Incident(Incident {
+                clients: Some(clients),
+                ..
+            }) => *clients,
+            _ if convoy => 4,
+            _ => pick(1, 2) as usize,
+        },
         pause: Duration::from_millis(pick(5, 20)),
         lead: Duration::from_millis(pick(300, 700)),
-        hold: Duration::from_millis(pick(1_500, 2_200)),
+        // A lost SYN is sent again after one second, and after two more.
+        hold: Duration::from_millis(if translated {
+            2_800
+        } else {
+            pick(1_500, 2_200)
+        }),
         faults,
     }
 }
@@ -362,6 +377,8 @@ mod tests {
     fn incidents_and_faults_have_names() -> Result<(), String> {
         let incident = Wanted::named("incident_1")?;
         assert_eq!(spec(1, 0, &incident).faults.len(), 2);
+        let flood = &spec(1, 0, &Wanted::named("rtt-storm")?).faults[0];
+        assert_eq!((flood.kind, flood.victim), (UdpFlood, Service::Store));
         let quota = Wanted::named("own_quota")?;
         assert_eq!(spec(1, 0, &quota).faults[0].kind, OwnQuota);
         assert!(Wanted::named("quota").is_err_and(|error| error.contains("own_quota")));
@@ -374,8 +391,8 @@ mod tests {
         let healthy = specs.iter().filter(|spec| spec.faults.is_empty()).count();
         assert!(healthy >= 100, "{healthy}");
         assert!(specs.iter().any(|spec| spec.faults.len() == 2));
-        for kind in Kind::ALL {
-            let of = |spec: &&Spec| spec.faults.iter().any(|fault| fault.kind == kind);
+        for kind in Kind::in_turn() {
+            let of = |spec: &&Spec| spec.faults.iter().any(|fault| fault.kind == *kind);
             let times = specs.iter().filter(of).count();
             assert!(times >= 5, "{kind:?}: {times}");
         }

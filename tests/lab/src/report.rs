@@ -177,12 +177,11 @@ impl Summary {
 #[must_use]
 pub fn not_here() -> Vec<String> {
     let mut lines = vec![
-        "virtqueue: a virtio device's queue cannot be made to stall from inside this machine; \
-         the sensor's test in the VM suite does it"
+        "virtqueue: a virtio device's queue cannot be made to stall from inside this machine"
             .to_owned(),
         "steal, kvm_exit: need a hypervisor of one's own below the services".to_owned(),
-        "conntrack: the size of its table cannot be set in a network namespace (EINVAL), and \
-         filling the host's would hit everybody"
+        "conntrack's full table: its size cannot be set in a network namespace (EINVAL), and \
+         filling the host's would hit everybody; --kind snat_exhausted makes its other failure"
             .to_owned(),
         "gVisor: its network needs more than this lab gives a namespace; its stack is tested in \
          tests/stack"

@@ -60,16 +60,21 @@ pub fn run(spec: &Spec, stage: &mut Stage) -> anyhow::Result<Outcome> {
     ))
 }
 
-/// Requests on both paths until the agent knows what is usual.
+/// Answers from which on the agent knows what is usual: twenty are needed of each path, every
+/// fifth is of the slow one, and the JVM compiles.
+pub const USUAL_KNOWN: usize = 150;
+/// The same of the quick path only.
+pub const QUICK_KNOWN: usize = 40;
+
+/// Requests on both paths until so many are answered.
 ///
 /// # Errors
 /// When none is answered.
-pub fn warm_up(spec: &Spec, stage: &mut Stage) -> anyhow::Result<()> {
+pub fn warm_up(spec: &Spec, stage: &mut Stage, answers: usize) -> anyhow::Result<()> {
     let front = stage.network.place("front").address;
     let load = Load::start(front, 2, Duration::from_millis(5), spec.script(false))?;
     let end = Instant::now() + Duration::from_secs(60);
-    // Every fifth is of the slow path; twenty are needed for a baseline, and the JVM compiles.
-    while load.answered() < 150 && Instant::now() < end {
+    while load.answered() < answers && Instant::now() < end {
         thread::sleep(Duration::from_millis(100));
     }
     let requests = load.stop();

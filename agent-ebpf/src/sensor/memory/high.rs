@@ -48,13 +48,16 @@ pub fn memory_timer(ctx: RawTracePointContext) -> u32 {
         && task.voluntary_switches() == last.switches + 1
         && (MIN_NS..MAX_NS).contains(&slept_ns)
     {
-        Stall {
+        let sleep = Stall {
             kind: KIND_HIGH_SLEEP,
             limit: HIGH,
             start_ns: last.end_ns,
             end_ns,
+        };
+        sleep.count(task);
+        if sleep.is_told(task) {
+            sleep.tell(task);
         }
-        .tell(task);
     }
     0
 }

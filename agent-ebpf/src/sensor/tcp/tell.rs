@@ -66,7 +66,9 @@ pub fn interval(flow: &mut Flow, kind: u32, start_ns: u64, end_ns: u64, extra: u
 pub fn retransmission(sock: Sock, flow: *mut Flow) {
     // SAFETY: a map's value; the socket's lock is held, so that nobody else writes it.
     let flow = unsafe { &mut *flow };
-    let expired = sock.timer_expired();
+    // What tells of the loss of one among several segments is the next of them. With a single
+    // one only a timer can: that of the loss probe, which then waits as long as the other.
+    let expired = sock.timer_expired() || sock.packets_out() == 1;
     let waited_us = if expired {
         sock.rto_us()
     } else {

@@ -175,7 +175,7 @@ fn who_caused_it_and_what_was_lost_are_part_of_the_sentence() {
         ),
         (
             of(Cause::Conntrack, &nothing, "", None, 30),
-            "the table of tracked connections had no room; 30 kernel events of that time were lost",
+            "connection tracking had no room, or no port left for address translation; 30 kernel events of that time were lost",
         ),
     ] {
         assert_eq!(sentence, format!("50 % of 40 ms: {expected}"));

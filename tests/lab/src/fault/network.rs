@@ -114,21 +114,27 @@ fn filtered(
     Ok(active)
 }
 
-/// A neighbour that floods the victim's veth with UDP, more than it is allowed to take.
+/// A neighbour that floods the victim's veth with UDP, more than it is allowed to take. What
+/// waits there is bounded in packets, as the receive queue of a network card is: a segment
+/// finds no more room in it than a datagram.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn udp_flood(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
     const MBIT: f64 = 60.0;
     const BYTES: f64 = 1_200.0;
+    const PACKETS: &str = "400";
     let victim = stage.network.place(fault.victim.name()).clone();
-    let over = between(1.05, 1.4, fault.strength);
+    let over = between(1.1, 1.5, fault.strength);
     let rate = over * MBIT * 1e6 / 8.0 / BYTES;
     let (limit, veth) = (format!("{MBIT:.0}mbit"), victim.veth.clone());
-    output(&[
-        "tc", "qdisc", "add", "dev", &veth, "root", "tbf", "rate", &limit, "burst", "32kb",
-        "latency", "60ms",
-    ])?;
+    let qdisc = ["tc", "qdisc", "add", "dev", &veth];
+    let bucket = [
+        "root", "handle", "1:", "tbf", "rate", &limit, "burst", "32kb",
+    ];
+    let queue = ["parent", "1:1", "pfifo", "limit", PACKETS];
+    output(&[&qdisc[..], &bucket, &["latency", "1s"]].concat())?;
+    output(&[&qdisc[..], &queue].concat())?;
     let before = udp_received(stage, fault)?;
     let (undo, victim_of) = (veth.clone(), fault.clone());
     let active = Active::measured_by(move |stage| {
