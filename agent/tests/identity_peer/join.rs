@@ -336,6 +336,8 @@ async fn a_sender_that_became_another_program_is_that_one() {
         process,
         cgroup_id: 0,
     });
+    // A look is believed for a moment, whatever is told.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     let joined = lab.resolve(&sender, &resource).await;
     assert_eq!(
         comm(joined).as_deref(),

@@ -59,6 +59,13 @@ doctor() {
   end "$name" $?
 }
 
+# What the agent says of the machine.
+machine() {
+  begin stack:host
+  timeout -k 5 200 isostack-agent stack --output json 2> /dev/console
+  end stack:host $?
+}
+
 # The cases in which something that the agent asks for is not there.
 no_btf() { doctor no_btf unshare -m sh -c 'mount -t tmpfs none /sys/kernel/btf; exec "$@"' -; }
 no_tracefs() {

@@ -21,6 +21,8 @@ impl Section {
     fn wrong(&self) -> Option<String> {
         if self.name.starts_with("doctor:") {
             doctor_is_wrong(self)
+        } else if self.name == "stack:host" {
+            machine_is_wrong(self)
         } else {
             test_is_wrong(self)
         }
@@ -189,6 +191,24 @@ fn doctor_is_wrong(section: &Section) -> Option<String> {
     }
 }
 
+/// The guest is QEMU's, by software, and has virtio devices: `stack` says so, and why.
+fn machine_is_wrong(section: &Section) -> Option<String> {
+    let report: Value = match (section.status, serde_json::from_str(&section.text)) {
+        (Some(0), Ok(report)) => report,
+        (status, _) => return Some(format!("stack: status {status:?}\n{}", section.text)),
+    };
+    let entries = report["host"].as_array().map_or(&[][..], |list| list);
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+    let stack: Vec<String> = entries
+        .iter()
+        .map(|entry| format!("{}:{}", text(entry, "layer"), text(entry, "technology")))
+        .collect();
+    let explained = entries.iter().all(|e| !text(e, "evidence").is_empty());
+    // Below it stands what the emulated processor offers.
+    let wrong = !stack.starts_with(&["L-2:virtio".to_owned(), "L-1:qemu".to_owned()]) || !explained;
+    wrong.then(|| format!("not QEMU by software with virtio: {}", section.text))
+}
+
 /// The sensors in a report of `doctor`.
 ///
 /// # Errors
@@ -292,6 +312,19 @@ mod tests {
 
         let crashed = judged("%% begin doctor:plain\n%% end doctor:plain 139\n%% done");
         assert!(wrong(&crashed)[0].1.contains("139"));
+
+        let entry = |layer: &str, technology: &str, evidence: &str| serde_json::json!({ "layer": layer, "technology": technology, "evidence": evidence });
+        let machine = |virtio: &str, hypervisor: &str| {
+            let virtio = entry("L-2", "virtio", virtio);
+            let host = [virtio, entry("L-1", hypervisor, "CPUID")];
+            let report = serde_json::json!({ "host": host });
+            judged(&format!(
+                "%% begin stack:host\n{report}\n%% end stack:host 0\n%% done"
+            ))
+        };
+        assert_eq!(wrong(&machine("/sys/bus/virtio", "qemu")), []);
+        assert_eq!(wrong(&machine("", "qemu")).len(), 1);
+        assert_eq!(wrong(&machine("/sys/bus/virtio", "kvm")).len(), 1);
 
         let silent = OFF.replace("no type information", "");
         let silent = judged(&format!(

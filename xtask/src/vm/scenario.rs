@@ -94,6 +94,7 @@ impl Cgroups {
         let mut lines = vec![
             format!("cgroups {}", self.name()),
             "doctor plain".to_owned(),
+            "machine".to_owned(),
         ];
         if self == Self::V2 {
             lines.extend(["no_btf", "no_tracefs", "unprivileged", "no_perfmon"].map(str::to_owned));
@@ -128,7 +129,7 @@ mod tests {
         let programs = ["isostack_agent", "cpu_sensor", "tcp_sensor"];
         let plan = Cgroups::V1.plan(&programs, false).unwrap();
         assert!(
-            plan.starts_with("cgroups v1\ndoctor plain\nscratch /"),
+            plan.starts_with("cgroups v1\ndoctor plain\nmachine\nscratch /"),
             "{plan}"
         );
         assert!(plan.ends_with("/tmp\ntests cpu_sensor 300 \n"), "{plan}");

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::{
     Identifier,
     known::{
-        Belief, CGROUP_LIFETIME, FIRST_LIFETIME, PROCESS_LIFETIME, TOLD_CGROUP_LIFETIME,
-        TOLD_PROCESS_LIFETIME,
+        Belief, CGROUP_LIFETIME, FIRST_LIFETIME, LEAST_LIFETIME, PROCESS_LIFETIME,
+        TOLD_CGROUP_LIFETIME, TOLD_PROCESS_LIFETIME,
     },
 };
 use crate::{
@@ -41,7 +41,7 @@ pub(super) struct Changes {
 impl Changes {
     /// How long what is known of a process is believed.
     pub fn of_process(&self) -> Belief {
-        self.belief(Duration::ZERO, PROCESS_LIFETIME, TOLD_PROCESS_LIFETIME)
+        self.belief(LEAST_LIFETIME, PROCESS_LIFETIME, TOLD_PROCESS_LIFETIME)
     }
 
     /// How long who stands for a group is: in a busy one there is always somebody who changes.

@@ -8,6 +8,8 @@ use crate::workload::Workload;
 /// time that it is found the same: who confines himself or loads an engine, of which nobody
 /// tells, does so soon after his start. Names, too, come a moment after it.
 pub(super) const FIRST_LIFETIME: Duration = Duration::from_secs(1);
+/// Whatever is told of a process: one that does nothing but exec must not keep the agent busy.
+pub(super) const LEAST_LIFETIME: Duration = Duration::from_millis(50);
 /// A process is believed to be the same for this long at most: it may exec, move to another
 /// cgroup, or install a filter.
 pub(super) const PROCESS_LIFETIME: Duration = Duration::from_secs(10);
