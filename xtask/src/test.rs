@@ -88,10 +88,8 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
     deny_all.args(["check", "licenses", "bans", "sources"]);
     let advisories = advisories(&deny);
     let own = std::env::current_exe().context("own path")?;
-    let mut ebpf = Command::new(&own);
+    let mut ebpf = Command::new(own);
     ebpf.args(["ebpf", "--check"]);
-    let mut guests = Command::new(own);
-    guests.args(["vm", "--quick"]);
     let not_here = [
         "--workspace",
         "--exclude",
@@ -127,7 +125,6 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
             "fault lab, shortened",
             cargo(["test", "-p", "isostack-lab", "--", "--nocapture"]),
         ),
-        suite("other kernels, shortened", guests),
     ];
     Ok(suites.into_iter().chain(advisories).collect())
 }

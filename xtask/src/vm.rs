@@ -41,7 +41,7 @@ pub struct Args {
     /// Cgroup version of the guests [default: both].
     #[arg(long, value_enum)]
     cgroups: Option<Cgroups>,
-    /// Of each sensor one test only, which is what `cargo xtask test` does.
+    /// Of each sensor one test only.
     #[arg(long, conflicts_with_all = ["script", "write_docs"])]
     quick: bool,
     /// Run this shell script instead of the tests, and show what it says.

@@ -24,7 +24,7 @@ const TEST_LIMIT_S: u32 = 300;
 /// The library's own tests, of which only those run that load the eBPF programs.
 pub const UNIT: &str = "isostack_agent";
 const UNIT_FILTER: &str = "load::";
-/// Of each program what `cargo xtask test` runs in every guest: names that begin so.
+/// Of each program what `--quick` runs: names that begin so.
 const QUICK: &[(&str, &str)] = &[
     (UNIT, "load::tests::"),
     ("block_sensor", "direct_reads_are_counted_as_fio_does"),
