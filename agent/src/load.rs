@@ -19,6 +19,7 @@ mod self_test;
 mod series;
 mod sink;
 mod tracked;
+mod unseen;
 mod upkeep;
 mod watch;
 
@@ -46,6 +47,7 @@ use self::{
     series::SeriesTables,
     sink::EventsOnly,
     tracked::Tracked,
+    unseen::Unseen,
     upkeep::Upkeep,
     watch::{Programs, Watch},
 };
@@ -136,6 +138,8 @@ struct Running {
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
     missed: Missed,
+    /// None where the sensor does not run.
+    unseen: Option<Unseen>,
 }
 
 impl Sensors {
@@ -291,6 +295,9 @@ impl Sensors {
         if let Some(programs) = running.programs.lock().as_ref() {
             running.missed.count(&programs.ebpf, metrics);
         }
+        if let Some(unseen) = &running.unseen {
+            unseen.count(|| running.series.completions(), metrics);
+        }
     }
 
     /// Starts sensors whose kernel module has appeared, and keeps every sensor within its
@@ -350,6 +357,12 @@ impl Running {
             .filter_map(|entry| entry.sensor?.poller(&settings.roots))
             .chain([Box::new(watch) as Box<dyn Poller>])
             .collect();
+        let unseen = running_sensors
+            .contains(&"block")
+            .then(|| Unseen::new(&settings.roots));
+        if let Some(unseen) = &unseen {
+            unseen.count(|| series.completions(), &metrics);
+        }
         let mut reader = Reader::new(&mut object.ebpf, decoder, pollers, metrics, stop.clone())?;
         let mut sink = Observed {
             observer,
@@ -373,6 +386,7 @@ impl Running {
             stop,
             reader: Some(thread),
             missed: Missed::new(&settings.roots),
+            unseen,
         };
         // It looks at what the switch hook tells; the others lean on the same offsets.
         if running_sensors.contains(&cpu::NAME)

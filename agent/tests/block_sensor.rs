@@ -65,6 +65,8 @@ impl Observed {
 
     /// Runs fio in `group` on `disk`, tracked.
     fn run(&self, group: &IoGroup, disk: &LoopDisk, job: &Job) -> Fio {
+        // What the kernel's books of a new disk have and the sensor has not is lost from now on.
+        self.sensors.observe(&self.metrics);
         let waiting = fio::Waiting::new(group, &disk.path, job);
         assert!(self.sensors.track(waiting.pid()));
         waiting.finish()

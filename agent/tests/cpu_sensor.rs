@@ -12,12 +12,14 @@ mod observed;
 use std::{
     fs,
     io::{Read as _, Write as _},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
 use cgroup::Group;
 use isostack_agent::{
     event::{Delay, Particulars},
+    host::btf::KernelTypes,
     load::{Sensors, Settings},
     metrics::AgentMetrics,
     sensor::{CgroupCpu, SensorState},
@@ -152,6 +154,7 @@ fn throttled_intervals_add_up_to_cpu_stat() {
     let observed = start();
     let group = Group::new();
     group.limit(30_000);
+    group.favour();
     Busy::start(&group, last_cpu(), 4).wait();
     let truth_ns = group.throttled_ns();
     let (delays, counted) = finish(observed, &group);
@@ -176,6 +179,7 @@ fn a_quota_on_the_parent_is_named_as_the_limiter() {
     let observed = start();
     let parent = Group::new();
     parent.limit(40_000);
+    parent.favour();
     let group = parent.child();
     Busy::start(&group, last_cpu(), 4).wait();
     let truth_ns = parent.throttled_ns();
@@ -204,6 +208,7 @@ fn of_two_nested_quotas_the_one_that_holds_is_named() {
             return;
         }
         parent.limit(outer_us);
+        parent.favour();
         group.limit(inner_us);
         Busy::start(&group, last_cpu(), 4).wait();
         let (limiter, other) = if inner_us < outer_us {
@@ -237,6 +242,7 @@ fn with_a_burst_the_throttle_is_what_is_left_of_it() {
     let observed = start();
     let group = Group::new();
     group.limit(40_000);
+    group.favour();
     if !group.burst(40_000) {
         println!("cannot run here: this kernel lets no group save its quota");
         return;
@@ -251,13 +257,16 @@ fn with_a_burst_the_throttle_is_what_is_left_of_it() {
 
 /// `cpu.stat` counts a throttle once per CPU, the sensor once per thread held back: with two
 /// threads on each CPU that is twice as much, less what the second thread of a CPU still ran
-/// before it noticed. Whatever was not throttle is run queue, to the last per cent.
+/// before it noticed. Where whole groups are taken off their queue, a thread that does not get
+/// to run between three throttles knows of the last two. Whatever was not throttle is run
+/// queue, to the last per cent.
 #[test]
 fn every_thread_held_back_counts() {
     const PER_CPU: usize = 2;
     let observed = start();
     let group = Group::new();
     group.limit(50_000);
+    group.favour();
     let mut cpus = vec![0, last_cpu()];
     cpus.dedup();
     let busy: Vec<Busy> = (0..PER_CPU * cpus.len())
@@ -268,7 +277,13 @@ fn every_thread_held_back_counts() {
     let (delays, counted) = finish(observed, &group);
 
     let throttled_ns = total_ns(&delays, Cause::CpuThrottle);
-    assert_ratio("two threads a CPU", throttled_ns, truth_ns, 0.75, 1.03);
+    let types = KernelTypes::read(Path::new("/sys")).unwrap();
+    let least = if types.fields().has("TASK_THROTTLED") {
+        0.75
+    } else {
+        0.5
+    };
+    assert_ratio("two threads a CPU", throttled_ns, truth_ns, least, 1.03);
     let all_ns = counted.throttled.sum_ns + counted.runqueue.sum_ns;
     assert_ratio("all waits", all_ns, waited_ns, 0.97, 1.03);
 }
@@ -315,7 +330,8 @@ fn without_a_quota_nothing_is_called_throttle() {
     let of_neighbour: Vec<Delay> = delays.iter().filter(to_neighbour).cloned().collect();
     let of_neighbour_ns = total_ns(&of_neighbour, Cause::Runqueue);
     let named = of_neighbour_ns as f64 / told_ns as f64;
-    let had = neighbour_ran_ns as f64 / waited_ns as f64;
+    // It also ran while the other was on its way to its first wait.
+    let had = (neighbour_ran_ns as f64 / waited_ns as f64).min(1.0);
     assert!((named - had).abs() < 0.25, "named {named:.2}, had {had:.2}");
 }
 

@@ -12,6 +12,8 @@ mod load;
 #[path = "support/observed.rs"]
 mod observed;
 
+use std::time::Instant;
+
 use isostack_agent::{
     event::{Delay, Particulars},
     host::{cgroup::Cgroups, roots::Roots},
@@ -88,6 +90,41 @@ fn reclaim_below_a_limit_is_counted_exactly() {
         Err(why) => println!("not compared with perf's count: {why}"),
     }
     assert_eq!(group.oom_kills(), 0);
+}
+
+/// Above `memory.high` a thread reclaims and is put to sleep; both are the group's pressure.
+#[test]
+fn sleeps_above_memory_high_are_what_the_group_was_stalled() {
+    const HIGH: u64 = 32 << 20;
+    let observed = Observed::start("memory", &Settings::default());
+    let group = MemoryGroup::new(2 * HIGH);
+    if let Err(why) = group.set_high(HIGH) {
+        println!("cannot run here: {why}");
+        return;
+    }
+    let before_ns = group.stalled_ns();
+    let began = Instant::now();
+    // A little above, where each sleep is a fraction of a second.
+    assert_eq!(group.hog(1, HIGH + (2 << 20)).wait().exit_status(), Some(0));
+    let took_ns = u64::try_from(began.elapsed().as_nanos()).unwrap();
+    let after_ns = group.stalled_ns();
+    let seen = observed.finish(group.cpu.id());
+
+    let histograms = seen.histograms(RECLAIM);
+    let of = |limit: &str| histograms.iter().find(|(labels, _)| labels[0] == limit);
+    let (_, sleeps) = of("high").unwrap();
+    assert!(sleeps.count() > 0 && sleeps.sum_ns <= took_ns);
+    let (Some(before_ns), Some(after_ns)) = (before_ns, after_ns) else {
+        println!("not compared with memory.pressure: this kernel counts none");
+        return;
+    };
+    let measured_ns = sleeps.sum_ns + of("cgroup").map_or(0, |(_, reclaim)| reclaim.sum_ns);
+    let ratio = measured_ns as f64 / (after_ns - before_ns) as f64;
+    assert!(
+        (0.9..=1.1).contains(&ratio),
+        "{measured_ns} ns against {} ns of pressure, ratio {ratio:.3}",
+        after_ns - before_ns
+    );
 }
 
 #[test]

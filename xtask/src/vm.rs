@@ -41,6 +41,9 @@ pub struct Args {
     /// Cgroup version of the guests [default: both].
     #[arg(long, value_enum)]
     cgroups: Option<Cgroups>,
+    /// Of each sensor one test only.
+    #[arg(long, conflicts_with_all = ["script", "write_docs"])]
+    quick: bool,
     /// Run this shell script instead of the tests, and show what it says.
     #[arg(long, conflicts_with_all = ["test", "write_docs"])]
     script: Option<PathBuf>,
@@ -76,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let plan = match &args.script {
                 Some(script) => cgroups.script(script)?,
                 None if args.write_docs => cgroups.doctor()?,
-                None => cgroups.tests(&programs.names())?,
+                None => cgroups.tests(&programs.names(), args.quick)?,
             };
             boots.extend(plan.map(|plan| Boot {
                 kernel,

@@ -3,9 +3,8 @@
 /// Runnable, held back by a quota; `detail` is the inode of the cgroup whose quota it was,
 /// 0 where not known.
 pub const KIND_THROTTLED: u32 = 1;
-/// Runnable, waiting for a CPU; `detail` is the inode of the cgroup that had it last, 0 where
-/// that was idle. Of a long wait between two it is a sample: the more a group had of the CPU
-/// meanwhile, the likelier it was the last.
+/// Runnable, waiting for a CPU; `detail` is the inode of the cgroup that had most of it
+/// meanwhile, 0 where that was idle.
 pub const KIND_RUNQUEUE: u32 = 2;
 /// Running.
 pub const KIND_ON_CPU: u32 = 3;

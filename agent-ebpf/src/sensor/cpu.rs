@@ -5,6 +5,7 @@
 //! times are `rq.clock`, the clock of `sched_info`; only emitted intervals are converted.
 
 mod account;
+mod holders;
 mod interval;
 mod throttle;
 
@@ -47,6 +48,7 @@ unsafe fn switch<M: Memory>(prev: *const u8, next: *const u8) {
 
     throttle::on_switch_out(prev, clock);
     interval::on_cpu(prev, clock);
+    holders::switched_out(prev, clock);
 
     let last_queued = next.last_queued();
     if last_queued == 0 {

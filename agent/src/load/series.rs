@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use agent_common::{histogram::Histogram, series::SeriesKey};
+use agent_common::{
+    event::block::KIND_DEVICE,
+    histogram::Histogram,
+    series::{SeriesKey, family},
+};
 use aya::maps::{HashMap as KernelHashMap, MapData};
 use parking_lot::Mutex;
 
+use super::unseen::Completions;
 use crate::sensor::{self, Decoder, Family, KernelHistogram, Measured, Value};
 
 /// Both tables, and who knows what their numbers mean.
@@ -19,6 +24,8 @@ struct Inner {
     histograms: KernelHashMap<MapData, SeriesKey, Histogram>,
     counters: KernelHashMap<MapData, SeriesKey, u64>,
     decoder: Decoder,
+    /// Of cgroups that were forgotten.
+    completions: Completions,
 }
 
 impl SeriesTables {
@@ -33,6 +40,7 @@ impl SeriesTables {
                 histograms,
                 counters,
                 decoder,
+                completions: Completions::new(),
             }),
             capacities,
         }
@@ -61,6 +69,18 @@ impl SeriesTables {
             .chain(counts)
             .filter_map(|(key, value)| measured(&mut inner.decoder, key, value))
             .collect()
+    }
+
+    /// Block requests completed since the start, by disk.
+    pub fn completions(&self) -> Completions {
+        let inner = &*self.inner.lock();
+        let mut sums = inner.completions.clone();
+        for (key, histogram) in inner.histograms.iter().filter_map(Result::ok) {
+            if is_completion(&key) {
+                *sums.entry(key.a).or_insert(0) += histogram.slots.iter().sum::<u64>();
+            }
+        }
+        sums
     }
 
     /// How full each table is, 0..1, histograms first.
@@ -95,6 +115,12 @@ impl SeriesTables {
             .filter(&mut gone)
             .collect();
         for key in dead {
+            if is_completion(&key)
+                && let Ok(histogram) = inner.histograms.get(&key, 0)
+            {
+                let sum = inner.completions.entry(key.a).or_insert(0);
+                *sum += histogram.slots.iter().sum::<u64>();
+            }
             // Somebody who removed it meanwhile did what was wanted.
             drop(inner.histograms.remove(&key));
         }
@@ -108,6 +134,11 @@ impl SeriesTables {
             drop(inner.counters.remove(&key));
         }
     }
+}
+
+/// Every request is counted once as the device's.
+fn is_completion(key: &SeriesKey) -> bool {
+    key.family == family::BLOCK && (key.b >> 8) as u32 == KIND_DEVICE
 }
 
 /// With the cgroup as the CPU controller's hierarchy has it; `None` if it is gone.

@@ -47,6 +47,21 @@ impl MemoryGroup {
         &self.memory.as_ref().unwrap_or(&self.cpu).path
     }
 
+    /// Lets its threads sleep above `bytes`; why not, where that cannot be had.
+    pub fn set_high(&self, bytes: u64) -> Result<(), String> {
+        let file = self.memory().join("memory.high");
+        fs::write(&file, bytes.to_string()).map_err(|error| format!("{}: {error}", file.display()))
+    }
+
+    /// How long some thread of it was stalled for want of memory: `some .. total=` of
+    /// `memory.pressure`, which counts microseconds. None where the kernel does not.
+    pub fn stalled_ns(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.memory().join("memory.pressure")).ok()?;
+        let some = text.lines().find(|line| line.starts_with("some "))?;
+        let (_, us) = some.rsplit_once("total=")?;
+        Some(us.parse::<u64>().unwrap() * 1_000)
+    }
+
     /// `oom_kill` of `memory.oom_control` or `memory.events`.
     pub fn oom_kills(&self) -> u64 {
         let files = ["memory.oom_control", "memory.events"];

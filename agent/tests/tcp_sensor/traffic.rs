@@ -68,6 +68,16 @@ impl Space {
         ));
     }
 
+    /// What goes out fares as on a link that `tc-netem` describes so; why not, where the
+    /// kernel has no such discipline.
+    pub fn emulate(&self, link: &str) -> Result<(), String> {
+        let device = &self.device;
+        let said = self.run(&format!(
+            "tc qdisc add dev {device} root netem {link} 2>&1 || true"
+        ));
+        if said.is_empty() { Ok(()) } else { Err(said) }
+    }
+
     /// What goes out queues for a link of this rate.
     pub fn limit_rate(&self, rate: &str, queue_bytes: u32) {
         let device = &self.device;

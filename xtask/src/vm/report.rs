@@ -16,6 +16,19 @@ pub struct Section {
     pub text: String,
 }
 
+impl Section {
+    /// What is wrong with it.
+    fn wrong(&self) -> Option<String> {
+        if self.name.starts_with("doctor:") {
+            doctor_is_wrong(self)
+        } else if self.name == "stack:host" {
+            machine_is_wrong(self)
+        } else {
+            test_is_wrong(self)
+        }
+    }
+}
+
 /// A thing that was tried, judged.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -83,13 +96,7 @@ pub fn judge(output: &Output) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = sections(&output.results)
         .into_iter()
         .map(|section| {
-            let wrong = if section.name.starts_with("doctor:") {
-                doctor_is_wrong(&section)
-            } else if section.name == "stack:host" {
-                machine_is_wrong(&section)
-            } else {
-                test_is_wrong(&section)
-            };
+            let wrong = section.wrong();
             let not_here = section
                 .text
                 .lines()
@@ -112,6 +119,23 @@ pub fn judge(output: &Output) -> Vec<Outcome> {
     outcomes
 }
 
+/// The kernel's words where the emulator failed it before it came to its end, and nothing
+/// else was wrong until then.
+pub fn emulator_died(output: &Output) -> Option<&str> {
+    let line = output
+        .console
+        .lines()
+        .find(|line| line.contains("double fault"))?;
+    let sections = sections(&output.results);
+    let mut ended = sections.iter().filter(|section| section.status.is_some());
+    let failed = ended.any(|section| section.wrong().is_some());
+    (!failed && !is_done(output)).then_some(line)
+}
+
+fn is_done(output: &Output) -> bool {
+    output.results.lines().any(|line| line == "%% done")
+}
+
 fn kernel_is_wrong(output: &Output) -> Option<String> {
     const WORDS: [&str; 4] = ["Kernel panic", "BUG: ", "Oops: ", "general protection"];
     let bad = output
@@ -122,8 +146,7 @@ fn kernel_is_wrong(output: &Output) -> Option<String> {
     if let Some(line) = bad {
         return Some(format!("the kernel said: {line}"));
     }
-    let done = output.results.lines().any(|line| line == "%% done");
-    (!done).then(|| {
+    (!is_done(output)).then(|| {
         let lines: Vec<&str> = output.console.lines().collect();
         let last = &lines[lines.len().saturating_sub(20)..];
         format!(
@@ -252,6 +275,30 @@ mod tests {
             outcomes[2].not_here.as_deref(),
             Some("cannot run here: no netem")
         );
+    }
+
+    #[test]
+    fn only_a_guest_that_the_emulator_failed_may_try_again() {
+        let died = |results: &str| {
+            let output = Output {
+                results: results.to_owned(),
+                console: "Linux\ntraps: PANIC: double fault, error_code: 0x0\n".to_owned(),
+            };
+            emulator_died(&output).is_some()
+        };
+        assert!(died("%% begin test:t:a\nhalf a li"));
+        assert!(died(
+            "%% begin test:t:a\n%% end test:t:a 0\n%% begin test:t:b\n"
+        ));
+        assert!(!died(
+            "%% begin test:t:a\n%% end test:t:a 101\n%% begin test:t:b\n"
+        ));
+        assert!(!died("%% begin test:t:a\n%% end test:t:a 0\n%% done"));
+        let hung = Output {
+            results: "%% begin test:t:a\n".to_owned(),
+            console: "Linux\n".to_owned(),
+        };
+        assert_eq!(emulator_died(&hung), None);
     }
 
     #[test]

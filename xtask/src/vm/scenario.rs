@@ -24,6 +24,21 @@ const TEST_LIMIT_S: u32 = 300;
 /// The library's own tests, of which only those run that load the eBPF programs.
 pub const UNIT: &str = "isostack_agent";
 const UNIT_FILTER: &str = "load::";
+/// Of each program what `--quick` runs: names that begin so.
+const QUICK: &[(&str, &str)] = &[
+    (UNIT, "load::tests::"),
+    ("block_sensor", "direct_reads_are_counted_as_fio_does"),
+    ("cpu_sensor", "throttled_intervals_add_up_to_cpu_stat"),
+    ("kvm_sensor", "every_exit_is_counted_by_its_reason"),
+    (
+        "memory_sensor",
+        "kills_are_counted_as_the_cgroup_counts_them",
+    ),
+    ("net_sensor", "what_a_firewall_refuses"),
+    ("seccomp_sensor", "each_refusal_is_counted_once"),
+    ("tcp_sensor", "retransmits_are_what_the_socket_counts"),
+    ("wait_sensor", "a_futex_is_a_lock"),
+];
 
 impl Cgroups {
     /// `v2`
@@ -35,22 +50,28 @@ impl Cgroups {
     }
 
     /// The archive of the plan to run these test programs; none: they say nothing under it.
-    pub fn tests(self, programs: &[&str]) -> anyhow::Result<Option<Vec<u8>>> {
-        self.tests_of(programs.iter().any(|program| self.wants(program)), programs)
+    pub fn tests(self, programs: &[&str], quick: bool) -> anyhow::Result<Option<Vec<u8>>> {
+        let useful = programs.iter().any(|program| self.wants(program));
+        self.tests_of(useful, programs, quick)
     }
 
-    fn tests_of(self, useful: bool, programs: &[&str]) -> anyhow::Result<Option<Vec<u8>>> {
+    fn tests_of(
+        self,
+        useful: bool,
+        programs: &[&str],
+        quick: bool,
+    ) -> anyhow::Result<Option<Vec<u8>>> {
         if !useful {
             return Ok(None);
         }
         let mut archive = Archive::default();
-        archive.file("plan", 0o644, self.plan(programs)?.as_bytes())?;
+        archive.file("plan", 0o644, self.plan(programs, quick)?.as_bytes())?;
         archive.finish().map(Some)
     }
 
     /// The archive of the plan to ask `doctor` only; none: it says nothing new under it.
     pub fn doctor(self) -> anyhow::Result<Option<Vec<u8>>> {
-        self.tests_of(self == Self::V2, &[])
+        self.tests_of(self == Self::V2, &[], false)
     }
 
     /// The archive of the plan to run a developer's own shell script.
@@ -69,7 +90,7 @@ impl Cgroups {
     }
 
     /// The script for these test programs.
-    fn plan(self, programs: &[&str]) -> anyhow::Result<String> {
+    fn plan(self, programs: &[&str], quick: bool) -> anyhow::Result<String> {
         let mut lines = vec![
             format!("cgroups {}", self.name()),
             "doctor plain".to_owned(),
@@ -82,7 +103,12 @@ impl Cgroups {
             lines.push(format!("scratch {}", artifact::target_tmp()?.display()));
         }
         for program in programs.iter().filter(|program| self.wants(program)) {
-            let filter = if *program == UNIT { UNIT_FILTER } else { "" };
+            let one = QUICK.iter().find(|(name, _)| quick && name == program);
+            let filter = match one {
+                Some((_, filter)) => filter,
+                None if *program == UNIT => UNIT_FILTER,
+                None => "",
+            };
             lines.push(format!("tests {program} {TEST_LIMIT_S} {filter}"));
         }
         if self == Self::V2 {
@@ -101,15 +127,27 @@ mod tests {
     #[test]
     fn version_1_repeats_only_what_it_changes() {
         let programs = ["isostack_agent", "cpu_sensor", "tcp_sensor"];
-        let plan = Cgroups::V1.plan(&programs).unwrap();
+        let plan = Cgroups::V1.plan(&programs, false).unwrap();
         assert!(
             plan.starts_with("cgroups v1\ndoctor plain\nmachine\nscratch /"),
             "{plan}"
         );
         assert!(plan.ends_with("/tmp\ntests cpu_sensor 300 \n"), "{plan}");
-        let plan = Cgroups::V2.plan(&programs).unwrap();
+        let plan = Cgroups::V2.plan(&programs, false).unwrap();
         assert!(plan.contains("tests isostack_agent 300 load::\n"), "{plan}");
         assert!(plan.contains("tests tcp_sensor 300 \n"), "{plan}");
         assert!(plan.ends_with("lockdown\n"), "{plan}");
+        let plan = Cgroups::V2.plan(&programs, true).unwrap();
+        assert!(plan.contains("tests tcp_sensor 300 retransmits_"), "{plan}");
+    }
+
+    /// A test that has another name by now would silently not run.
+    #[test]
+    fn the_quick_tests_are_there() {
+        for (program, begins) in QUICK.iter().filter(|(program, _)| *program != UNIT) {
+            let source = artifact::root().join(format!("agent/tests/{program}.rs"));
+            let source = fs::read_to_string(&source).unwrap();
+            assert!(source.contains(&format!("\nfn {begins}")), "{program}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
 };
 
+use super::holders;
 use crate::{
     emit,
     kernel::{Memory, sched::Task},
@@ -69,8 +70,8 @@ impl<M: Memory> Interval<M> {
     }
 }
 
-/// Tells the wait of `task` for a CPU, on which `before` ran last, if it is long enough for
-/// that.
+/// Tells the wait of `task` for a CPU, on which `before` ran last, and who had that CPU
+/// meanwhile, if it is long enough for that.
 #[inline(always)]
 pub fn runqueue<M: Memory>(task: Task<M>, before: Task<M>, start: u64, end: u64, clock: u64) {
     let ns = end.saturating_sub(start);
@@ -78,17 +79,18 @@ pub fn runqueue<M: Memory>(task: Task<M>, before: Task<M>, start: u64, end: u64,
     if told(RUNQUEUE_MIN_NS.load())
         || (told(TRACKED_RUNQUEUE_MIN_NS.load()) && is_tracked(task.tgid()))
     {
+        // The idle task is nobody's neighbour.
+        let last = if before.tid() == 0 {
+            0
+        } else {
+            before.cgroup_id()
+        };
         Interval {
             task,
             kind: KIND_RUNQUEUE,
             start,
             end,
-            // The idle task is nobody's neighbour.
-            other_cgroup_id: if before.tid() == 0 {
-                0
-            } else {
-                before.cgroup_id()
-            },
+            other_cgroup_id: holders::most(start, end, last),
         }
         .emit(clock);
     }
