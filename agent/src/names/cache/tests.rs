@@ -50,5 +50,9 @@ fn what_is_not_ours_is_not_read() {
     fs::write(dir.path().join(FILE), "{ half a fi").unwrap();
     cache(dir.path(), "n1").load(&restored);
     assert_eq!(restored.size().live, 0);
-    assert!(cache(Path::new("/nowhere/at/all"), "n").write(&restored).is_err());
+    assert!(
+        cache(Path::new("/nowhere/at/all"), "n")
+            .write(&restored)
+            .is_err()
+    );
 }
