@@ -249,3 +249,6 @@ impl Default for TraceBounds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
