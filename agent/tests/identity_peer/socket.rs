@@ -172,7 +172,7 @@ async fn a_connection_is_not_believed_against_what_is_known() {
             ..shop()
         },
         Resource {
-            pod_uid: "11111111-2222-3333-4444-555555555555".into(),
+            pod_uid: "5ca1ab1e-0000-4000-8000-00000000f00d".into(),
             ..shop()
         },
         Resource {
@@ -195,7 +195,7 @@ async fn a_connection_is_not_believed_against_what_is_known() {
     let own = (Some(key(sender.pid())), Confidence::Process);
     assert_eq!(process(&joined), own);
     let lie = Resource {
-        pod_uid: "11111111-2222-3333-4444-555555555555".into(),
+        pod_uid: "5ca1ab1e-0000-4000-8000-00000000f00d".into(),
         ..shop()
     };
     let joined = lab.resolve_with(&itself, &Arc::new(lie), &[client]).await;

@@ -49,7 +49,7 @@ impl Judge<'_> {
             && !self.contradicts(&identity.workload)
             && self.resource.pid.is_none_or(is_named)
             && container.is_none_or(is_in);
-        agrees.then(|| (holder.identity, Confidence::Socket))
+        agrees.then_some((holder.identity, Confidence::Socket))
     }
 }
 
