@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod kvm;
 pub mod memory;
 pub mod net;
+pub mod process;
 pub mod seccomp;
 pub mod tcp;
 pub mod wait;
@@ -37,8 +38,10 @@ pub mod sensor {
     pub const LOGS: u32 = 9;
     /// Which span a thread works on, [`super::context`].
     pub const CONTEXT: u32 = 10;
+    /// Processes that are no longer what they were, [`super::process`].
+    pub const PROCESS: u32 = 11;
     /// Length of a per-sensor table: one past the highest id.
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 12;
 }
 
 /// Something that happened to one thread, one process or one cgroup.

@@ -6,6 +6,7 @@ mod cpu;
 mod kvm;
 mod memory;
 mod net;
+mod process;
 mod seccomp;
 mod tcp;
 mod wait;

@@ -337,3 +337,20 @@ pub enum Event {
     /// See [`Loss`].
     Loss(Loss),
 }
+
+/// Somebody is no longer what he was looked at as. Not for the pipeline: whoever keeps what he
+/// was looked at as wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The process runs another program, or is in another cgroup.
+    Process {
+        /// Who.
+        process: ProcessKey,
+        /// Inode of its cgroup now; of a move in whichever hierarchy that was.
+        cgroup_id: u64,
+    },
+    /// A cgroup with this inode was removed, in whichever hierarchy.
+    GroupRemoved(u64),
+    /// Changes were lost: it may be anybody.
+    Anybody,
+}

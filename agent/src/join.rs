@@ -29,7 +29,7 @@ use crate::{
         peer::PeerFinder,
     },
     otlp::{Connection, ends::Ends},
-    process::ProcessKey,
+    process::{ProcessKey, SharedIdentity},
     span::{Joined, Resource, ResourceSpans},
     vocabulary::Confidence,
 };
@@ -130,6 +130,8 @@ struct SenderState {
 struct Answer {
     resource: Arc<Resource>,
     joined: Joined,
+    /// What the identifier had of its process, before the resource's own names were added.
+    looked: Option<SharedIdentity>,
     at: Instant,
     services: usize,
 }
@@ -232,7 +234,8 @@ impl Joiner {
         resources: &mut [ResourceSpans],
         ends: &(dyn Fn(&ResourceSpans) -> Vec<Ends> + Sync),
     ) {
-        let (open, services) = sender.state.lock().answer_known(resources);
+        let identifier = &self.shared.identifier;
+        let (open, services) = sender.state.lock().answer_known(resources, identifier);
         if open.is_empty() {
             return;
         }
@@ -247,17 +250,24 @@ impl Joiner {
         let questions: Vec<Question> = open.iter().map(ask).collect();
         let shared = self.shared.clone();
         let answers = tokio::task::spawn_blocking(move || {
-            let answers = questions.iter().map(|question| shared.answer(question));
+            let answers = questions.into_iter().map(|mut question| {
+                question.sighting = question.sighting.now(&shared.identifier);
+                let joined = shared.answer(&question);
+                let process = joined.identity.as_ref().map(|identity| identity.process);
+                let looked = process.and_then(|key| shared.identifier.known(key));
+                (joined, looked)
+            });
             answers.collect::<Vec<_>>()
         });
         let answers = answers.await.unwrap_or_default();
         let mut state = sender.state.lock();
-        for (index, joined) in open.into_iter().zip(answers) {
+        for (index, (joined, looked)) in open.into_iter().zip(answers) {
             let spans = &mut resources[index];
             if settled {
                 state.remember(Answer {
                     resource: spans.resource.clone(),
                     joined: joined.clone(),
+                    looked,
                     at: Instant::now(),
                     services,
                 });
@@ -293,14 +303,18 @@ impl Joiner {
 
 impl SenderState {
     /// Answers from memory; says which are open, and how many services came so far.
-    fn answer_known(&mut self, resources: &mut [ResourceSpans]) -> (Vec<usize>, usize) {
+    fn answer_known(
+        &mut self,
+        resources: &mut [ResourceSpans],
+        identifier: &Identifier,
+    ) -> (Vec<usize>, usize) {
         // All first: a connection of several services is known as such from its first batch.
         for spans in &*resources {
             self.note_service(&spans.resource);
         }
         let mut open = Vec::new();
         for (index, spans) in resources.iter_mut().enumerate() {
-            match self.answer(&spans.resource) {
+            match self.answer(&spans.resource, identifier) {
                 Some(joined) => spans.joined = joined,
                 None => open.push(index),
             }
@@ -318,14 +332,17 @@ impl SenderState {
         }
     }
 
-    fn answer(&self, resource: &Arc<Resource>) -> Option<Joined> {
+    fn answer(&self, resource: &Arc<Resource>, identifier: &Identifier) -> Option<Joined> {
         let known = |answer: &&Answer| Arc::ptr_eq(&answer.resource, resource);
         let answer = self.answers.iter().find(known)?;
         let lifetime = match answer.joined.identity {
             Some(_) => LIFETIME,
             None => UNKNOWN_LIFETIME,
         };
-        let valid = answer.at.elapsed() < lifetime && answer.services == self.services.len();
+        let changed = |looked| identifier.has_changed(looked);
+        let valid = answer.at.elapsed() < lifetime
+            && answer.services == self.services.len()
+            && !answer.looked.as_ref().is_some_and(changed);
         valid.then(|| answer.joined.clone())
     }
 

@@ -17,6 +17,7 @@ mod object;
 mod reader;
 mod self_test;
 mod series;
+mod sink;
 mod tracked;
 mod upkeep;
 mod watch;
@@ -34,7 +35,6 @@ use agent_common::context::ContextPlace;
 use parking_lot::Mutex;
 
 pub(crate) use self::attach::{not_built, off};
-pub use self::cost::Toggled;
 use self::{
     attach::{alone, not_selected},
     cgroups::CgroupTables,
@@ -44,12 +44,14 @@ use self::{
     object::Object,
     reader::Reader,
     series::SeriesTables,
+    sink::EventsOnly,
     tracked::Tracked,
     upkeep::Upkeep,
     watch::{Programs, Watch},
 };
+pub use self::{cost::Toggled, sink::Sink};
 use crate::{
-    event::Event,
+    event::{Change, Event},
     host::{capabilities, roots::Roots},
     metrics::{AgentMetrics, Map},
     sensor::{
@@ -137,17 +139,30 @@ struct Running {
 }
 
 impl Sensors {
-    /// Loads and attaches what `settings.selection` wants. `sink` gets every batch of events,
-    /// on the reader's thread; it must not block for long, as meanwhile the ring fills.
+    /// As [`Sensors::start_telling`], for who wants nothing but events.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn start(
+        settings: &Settings,
+        metrics: AgentMetrics,
+        events: impl FnMut(Vec<Event>) + Send + 'static,
+    ) -> Result<Self, StartError> {
+        Self::start_telling(settings, metrics, EventsOnly(events))
+    }
+
+    /// Loads and attaches what `settings.selection` wants. `sink` gets what they tell, on the
+    /// reader's thread; it must not block for long, as meanwhile the ring fills.
     ///
     /// # Errors
     ///
     /// Without the privilege to load anything, and when a sensor named explicitly cannot run.
     /// Any other sensor that cannot run is merely `off` in [`Sensors::statuses`].
-    pub fn start(
+    pub fn start_telling(
         settings: &Settings,
         metrics: AgentMetrics,
-        sink: impl FnMut(Vec<Event>) + Send + 'static,
+        sink: impl Sink + 'static,
     ) -> Result<Self, StartError> {
         let lacking: Vec<_> = capabilities::missing()
             .into_iter()
@@ -308,7 +323,7 @@ impl Running {
         mut object: Object,
         settings: &Settings,
         metrics: AgentMetrics,
-        sink: impl FnMut(Vec<Event>) + Send + 'static,
+        sink: impl Sink + 'static,
         statuses: &mut [SensorStatus],
     ) -> Result<Self, StartError> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -336,15 +351,13 @@ impl Running {
             .chain([Box::new(watch) as Box<dyn Poller>])
             .collect();
         let mut reader = Reader::new(&mut object.ebpf, decoder, pollers, metrics, stop.clone())?;
-        let mut sink = sink;
+        let mut sink = Observed {
+            observer,
+            next: sink,
+        };
         let thread = std::thread::Builder::new()
             .name("sensors".to_owned())
-            .spawn(move || {
-                reader.run(|batch| {
-                    observer.see(&batch);
-                    sink(batch);
-                });
-            })?;
+            .spawn(move || reader.run(&mut sink))?;
         *programs.lock() = Some(Programs {
             ebpf: object.ebpf,
             on_demand: object.on_demand,
@@ -373,6 +386,23 @@ impl Running {
             }
         }
         Ok(running)
+    }
+}
+
+/// The self-test sees the events first.
+struct Observed<S> {
+    observer: self_test::Observer,
+    next: S,
+}
+
+impl<S: Sink> Sink for Observed<S> {
+    fn events(&mut self, batch: Vec<Event>) {
+        self.observer.see(&batch);
+        self.next.events(batch);
+    }
+
+    fn change(&mut self, change: Change) {
+        self.next.change(change);
     }
 }
 

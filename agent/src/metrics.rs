@@ -147,6 +147,8 @@ pub struct AgentMetrics {
     pub map_fill: Family<Map, Gauge<f64, AtomicU64>>,
     /// Processes whose identity is cached.
     pub identities: Level,
+    /// Looks at `/proc` for an identity.
+    pub identity_reads: Counter,
     /// Pods whose names are known, those that are gone too.
     pub named_pods: Level,
     /// Pods whose names were not taken because too many are known.

@@ -15,7 +15,12 @@ mod status;
 mod supporting;
 mod tracking;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -35,6 +40,7 @@ use self::{
 };
 use crate::{
     config::{self, Config, suspicious_variables},
+    event::Change,
     export::{
         self, ExportSources, Exposition, HttpConfig, PrometheusConfig, Store, StoreConfig,
         prometheus::SpanMetrics,
@@ -53,7 +59,7 @@ use crate::{
     },
     pipeline::PipelineConfig,
     recording::recorder::{Recorder, RecorderConfig},
-    sensor::{SensorState, seccomp::SeccompMode},
+    sensor::{self, SensorState, seccomp::SeccompMode},
     telemetry::{self, LogConfig, SelfTelemetryConfig, TelemetryGuard},
     time::{MonoNs, UnixNs},
 };
@@ -389,8 +395,13 @@ async fn start_sensing(
             kernel_debug: config.log_level.contains("debug") || config.log_level.contains("trace"),
             ..load::Settings::default()
         };
-        let mut attributor = Attributor::new(Arc::clone(&identifier), events, metrics.clone());
-        let sensors = Sensors::start(&settings, metrics, move |events| attributor.take(events))?;
+        let attributor = Attributor::new(Arc::clone(&identifier), events, metrics.clone());
+        let sensors = Sensors::start_telling(&settings, metrics, attributor)?;
+        let told = sensors
+            .statuses()
+            .iter()
+            .any(|status| status.name == sensor::process::NAME && status.state != SensorState::Off);
+        identifier.changes_are_told(told);
         if config.seccomp == SeccompMode::On {
             require(&sensors, "seccomp")?;
         }
@@ -488,7 +499,12 @@ async fn housekeeping(
             let sensors = Arc::clone(&sensors);
             let metrics = metrics.clone();
             let pruned = tokio::task::spawn_blocking(move || {
-                tracking.look_again();
+                for process in tracking.look_again() {
+                    // Nobody else tells of a process that confines itself.
+                    let cgroup_id = 0;
+                    identifier.on_change(Change::Process { process, cgroup_id });
+                }
+                identifier.forget_removed(Instant::now());
                 sensors.observe(&metrics);
                 sensors.prune_cgroups(|id| identifier.cgroups().path_by_id(id).is_some());
             });

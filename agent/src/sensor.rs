@@ -11,6 +11,7 @@ pub mod kvm;
 pub mod logs;
 pub mod memory;
 pub mod net;
+pub mod process;
 pub mod seccomp;
 pub mod selection;
 pub mod series;
@@ -21,7 +22,7 @@ pub mod tcp;
 pub mod wait;
 
 pub use self::{
-    decode::{DecodeError, Decoder, Interpreter, Meaning},
+    decode::{DecodeError, Decoded, Decoder, Interpreter, Meaning},
     hook::{Hook, HookKind, Probe},
     selection::{Selection, UnknownSensor},
     series::{
@@ -115,6 +116,13 @@ pub const SENSORS: &[Entry] = &[
         core: false,
         loses: "meaning and layer of log lines",
         sensor: Some(&logs::LogLines),
+    },
+    Entry {
+        name: process::NAME,
+        core: false,
+        loses: "the moment at which a process becomes another program or moves: all are looked \
+                at again every 10 seconds",
+        sensor: Some(&process::Process),
     },
 ];
 

@@ -39,6 +39,16 @@ impl UnixNs {
     }
 }
 
+/// Clock ticks (1/100 s) since boot, as start times of processes are counted.
+#[must_use]
+pub fn ticks_since_boot() -> u64 {
+    read(rustix::time::ClockId::Boottime) / TICK_NS
+}
+
+/// Length of a clock tick in nanoseconds (USER_HZ is 100 on every architecture that the agent
+/// runs on).
+pub const TICK_NS: u64 = 10_000_000;
+
 fn read(clock: rustix::time::ClockId) -> u64 {
     let t = rustix::time::clock_gettime(clock);
     (t.tv_sec.max(0) as u64) * 1_000_000_000 + t.tv_nsec.max(0) as u64

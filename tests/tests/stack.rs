@@ -1,6 +1,6 @@
 //! Real runtimes, one at a time, each busy under a CPU quota: `stack PID` says what the
-//! process runs inside, and the throttled time in `/metrics` carries the same layer. Where a
-//! service with a real SDK can run inside, its spans carry it too, as a real Jaeger shows them.
+//! process runs inside, and the throttled time in `/metrics` carries the same layer. `inside`
+//! asks the same of a service with a real SDK, and of its spans in a real Jaeger.
 //!
 //! A runtime that this machine cannot run says why in a line that begins with "not run:".
 
@@ -10,7 +10,11 @@ mod case;
 mod containers;
 #[path = "stack/hostile.rs"]
 mod hostile;
+#[path = "stack/inside.rs"]
+mod inside;
 #[path = "stack/programs.rs"]
 mod programs;
+#[path = "stack/relay.rs"]
+mod relay;
 #[path = "stack/spans.rs"]
 mod spans;

@@ -179,8 +179,7 @@ impl<M: Memory> Task<M> {
     /// Inode of its cgroup in the CPU controller's hierarchy.
     #[inline(always)]
     pub fn cgroup_id(self) -> u64 {
-        // SAFETY: `new` promised a task; a task is always in a cgroup of each hierarchy, and
-        // that has a directory.
+        // SAFETY: `new` promised a task; a task is always in a cgroup of each hierarchy.
         unsafe {
             let css_set = M::pointer(self.0, &field::TASK_CGROUPS);
             let cgroup = if CPU_CONTROLLER_V1.load() != 0 {
@@ -188,11 +187,24 @@ impl<M: Memory> Task<M> {
             } else {
                 M::pointer(css_set, &field::CSS_SET_DFL_CGRP)
             };
-            M::read(
-                M::pointer(cgroup, &field::CGROUP_KN),
-                &field::KERNFS_NODE_ID,
-            )
+            id_of_cgroup::<M>(cgroup)
         }
+    }
+}
+
+/// Inode of a cgroup in its hierarchy.
+///
+/// # Safety
+///
+/// `cgroup` is a `struct cgroup` of a kind that `M` can read.
+#[inline(always)]
+pub unsafe fn id_of_cgroup<M: Memory>(cgroup: *const u8) -> u64 {
+    // SAFETY: by the caller's promise; every cgroup has a directory.
+    unsafe {
+        M::read(
+            M::pointer(cgroup, &field::CGROUP_KN),
+            &field::KERNFS_NODE_ID,
+        )
     }
 }
 

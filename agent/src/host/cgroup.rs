@@ -116,6 +116,23 @@ impl Cgroups {
         self.index.path(id, &layout.cpu, Instant::now())
     }
 
+    /// Whether a cgroup of this id was seen.
+    #[must_use]
+    pub fn knows(&self, id: u64) -> bool {
+        self.index.known(id).is_some()
+    }
+
+    /// Forgets a cgroup, unless it is there (again). Returns whether it is not.
+    pub fn forget_if_gone(&self, id: u64) -> bool {
+        let path = self.index.known(id);
+        let there = path.as_deref().and_then(|path| self.directory(path));
+        let gone = there.and_then(|dir| inode(&dir)) != Some(id);
+        if gone {
+            self.index.remove(id);
+        }
+        gone
+    }
+
     /// Every cgroup known, as `(id, path)`, after a walk if the last is older than a second.
     #[must_use]
     pub fn all(&self) -> Vec<(u64, Arc<str>)> {

@@ -1,19 +1,26 @@
 //! Finds and caches the identity of processes and the workload of cgroups.
 
+mod ancestors;
 pub(crate) mod cache;
+mod changes;
+mod group;
+mod known;
 mod read;
 mod report;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 
-use self::cache::Generations;
+use self::{
+    ancestors::Parent,
+    cache::Generations,
+    changes::Changes,
+    group::Group,
+    known::{FIRST_LIFETIME, Known},
+};
 use crate::{
     event::{Limiter, MemoryLimit},
     host::{
@@ -29,10 +36,7 @@ use crate::{
         Stack,
         host::host_stack,
         overrides::Overrides,
-        process::{
-            Ancestor, ProcessFacts, RuntimeState, base_name, is_runtime, process_stack,
-            process_workload, wrapper,
-        },
+        process::{Inference, ProcessFacts, base_name, is_runtime, wrapper},
         record::Record,
     },
     vocabulary::Layer,
@@ -44,23 +48,13 @@ const MAX_PROCESSES: usize = 16_384;
 /// Workloads of cgroups kept.
 const MAX_CGROUPS: usize = 16_384;
 /// Parents kept: shims and monitors, each of which stands behind many processes.
-const MAX_ANCESTORS: usize = 4096;
+const MAX_PARENTS: usize = 4096;
 /// Processes of one group looked at for one that stands for it.
 const MAX_INHABITANTS: usize = 16;
-/// States of runtimes kept.
-const MAX_STATES: usize = 4096;
+/// Facts about groups kept.
+const MAX_GROUPS: usize = 4096;
 /// Groups of users kept.
 const MAX_IMITATIONS: usize = 1024;
-/// An identity is looked up again after this long: a process may exec, move to another
-/// cgroup, or install a filter.
-const PROCESS_LIFETIME: Duration = Duration::from_secs(10);
-/// The same when an event came from another cgroup than the one known.
-const MOVED_LIFETIME: Duration = Duration::from_secs(1);
-/// A workload by cgroup is looked up again after this long.
-const CGROUP_LIFETIME: Duration = Duration::from_secs(30);
-/// The same for both while names are missing: they come a moment after a container's start.
-const NAMELESS_LIFETIME: Duration = Duration::from_secs(1);
-
 /// Who is behind a pid or a cgroup. Thread-safe; every answer is cached and bounded.
 #[derive(Debug)]
 pub struct Identifier {
@@ -74,38 +68,21 @@ pub struct Identifier {
     overrides: Overrides,
     processes: Mutex<Generations<ProcessKey, Known<SharedIdentity>>>,
     inhabitants: Mutex<Generations<u64, Known<Inhabitant>>>,
-    ancestors: Mutex<Generations<ProcessKey, (Ancestor, Instant)>>,
-    /// States of low-level runtimes, by the path of the group.
-    states: Mutex<Generations<String, (Option<RuntimeState>, Instant)>>,
+    /// By pid.
+    parents: Mutex<Generations<u32, Parent>>,
+    /// By path.
+    groups: Mutex<Generations<String, Arc<Group>>>,
     /// Groups that users made, and whether the container id they claim is another's.
     imitations: Mutex<Generations<String, (bool, Instant)>>,
-}
-
-/// What was found, and when.
-#[derive(Clone, Debug)]
-struct Known<T> {
-    found: T,
-    at: Instant,
-    /// Of the directory of names.
-    version: u64,
+    changes: Changes,
 }
 
 /// Who lives in a cgroup.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Inhabitant {
     path: Arc<str>,
     stack: Stack,
     workload: Workload,
-}
-
-impl<T> Known<T> {
-    fn is_fresh(&self, lifetime: Duration, workload: &Workload) -> bool {
-        let lifetime = match workload.lacks_names() {
-            true => lifetime.min(NAMELESS_LIFETIME),
-            false => lifetime,
-        };
-        self.at.elapsed() < lifetime
-    }
 }
 
 impl Identifier {
@@ -120,9 +97,10 @@ impl Identifier {
             naming: Naming::new(host_root.clone()),
             processes: Mutex::new(Generations::new(MAX_PROCESSES)),
             inhabitants: Mutex::new(Generations::new(MAX_CGROUPS)),
-            ancestors: Mutex::new(Generations::new(MAX_ANCESTORS)),
-            states: Mutex::new(Generations::new(MAX_STATES)),
+            parents: Mutex::new(Generations::new(MAX_PARENTS)),
+            groups: Mutex::new(Generations::new(MAX_GROUPS)),
             imitations: Mutex::new(Generations::new(MAX_IMITATIONS)),
+            changes: Changes::default(),
             host_root,
             roots,
             host,
@@ -175,9 +153,14 @@ impl Identifier {
         self.naming.settle(path, &self.roots, &self.cgroups)
     }
 
-    /// What the process of these facts is called.
-    fn named(&self, facts: &ProcessFacts) -> Workload {
-        self.renamed(process_workload(facts, &self.host), &facts.cgroup_path)
+    /// What the process of these facts runs inside and is called.
+    fn infer(&self, facts: &ProcessFacts) -> (Stack, Workload) {
+        let inference = Inference::of(facts, &self.host);
+        // A person's word counts more.
+        let mut stack = self.overrides.process(facts, inference.stack());
+        stack.0.extend(self.host_stack.0.iter().cloned());
+        let workload = self.renamed(inference.workload(), &facts.cgroup_path);
+        (stack, workload)
     }
 
     fn renamed(&self, mut workload: Workload, path: &str) -> Workload {
@@ -200,10 +183,12 @@ impl Identifier {
                 ..(*known.found).clone()
             });
         }
-        known.version = version;
-        let identity = known.found.clone();
-        self.processes.lock().insert(identity.process, known);
-        identity
+        let mut processes = self.processes.lock();
+        if let Some(kept) = processes.get_mut(&known.found.process) {
+            kept.found = known.found.clone();
+            kept.version = version;
+        }
+        known.found
     }
 
     /// Key and identity of the process that has this pid now.
@@ -219,22 +204,31 @@ impl Identifier {
     pub fn identify_key(&self, key: ProcessKey) -> Option<SharedIdentity> {
         let known = self.processes.lock().get(&key);
         if let Some(known) = &known
-            && known.is_fresh(PROCESS_LIFETIME, &known.found.workload)
+            && known.is_fresh(self.changes.of_process(), &known.found.workload)
         {
             return Some(self.with_late_names(known.clone()));
         }
+        let epoch = self.begin_look(key);
         match self.look_up(key.pid, Some(key)) {
             Ok(identity) => {
-                let identity = match known {
-                    Some(known) if *known.found == identity => known.found,
-                    _ => Arc::new(identity),
+                let (identity, confirmed) = match known {
+                    Some(known) if *known.found == identity => {
+                        (known.found, known.confirmed.saturating_add(1))
+                    }
+                    _ => (Arc::new(identity), 0),
                 };
-                self.remember(&identity);
+                self.remember(&identity, confirmed, epoch);
                 Some(identity)
             }
             // Gone: what was known of it stays true of its past.
             Err(_) => known.map(|known| self.with_late_names(known)),
         }
+    }
+
+    /// What is known of this very process, without a look.
+    #[must_use]
+    pub fn known(&self, key: ProcessKey) -> Option<SharedIdentity> {
+        Some(self.processes.lock().get(&key)?.found)
     }
 
     /// As [`Identifier::identify_key`] with the reason of a failure; for `stack PID`.
@@ -255,12 +249,11 @@ impl Identifier {
             let moved =
                 cgroup_id != 0 && identity.cgroup_id != 0 && identity.cgroup_id != cgroup_id;
             // Threads of one process may sit in several groups: not a look-up for each event.
-            let lifetime = if moved {
-                MOVED_LIFETIME
-            } else {
-                PROCESS_LIFETIME
-            };
-            if known.is_fresh(lifetime, &identity.workload) {
+            let mut belief = self.changes.of_process();
+            if moved {
+                belief.at_most = FIRST_LIFETIME;
+            }
+            if known.is_fresh(belief, &identity.workload) {
                 return Some(self.with_late_names(known));
             }
             if moved {
@@ -270,6 +263,7 @@ impl Identifier {
         if let Some(identity) = self.identify_key(key) {
             return Some(identity);
         }
+        let epoch = self.changes.epoch();
         let inhabitant = self.inhabitant(cgroup_id)?;
         let identity = Arc::new(Identity {
             process: key,
@@ -279,7 +273,7 @@ impl Identifier {
             workload: inhabitant.workload,
             stack: inhabitant.stack,
         });
-        self.remember(&identity);
+        self.remember(&identity, 0, epoch);
         Some(identity)
     }
 
@@ -318,24 +312,30 @@ impl Identifier {
         // Another path is another group that was given the id of one that is gone.
         let known = known.filter(|known| known.found.path == path);
         let version = self.naming.directory().version();
+        let belief = self.changes.of_group();
         let inhabitant = match known {
-            Some(known) if known.is_fresh(CGROUP_LIFETIME, &known.found.workload) => {
-                let mut found = known.found;
-                if known.version == version || found.workload.pod_uid.is_empty() {
-                    return Some(found);
+            Some(mut known) if known.is_fresh(belief, &known.found.workload) => {
+                if known.version == version || known.found.workload.pod_uid.is_empty() {
+                    return Some(known.found);
                 }
-                found.workload = self.renamed(found.workload, &path);
+                known.found.workload = self.renamed(known.found.workload, &path);
+                Known { version, ..known }
+            }
+            known => {
+                let epoch = self.changes.epoch();
+                let before = known.as_ref().map(|known| known.found.clone());
+                let found = self.look_up_cgroup(cgroup_id, path, before);
+                let confirmed = known
+                    .filter(|known| known.found == found)
+                    .map_or(0, |known| known.confirmed.saturating_add(1));
                 Known {
                     found,
-                    at: known.at,
+                    at: Instant::now(),
                     version,
+                    confirmed,
+                    epoch: Some(epoch),
                 }
             }
-            known => Known {
-                found: self.look_up_cgroup(cgroup_id, path, known.map(|known| known.found)),
-                at: Instant::now(),
-                version,
-            },
         };
         let found = inhabitant.found.clone();
         self.inhabitants.lock().insert(cgroup_id, inhabitant);
@@ -351,10 +351,10 @@ impl Identifier {
                 ..known
             },
             _ => {
-                let mut workload = self.named(&facts);
+                let (stack, mut workload) = self.infer(&facts);
                 workload.process.clear();
                 Inhabitant {
-                    stack: self.stack_of(&facts),
+                    stack,
                     workload,
                     path,
                 }
@@ -394,27 +394,15 @@ impl Identifier {
         let facts = self.process_facts(dir, pid, stat)?;
         // What was missing may have been missing because it ended meanwhile.
         dir.is_there()?;
+        let (stack, workload) = self.infer(&facts);
         Ok(Identity {
             process: key,
-            comm: facts.comm.clone(),
+            comm: facts.comm,
             cgroup_id: facts.cgroup_id,
-            cgroup_path: facts.cgroup_path.clone(),
-            workload: self.named(&facts),
-            stack: self.stack_of(&facts),
+            cgroup_path: facts.cgroup_path,
+            workload,
+            stack,
         })
-    }
-
-    /// What is inferred from the facts, or what a person says instead.
-    fn stack_of(&self, facts: &ProcessFacts) -> Stack {
-        let mut stack = process_stack(facts, &self.host);
-        if !self.overrides.is_empty() {
-            // The host's own layers are the last, whatever they are found to be.
-            let above = stack.0.len() - host_stack(&self.host).0.len();
-            stack.0.truncate(above);
-            stack = self.overrides.process(facts, stack);
-            stack.0.extend(self.host_stack.0.iter().cloned());
-        }
-        stack
     }
 
     /// What the stack of a process is inferred from, and the answer; for `stack PID --facts`.
@@ -430,7 +418,6 @@ impl Identifier {
     /// Facts about a cgroup, through a process in it where the path alone leaves the runtime
     /// open.
     fn cgroup_facts(&self, cgroup_id: u64, path: &str) -> ProcessFacts {
-        let names = PathNames::parse(path);
         let process = (path != "/")
             .then(|| self.representative(path))
             .flatten()
@@ -442,15 +429,16 @@ impl Identifier {
         match process {
             Some(facts) => facts,
             None => {
-                let mut facts = ProcessFacts {
+                let group = self.group(path, cgroup_id);
+                ProcessFacts {
                     cgroup_id,
                     cgroup_path: path.to_owned(),
-                    runtime_state: self.runtime_state(&names, path),
-                    log_names: self.log_names(&names),
+                    cgroup_maker: group.maker,
+                    id_is_taken: group.id_is_taken,
+                    runtime_state: group.runtime_state.clone(),
+                    log_names: group.log_names.clone(),
                     ..ProcessFacts::default()
-                };
-                self.maker_of_group(&mut facts);
-                facts
+                }
             }
         }
     }
@@ -468,12 +456,28 @@ impl Identifier {
         looked_at.clone().find(works).or(pids.first()).copied()
     }
 
-    fn remember(&self, identity: &SharedIdentity) {
+    /// From now on a change counts as one after the look: it makes the next one look again.
+    /// Where the process was never looked at, the second look, a while later, makes up for it.
+    fn begin_look(&self, key: ProcessKey) -> u64 {
+        let epoch = self.changes.epoch();
+        if let Some(known) = self.processes.lock().get_mut(&key) {
+            known.epoch = Some(epoch);
+        }
+        self.metrics.identity_reads.inc();
+        epoch
+    }
+
+    fn remember(&self, identity: &SharedIdentity, confirmed: u32, epoch: u64) {
         let mut processes = self.processes.lock();
+        let changed = processes
+            .get_mut(&identity.process)
+            .is_some_and(|known| known.epoch.is_none());
         let known = Known {
             found: identity.clone(),
             at: Instant::now(),
             version: self.naming.directory().version(),
+            confirmed,
+            epoch: (!changed).then_some(epoch),
         };
         processes.insert(identity.process, known);
         self.metrics.identities.set(processes.len() as i64);

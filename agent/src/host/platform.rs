@@ -42,6 +42,21 @@ impl Namespaces {
             user: process.namespace("user"),
         }
     }
+
+    /// The same with one look less. `pids` is `NSpid` of its `status`, which begins in the pid
+    /// namespace of this proc file system: where it ends there, too, that is the namespace of
+    /// pid 1.
+    #[must_use]
+    pub fn read_with(process: &ProcDir, pids: &[u32], init: &Self) -> Self {
+        Self {
+            mnt: process.namespace("mnt"),
+            pid: match pids {
+                [_] if init.pid.is_some() => init.pid,
+                _ => process.namespace("pid"),
+            },
+            user: process.namespace("user"),
+        }
+    }
 }
 
 /// CPU flags that are kept.

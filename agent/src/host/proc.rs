@@ -5,6 +5,7 @@
 //! `cmdline`, even the `exe` path): it is data, never to be trusted, escaped on output.
 
 mod isolation;
+mod mappings;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -118,8 +119,8 @@ impl ProcDir {
     /// # Errors
     /// The process is gone, or the file is not readable or not of the kernel's form.
     pub fn stat(&self) -> Result<Stat, ProcError> {
-        let bytes = self.read("stat", FILE_LIMIT)?;
-        Stat::parse(&bytes).ok_or_else(|| self.malformed("stat"))
+        self.read_piece("stat", Stat::parse)?
+            .ok_or_else(|| self.malformed("stat"))
     }
 
     /// The process's key, from `stat`.
@@ -135,7 +136,7 @@ impl ProcDir {
     /// # Errors
     /// The process is gone or the file is not readable.
     pub fn status(&self) -> Result<Status, ProcError> {
-        Ok(Status::parse(&self.read("status", FILE_LIMIT)?))
+        self.read_piece("status", Status::parse)
     }
 
     /// `cgroup`: one line per hierarchy.
@@ -143,7 +144,7 @@ impl ProcDir {
     /// # Errors
     /// The process is gone or the file is not readable.
     pub fn cgroups(&self) -> Result<Vec<CgroupLine>, ProcError> {
-        Ok(CgroupLine::parse_all(&self.read("cgroup", FILE_LIMIT)?))
+        self.read_piece("cgroup", CgroupLine::parse_all)
     }
 
     /// `comm` without its newline, lossily decoded.
@@ -254,14 +255,25 @@ impl ProcDir {
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, ProcError> {
-        let file = match &self.held {
+        self.open(name)
+            .and_then(|file| read_whole(file, limit))
+            .map_err(|source| self.error(name, source))
+    }
+
+    /// A file that the kernel writes in one piece: what is shorter than asked for is all of it.
+    fn read_piece<T>(&self, name: &str, parse: impl FnOnce(&[u8]) -> T) -> Result<T, ProcError> {
+        self.open(name)
+            .and_then(|file| read_piece(file, parse))
+            .map_err(|source| self.error(name, source))
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        match &self.held {
             Some(held) => openat(held, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .map(File::from)
                 .map_err(io::Error::from),
             None => File::open(self.dir.join(name)),
-        };
-        file.and_then(|file| read_whole(file, limit))
-            .map_err(|source| self.error(name, source))
+        }
     }
 
     fn error(&self, name: &str, source: io::Error) -> ProcError {
@@ -294,24 +306,48 @@ pub(crate) fn read_bounded(path: &std::path::Path, limit: u64) -> io::Result<Vec
     read_whole(File::open(path)?, limit)
 }
 
-/// At most `limit` bytes, by as few calls as the kernel allows: most files below `/proc` come
-/// whole by one.
+/// Most files below `/proc` come whole by one call of this size.
+const PIECE: usize = 32 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::default();
+}
+
+/// At most `limit` bytes, by as few calls as the kernel allows.
 fn read_whole(file: File, limit: u64) -> io::Result<Vec<u8>> {
-    thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 32 * 1024]);
-    }
     let mut file = file.take(limit);
-    BUFFER.with_borrow_mut(|buffer| {
-        let mut bytes = Vec::new();
-        loop {
-            match file.read(buffer) {
-                Ok(0) => return Ok(bytes),
-                Ok(n) => bytes.extend_from_slice(&buffer[..n]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+    let mut buffer = BUFFER.take();
+    buffer.resize(PIECE, 0);
+    let mut bytes = Vec::new();
+    while let n @ 1.. = read_some(&mut file, &mut buffer)? {
+        bytes.extend_from_slice(&buffer[..n]);
+    }
+    BUFFER.set(buffer);
+    Ok(bytes)
+}
+
+/// What one piece says; one that fills the buffer may go on.
+fn read_piece<T>(mut file: File, parse: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    let mut buffer = BUFFER.take();
+    buffer.resize(PIECE, 0);
+    let mut length = read_some(&mut file, &mut buffer)?;
+    if length == PIECE {
+        buffer.extend(read_whole(file, FILE_LIMIT - PIECE as u64)?);
+        length = buffer.len();
+    }
+    let parsed = parse(&buffer[..length]);
+    buffer.truncate(PIECE);
+    BUFFER.set(buffer);
+    Ok(parsed)
+}
+
+fn read_some(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
-    })
+    }
 }
 
 /// Every process below the root, in no order.

@@ -1,6 +1,8 @@
 //! What was seen at the other end of a connection, kept while the sender was alive: a batch
 //! may be joined after its sender ended.
 
+use std::sync::Arc;
+
 use crate::{
     host::{
         identify::Identifier,
@@ -47,6 +49,28 @@ impl Sighting {
             is_agent: keys.iter().any(|key| Some(key.pid) == agent),
             peer,
         }
+    }
+
+    /// The same with what its processes are now: one may run another program by now, or be in
+    /// another cgroup. What is gone stays what it was.
+    pub fn now(self: &Arc<Self>, identifier: &Identifier) -> Arc<Self> {
+        let now = |holder: &Holder| {
+            let identity = identifier.identify_key(holder.identity.process)?;
+            let same = Arc::ptr_eq(&identity, &holder.identity);
+            (!same).then(|| Holder::look(identifier, identity.process))?
+        };
+        let changed: Vec<Option<Holder>> = self.holders.iter().map(now).collect();
+        if changed.iter().all(Option::is_none) {
+            return Arc::clone(self);
+        }
+        let holders = changed.into_iter().zip(&self.holders);
+        Arc::new(Self {
+            peer: self.peer.clone(),
+            holders: holders
+                .map(|(changed, known)| changed.unwrap_or_else(|| known.clone()))
+                .collect(),
+            is_agent: self.is_agent,
+        })
     }
 
     /// Nothing is known.

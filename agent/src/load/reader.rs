@@ -10,18 +10,21 @@ use std::{
     time::Duration,
 };
 
-use agent_common::event::sensor::COUNT;
+use agent_common::event::sensor::{COUNT, PROCESS};
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray, RingBuf},
 };
 use aya_log::EbpfLogger;
 
-use super::object::{take, wrong};
+use super::{
+    object::{take, wrong},
+    sink::Sink,
+};
 use crate::{
-    event::{Event, Loss},
+    event::{Change, Event, Loss},
     metrics::{AgentMetrics, Reason, Sensor as SensorLabel},
-    sensor::{Decoder, Poller, SENSORS},
+    sensor::{Decoded, Decoder, Poller, SENSORS},
     time::MonoNs,
 };
 
@@ -70,18 +73,18 @@ impl Reader {
     }
 
     /// Until told to stop; what is in the ring by then is still handed on.
-    pub fn run(&mut self, mut sink: impl FnMut(Vec<Event>)) {
+    pub fn run(&mut self, sink: &mut impl Sink) {
         loop {
             let last = self.stop.load(Ordering::Acquire);
-            self.drain(&mut sink);
-            self.poll(&mut sink);
+            self.drain(sink);
+            self.poll(sink);
             let now = MonoNs::now();
             if last || now.since(self.lost_read) >= LOSS_PERIOD_NS {
                 let start = std::mem::replace(&mut self.lost_read, now);
-                let events = self.count_losses();
+                let events = self.count_losses(sink);
                 if events > 0 {
                     let end = now;
-                    sink(vec![Event::Loss(Loss { start, end, events })]);
+                    sink.events(vec![Event::Loss(Loss { start, end, events })]);
                 }
             }
             if let Some(log) = &mut self.log {
@@ -94,18 +97,23 @@ impl Reader {
         }
     }
 
-    fn drain(&mut self, sink: &mut impl FnMut(Vec<Event>)) {
+    fn drain(&mut self, sink: &mut impl Sink) {
         loop {
             let mut batch = Vec::new();
             let mut counts = [0u64; COUNT as usize];
-            while batch.len() < MAX_BATCH {
+            let mut left = MAX_BATCH;
+            while left > 0 {
                 let Some(record) = self.ring.next() else {
                     break;
                 };
+                left -= 1;
                 match self.decoder.decode(&record) {
-                    Ok((sensor, event)) => {
+                    Ok((sensor, decoded)) => {
                         counts[sensor as usize] += 1;
-                        batch.push(event);
+                        match decoded {
+                            Decoded::Event(event) => batch.push(event),
+                            Decoded::Change(change) => sink.change(change),
+                        }
                     }
                     Err(error) => {
                         tracing::debug!(%error, "Record not understood");
@@ -115,13 +123,11 @@ impl Reader {
                     }
                 }
             }
-            if batch.is_empty() {
-                return;
-            }
-            let full = batch.len() == MAX_BATCH;
             self.count(&counts);
-            sink(batch);
-            if !full {
+            if !batch.is_empty() {
+                sink.events(batch);
+            }
+            if left > 0 {
                 return;
             }
         }
@@ -138,18 +144,18 @@ impl Reader {
         }
     }
 
-    fn poll(&mut self, sink: &mut impl FnMut(Vec<Event>)) {
+    fn poll(&mut self, sink: &mut impl Sink) {
         let mut events = Vec::new();
         for poller in &mut self.pollers {
             poller.poll(MonoNs::now(), &mut events);
         }
         if !events.is_empty() {
-            sink(events);
+            sink.events(events);
         }
     }
 
     /// Returns how many were lost since the last look.
-    fn count_losses(&mut self) -> u64 {
+    fn count_losses(&mut self, sink: &mut impl Sink) -> u64 {
         let mut all = 0;
         for entry in SENSORS {
             let Some(sensor) = entry.sensor else { continue };
@@ -162,8 +168,13 @@ impl Reader {
                     .events_lost
                     .get_or_create(&SensorLabel { sensor: entry.name })
                     .inc_by(total.saturating_sub(*before));
-                all += total.saturating_sub(*before);
+                let grown = total.saturating_sub(*before);
                 *before = total;
+                if sensor.id() != PROCESS {
+                    all += grown;
+                } else if grown > 0 {
+                    sink.change(Change::Anybody);
+                }
             }
         }
         all

@@ -10,8 +10,9 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    event::{Event, Loss, Neighbour, Particulars},
+    event::{Change, Event, Loss, Neighbour, Particulars},
     host::identify::Identifier,
+    load::Sink,
     metrics::{AgentMetrics, Reason},
     time::MonoNs,
 };
@@ -96,6 +97,16 @@ impl Attributor {
         let entry = (Arc::clone(&neighbour), Instant::now());
         self.neighbours.insert(cgroup_id, entry);
         Some(neighbour)
+    }
+}
+
+impl Sink for Attributor {
+    fn events(&mut self, batch: Vec<Event>) {
+        self.take(batch);
+    }
+
+    fn change(&mut self, change: Change) {
+        self.identifier.on_change(change);
     }
 }
 

@@ -59,9 +59,10 @@ impl Tracking {
         self.publishers.look_at_new();
     }
 
-    /// Stops tracking processes that are gone, so that their pids' next owners are not; a
-    /// process may also have put itself under a filter meanwhile.
-    pub fn look_again(&self) {
+    /// Stops tracking processes that are gone, so that their pids' next owners are not. Returns
+    /// those that have put themselves under a filter since the last look.
+    pub fn look_again(&self) -> Vec<ProcessKey> {
+        let mut confined = Vec::new();
         let known: Vec<ProcessKey> = self.processes.lock().keys().copied().collect();
         let now: Vec<(ProcessKey, bool, bool)> = known
             .into_iter()
@@ -73,7 +74,9 @@ impl Tracking {
         let mut processes = self.processes.lock();
         for (process, lives, filtered) in now {
             if lives {
-                processes.insert(process, filtered);
+                if processes.insert(process, filtered) == Some(false) && filtered {
+                    confined.push(process);
+                }
                 continue;
             }
             processes.remove(&process);
@@ -86,6 +89,7 @@ impl Tracking {
         let living: HashSet<ProcessKey> = processes.keys().copied().collect();
         drop(processes);
         self.publishers.look_again(&living);
+        confined
     }
 
     fn is_filtered(&self, process: ProcessKey) -> bool {

@@ -7,14 +7,11 @@ use agent_common::{
 
 use super::{Kernel, SENSORS};
 use crate::{
-    event::{Consumption, Delay, Event, Particulars, Resource},
+    event::{Change, Consumption, Delay, Event, Particulars, Resource},
     process::ProcessKey,
-    time::MonoNs,
+    time::{MonoNs, TICK_NS},
     vocabulary::Cause,
 };
-
-/// A tick of `start_ticks` (USER_HZ is 100 on every architecture that the agent runs on).
-const TICK_NS: u64 = 10_000_000;
 
 /// Gives a sensor's numbers their meaning; may remember what it looked up (bounded).
 pub trait Interpreter: Send {
@@ -32,6 +29,15 @@ pub trait Interpreter: Send {
     /// If the kernel side cannot have written it.
     fn event(&mut self, record: &Record) -> Result<Event, DecodeError> {
         delay(self, record)
+    }
+
+    /// Of a sensor that tells of changes instead of events: the change.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel side cannot have written it.
+    fn change(&mut self, _record: &Record) -> Result<Option<Change>, DecodeError> {
+        Ok(None)
     }
 
     /// The cgroup of a series as the CPU controller's hierarchy knows it; `None` once it is
@@ -62,6 +68,15 @@ impl From<Cause> for Meaning {
             particulars: Particulars::None,
         }
     }
+}
+
+/// What a record turned out to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decoded {
+    /// For the pipeline.
+    Event(Event),
+    /// For who knows processes.
+    Change(Change),
 }
 
 /// A record that the kernel side cannot have written.
@@ -117,7 +132,7 @@ impl Decoder {
     /// # Errors
     ///
     /// If the bytes are not what the kernel side writes.
-    pub fn decode(&mut self, bytes: &[u8]) -> Result<(u32, Event), DecodeError> {
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<(u32, Decoded), DecodeError> {
         if bytes.len() != size_of::<Record>() {
             return Err(DecodeError::Length(bytes.len()));
         }
@@ -131,7 +146,11 @@ impl Decoder {
         if record.end_ns < record.start_ns {
             return Err(DecodeError::Impossible("end before its start"));
         }
-        Ok((record.sensor, interpreter.event(&record)?))
+        let decoded = match interpreter.change(&record)? {
+            Some(change) => Decoded::Change(change),
+            None => Decoded::Event(interpreter.event(&record)?),
+        };
+        Ok((record.sensor, decoded))
     }
 
     /// Values of the labels of a series of this sensor.
@@ -216,7 +235,10 @@ pub(crate) mod tests {
                 devices: &Arc::new(Devices::new(&roots.sysfs, Box::new(|_| None))),
             })
         });
-        decoder.decode(bytes).map(|(_, event)| event)
+        decoder.decode(bytes).map(|(_, decoded)| match decoded {
+            Decoded::Event(event) => event,
+            Decoded::Change(change) => panic!("no event: {change:?}"),
+        })
     }
 
     #[test]

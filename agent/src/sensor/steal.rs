@@ -9,11 +9,9 @@ use std::{
 use super::Poller;
 use crate::{
     event::{Event, Steal},
-    time::MonoNs,
+    time::{MonoNs, TICK_NS},
 };
 
-/// A tick of `/proc/stat` (USER_HZ is 100 on every architecture that the agent runs on).
-const TICK_NS: u64 = 10_000_000;
 /// Between polls while there is steal, so that it is known when.
 const BUSY_NS: u64 = 100_000_000;
 /// Between polls while there is none: reading the file costs up to a millisecond on a host

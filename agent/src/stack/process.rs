@@ -26,70 +26,104 @@ use crate::{
 /// The layers a process runs inside, innermost first.
 #[must_use]
 pub fn process_stack(facts: &ProcessFacts, host: &HostFacts) -> Stack {
-    let place = Place::find(facts, host);
-    let runtimes = Runtimes::find(facts, &place, host);
-    let in_container = runtimes.is_container();
-    let mut stack = wasm::wasm(facts, in_container);
-    stack.extend(sandbox::sandboxes(facts, host, in_container));
-    // A device that a machine was given is below the machine, but above the host's own.
-    let (given, machine): (Vec<_>, Vec<_>) = machine::machine(facts)
-        .into_iter()
-        .partition(|e| e.layer == Layer::HardwareAssist);
-    stack.extend(machine);
-    stack.extend(given);
-    stack.extend(runtimes.entries());
-    if in_container {
-        stack.extend(sandbox::seccomp(facts, Layer::Container));
-    }
-    stack.extend(host_stack(host).0);
-    Stack(stack)
+    let mut stack = Inference::of(facts, host).stack();
+    stack.0.extend(host_stack(host).0);
+    stack
 }
 
 /// What a person recognises behind the process.
 #[must_use]
 pub fn process_workload(facts: &ProcessFacts, host: &HostFacts) -> Workload {
-    let place = Place::find(facts, host);
-    let runtimes = Runtimes::find(facts, &place, host);
-    let names = place.names();
-    let mut workload = Workload {
-        pod_uid: names.pod_uid,
-        container: names.container,
-        container_id: names.container_id,
-        unit: names.unit,
-        runtime: runtimes.name().to_owned(),
-        process: facts.comm.clone(),
-        cgroup_id: facts.cgroup_id,
-        ..Workload::default()
-    };
-    // What the node knows by the path's names counts only where those do.
-    if place.doubt.is_none() {
-        workload.namespace.clone_from(&facts.log_names.namespace);
-        workload.pod.clone_from(&facts.log_names.pod);
-        if workload.container.is_empty() {
-            workload.container.clone_from(&facts.log_names.container);
+    Inference::of(facts, host).workload()
+}
+
+/// What both answers rest on.
+#[derive(Debug)]
+pub struct Inference<'a> {
+    facts: &'a ProcessFacts,
+    host: &'a HostFacts,
+    place: Place<'a>,
+    runtimes: Runtimes,
+}
+
+impl<'a> Inference<'a> {
+    /// From the facts of a process on a host.
+    #[must_use]
+    pub fn of(facts: &'a ProcessFacts, host: &'a HostFacts) -> Self {
+        let place = Place::find(facts, host);
+        Self {
+            runtimes: Runtimes::find(facts, &place, host),
+            facts,
+            host,
+            place,
         }
     }
-    if workload.container_id.is_empty()
-        && workload.container.is_empty()
-        && let Some(id) = runtimes.container_id()
-    {
-        id.clone_into(&mut workload.container_id);
-        workload.unit.clear();
+
+    /// The layers above the host's own, innermost first.
+    #[must_use]
+    pub fn stack(&self) -> Stack {
+        let Self { facts, host, .. } = *self;
+        let in_container = self.runtimes.is_container();
+        let mut stack = wasm::wasm(facts, in_container);
+        stack.extend(sandbox::sandboxes(facts, host, in_container));
+        // A device that a machine was given is below the machine, but above the host's own.
+        let (given, machine): (Vec<_>, Vec<_>) = machine::machine(facts)
+            .into_iter()
+            .partition(|e| e.layer == Layer::HardwareAssist);
+        stack.extend(machine);
+        stack.extend(given);
+        stack.extend(self.runtimes.entries());
+        if in_container {
+            stack.extend(sandbox::seccomp(facts, Layer::Container));
+        }
+        Stack(stack)
     }
-    if workload.runtime.is_empty() && names.kind == PathKind::Unit {
-        workload.runtime = "systemd".to_owned();
+
+    /// What a person recognises behind the process.
+    #[must_use]
+    pub fn workload(&self) -> Workload {
+        let Self { facts, .. } = *self;
+        let names = self.place.names();
+        let mut workload = Workload {
+            pod_uid: names.pod_uid,
+            container: names.container,
+            container_id: names.container_id,
+            unit: names.unit,
+            runtime: self.runtimes.name().to_owned(),
+            process: facts.comm.clone(),
+            cgroup_id: facts.cgroup_id,
+            ..Workload::default()
+        };
+        // What the node knows by the path's names counts only where those do.
+        if self.place.doubt.is_none() {
+            workload.namespace.clone_from(&facts.log_names.namespace);
+            workload.pod.clone_from(&facts.log_names.pod);
+            if workload.container.is_empty() {
+                workload.container.clone_from(&facts.log_names.container);
+            }
+        }
+        if workload.container_id.is_empty()
+            && workload.container.is_empty()
+            && let Some(id) = self.runtimes.container_id()
+        {
+            id.clone_into(&mut workload.container_id);
+            workload.unit.clear();
+        }
+        if workload.runtime.is_empty() && names.kind == PathKind::Unit {
+            workload.runtime = "systemd".to_owned();
+        }
+        // runsc called by hand: the group has a name, the container another.
+        if !self.runtimes.is_container()
+            && workload.container.is_empty()
+            && let Some(id) = sandbox::served_by_gvisor(facts)
+        {
+            id.clone_into(&mut workload.container_id);
+            "gvisor".clone_into(&mut workload.runtime);
+            workload.unit.clear();
+        }
+        name_machine(facts, &self.runtimes, &mut workload);
+        workload
     }
-    // runsc called by hand: the group has a name, the container another.
-    if !runtimes.is_container()
-        && workload.container.is_empty()
-        && let Some(id) = sandbox::served_by_gvisor(facts)
-    {
-        id.clone_into(&mut workload.container_id);
-        "gvisor".clone_into(&mut workload.runtime);
-        workload.unit.clear();
-    }
-    name_machine(facts, &runtimes, &mut workload);
-    workload
 }
 
 /// A machine is called by its own name: the one in libvirt's group, or what root called it.

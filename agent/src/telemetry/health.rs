@@ -33,6 +33,7 @@ pub(super) fn observe(meter: &Meter, metrics: &AgentMetrics) {
     gauge(meter, "timeline_intervals", m.timeline_intervals);
     gauge(meter, "identities", m.identities);
     gauge(meter, "named_pods", m.named_pods);
+    counter(meter, "identity_reads", m.identity_reads);
     counter(meter, "named_pods_refused", m.named_pods_refused);
 }
 

@@ -4,6 +4,7 @@ use std::{
 };
 
 use isostack_agent::{
+    event::Change,
     host::{identify::Identifier, proc::ProcDir, roots::Roots},
     join::{JoinConfig, Joiner, Sender},
     metrics::AgentMetrics,
@@ -318,4 +319,38 @@ async fn a_reused_pid_is_another_process() {
 fn uptime_ticks() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     now.tv_sec as u64 * 100 + now.tv_nsec as u64 / 10_000_000
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_became_another_program_is_that_one() {
+    let lab = lab();
+    lab.identifier.changes_are_told(true);
+    let server = Server::on("127.0.0.1:0");
+    let mut child = start(
+        "bash",
+        &["-c", &connecting(server.address(), "read; exec sleep 60")],
+    );
+    let (_stream, connection) = server.accept();
+    let sender = lab.joiner.connected(connection);
+    let resource = Arc::new(shop());
+    let comm = |joined: Joined| joined.identity.map(|identity| identity.comm.clone());
+    let joined = lab.resolve(&sender, &resource).await;
+    assert_eq!(comm(joined).as_deref(), Some("bash"));
+    let process = key(child.pid());
+    child.send("");
+    let roots = Roots::default();
+    while ProcDir::new(&roots, child.pid()).comm().unwrap() != "sleep" {
+        std::thread::yield_now();
+    }
+    // As the kernel tells of it.
+    lab.identifier.on_change(Change::Process {
+        process,
+        cgroup_id: 0,
+    });
+    let joined = lab.resolve(&sender, &resource).await;
+    assert_eq!(
+        comm(joined).as_deref(),
+        Some("sleep"),
+        "the same connection"
+    );
 }

@@ -87,34 +87,34 @@ impl Case {
         });
         ensure!(evidence, "an entry without evidence: {report:#}");
         let layer = report["layer"].as_str().unwrap_or_default();
-        self.throttled(layer, label)?;
+        throttled(&self.agent, layer, label)?;
         Ok(report)
     }
+}
 
-    /// Waits for throttled time of this layer and workload.
-    pub fn throttled(&self, layer: &str, label: &str) -> anyhow::Result<()> {
-        let (layer, label) = (
-            format!("layer=\"{layer}\""),
-            format!("container=\"{label}\""),
-        );
-        wait::until("throttled time in /metrics", wait::PATIENCE, || {
-            let page = http::get(&self.agent.url("/metrics")).ok()?.body;
-            page.lines()
-                .filter(|line| line.starts_with("isostack_cpu_throttled_seconds_total{"))
-                .filter(|line| line.contains(&layer) && line.contains(&label))
-                .any(|line| value(line) > 0.0)
-                .then_some(())
-        })
-        .with_context(|| {
-            let page = http::get(&self.agent.url("/metrics")).map(|answer| answer.body);
-            let lines = page.unwrap_or_default();
-            let lines: Vec<&str> = lines
-                .lines()
-                .filter(|line| line.starts_with("isostack_cpu_throttled_seconds_total{"))
-                .collect();
-            format!("{layer} {label} among\n{}", lines.join("\n"))
-        })
-    }
+/// Waits for throttled time of this layer and workload.
+pub fn throttled(agent: &Agent, layer: &str, label: &str) -> anyhow::Result<()> {
+    let (layer, label) = (
+        format!("layer=\"{layer}\""),
+        format!("container=\"{label}\""),
+    );
+    wait::until("throttled time in /metrics", wait::PATIENCE, || {
+        let page = http::get(&agent.url("/metrics")).ok()?.body;
+        page.lines()
+            .filter(|line| line.starts_with("isostack_cpu_throttled_seconds_total{"))
+            .filter(|line| line.contains(&layer) && line.contains(&label))
+            .any(|line| value(line) > 0.0)
+            .then_some(())
+    })
+    .with_context(|| {
+        let page = http::get(&agent.url("/metrics")).map(|answer| answer.body);
+        let lines = page.unwrap_or_default();
+        let lines: Vec<&str> = lines
+            .lines()
+            .filter(|line| line.starts_with("isostack_cpu_throttled_seconds_total{"))
+            .collect();
+        format!("{layer} {label} among\n{}", lines.join("\n"))
+    })
 }
 
 fn value(line: &str) -> f64 {

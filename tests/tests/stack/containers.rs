@@ -8,20 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use harness::{
-    debian,
-    guardian::Guardian,
-    peers,
-    process::Process,
-    service::{Language, Service},
-    wait,
-};
+use harness::{debian, guardian::Guardian, peers, process::Process, wait};
 use serde_json::{Value, json};
 
-use crate::{
-    case::{BUSY, Case, Root, descendant},
-    spans::Spans,
-};
+use crate::case::{BUSY, Case, Root, descendant};
 
 /// A bundle for any OCI runtime, in a group below the case's; the container goes with it.
 struct Bundle {
@@ -73,7 +63,7 @@ impl Bundle {
     }
 }
 
-fn config(cgroup: &str, args: &[&str]) -> Value {
+pub fn config(cgroup: &str, args: &[&str]) -> Value {
     let capabilities = [
         "CAP_SYS_ADMIN",
         "CAP_SETUID",
@@ -130,50 +120,6 @@ fn runc_inside_a_group_with_a_quota() -> anyhow::Result<()> {
     assert_eq!(report["workload"]["container_id"], bundle.id.as_str());
     assert_eq!(report["workload"]["runtime"], "runc");
     Ok(())
-}
-
-/// The machine's own files and network, so that a real service runs in it.
-#[test]
-fn a_service_in_runc_has_its_layer_on_its_spans() -> anyhow::Result<()> {
-    peers::need("runc")?;
-    let case = Spans::new("runc-spans")?;
-    let root = tempfile::tempdir()?;
-    let id = format!("spans-{}", process::id());
-    let remove = ["runc", "delete", "--force", &id].map(str::to_owned);
-    let _guardian = Guardian::new("\"$@\"", &remove)?;
-    let inner = Language::Python.command()?;
-    let words: Vec<String> = std::iter::once(inner.get_program())
-        .chain(inner.get_args())
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let mut config = config(&format!("{}/{id}", case.path()), &words);
-    fs::create_dir(root.path().join("rootfs"))?;
-    let own = ["proc", "dev", "sys"];
-    let mounts = config["mounts"].as_array_mut().context("mounts")?;
-    for folder in fs::read_dir("/")?.flatten() {
-        let name = folder.file_name().to_string_lossy().into_owned();
-        if folder.path().is_dir() && !own.contains(&&*name) {
-            let path = folder.path();
-            mounts.push(json!({
-                "destination": path, "source": path, "type": "bind", "options": ["rbind", "ro"],
-            }));
-        }
-    }
-    config["process"]["env"] = json!([
-        "PATH=/bin:/usr/bin",
-        "PYTHONUNBUFFERED=1",
-        "PYTHONDONTWRITEBYTECODE=1",
-        "OTEL_SERVICE_NAME=svc",
-        format!("OTEL_EXPORTER_OTLP_ENDPOINT={}", case.endpoint()),
-    ]);
-    let namespaces = [json!({"type": "pid"}), json!({"type": "mount"})];
-    config["linux"]["namespaces"] = namespaces.into();
-    fs::write(root.path().join("config.json"), config.to_string())?;
-    let mut command = Command::new("runc");
-    command.args(["run", "--bundle"]).arg(root.path()).arg(&id);
-    let service = Service::start_command(command, Language::Python, "svc", &case.endpoint(), None)?;
-    case.check(&service, "L-3", "L-3:runc")
 }
 
 #[test]

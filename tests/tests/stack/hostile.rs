@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::chown, path::Path, process::Command};
 use anyhow::{Context as _, ensure};
 use harness::{http, process::Process, wait};
 
-use crate::case::{BUSY, Case, descendant, stack};
+use crate::case::{BUSY, Case, descendant, stack, throttled};
 
 /// The user `nobody`.
 const NOBODY: u32 = 65_534;
@@ -76,7 +76,7 @@ exec -a \"$(printf 'runsc-sandbox\\n\\033[31m\\342\\200\\256\"')\" {program} -c 
     }
     // Its throttled time is that of the group it was given.
     let layer = report["layer"].as_str().unwrap_or_default().to_owned();
-    case.throttled(&layer, "given")?;
+    throttled(&case.agent, &layer, "given")?;
     let page = http::get(&case.agent.url("/metrics"))?.body;
     assert!(!page.contains(POD) && !page.contains(&id[..12]), "{page}");
     Ok(())

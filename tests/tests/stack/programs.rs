@@ -3,17 +3,9 @@
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
-use harness::{
-    artifact, debian, peers,
-    process::Process,
-    service::{Language, Service},
-    wait,
-};
+use harness::{artifact, debian, peers, process::Process, wait};
 
-use crate::{
-    case::{BUSY, Case, descendant, shown},
-    spans::Spans,
-};
+use crate::case::{BUSY, Case, descendant, shown};
 
 #[test]
 fn a_plain_process() -> anyhow::Result<()> {
@@ -74,30 +66,6 @@ while True:
         "{evidence}"
     );
     Ok(())
-}
-
-#[test]
-fn services_have_their_layer_on_their_spans() -> anyhow::Result<()> {
-    peers::need("bwrap")?;
-    let case = Spans::new("spans")?;
-    let endpoint = case.endpoint();
-    let plain = Service::start(Language::Python, "plain", &endpoint, Some(&case.cgroup))?;
-    case.check(&plain, "", "")?;
-    let wrapper = [
-        "bwrap",
-        "--ro-bind",
-        "/",
-        "/",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--unshare-pid",
-        "--die-with-parent",
-    ];
-    let cgroup = Some(&case.cgroup);
-    let boxed = Service::start_inside(&wrapper, Language::Python, "boxed", &endpoint, cgroup)?;
-    case.check(&boxed, "L-4", "L-4:bubblewrap")
 }
 
 #[test]

@@ -143,6 +143,11 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         m.identities.clone(),
     );
     r.register(
+        "identity_reads",
+        "Looks at /proc for who a process is",
+        m.identity_reads.clone(),
+    );
+    r.register(
         "named_pods",
         "Pods whose names are known, those that are gone too",
         m.named_pods.clone(),

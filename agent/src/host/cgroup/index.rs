@@ -36,6 +36,16 @@ impl Index {
         self.inner.lock().insert(id, path, now);
     }
 
+    /// The path, if it was seen; nothing is looked for.
+    pub fn known(&self, id: u64) -> Option<Arc<str>> {
+        let inner = self.inner.lock();
+        inner.groups.get(&id).map(|(path, _)| path.clone())
+    }
+
+    pub fn remove(&self, id: u64) {
+        self.inner.lock().groups.remove(&id);
+    }
+
     pub fn path(&self, id: u64, mount: &Path, now: Instant) -> Option<Arc<str>> {
         let mut inner = self.inner.lock();
         if let Some((path, _)) = inner.groups.get(&id) {

@@ -1,6 +1,6 @@
 //! A bounded cache in two generations: what is not asked for during a whole generation goes.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
 #[derive(Debug)]
 pub(crate) struct Generations<K, V> {
@@ -19,12 +19,16 @@ impl<K: Clone + Eq + Hash, V: Clone> Generations<K, V> {
         }
     }
 
-    pub fn get(&mut self, key: &K) -> Option<V> {
+    pub fn get<Q>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
         if let Some(value) = self.young.get(key) {
             return Some(value.clone());
         }
         let value = self.old.remove(key)?;
-        self.insert(key.clone(), value.clone());
+        self.insert(key.to_owned(), value.clone());
         Some(value)
     }
 
@@ -34,6 +38,20 @@ impl<K: Clone + Eq + Hash, V: Clone> Generations<K, V> {
         }
         self.old.remove(&key);
         self.young.insert(key, value);
+    }
+
+    /// As [`Generations::get`], to change it in place.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let young = self.young.contains_key(key);
+        match young {
+            true => self.young.get_mut(key),
+            false => self.old.get_mut(key),
+        }
+    }
+
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        self.young.retain(&mut keep);
+        self.old.retain(keep);
     }
 
     pub fn remove(&mut self, key: &K) {
@@ -61,5 +79,12 @@ mod tests {
         assert_eq!(cache.get(&1), None);
         cache.remove(&0);
         assert_eq!(cache.get(&0), None);
+        assert_eq!(cache.get_mut(&0), None);
+        for key in 99..103 {
+            cache.insert(key, key);
+        }
+        *cache.get_mut(&99).unwrap() = 7;
+        cache.retain(|key, _| *key != 100);
+        assert_eq!((cache.get(&99), cache.get(&100)), (Some(7), None));
     }
 }

@@ -3,11 +3,9 @@
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::ProcDir;
+use super::{ProcDir, mappings};
 use crate::stack::process::{Descriptors, ExeFile, library_engine};
 
-/// Most bytes read of `maps`.
-const MAPS_LIMIT: u64 = 256 * 1024;
 /// Descriptors looked at for what they say about isolation.
 const DESCRIPTORS: usize = 4096;
 /// Threads whose names are read.
@@ -83,37 +81,19 @@ impl ProcDir {
     /// Mapped byte-code engines: executable mappings only, as anybody may look at a file.
     #[must_use]
     pub fn engine_libraries(&self) -> Vec<String> {
-        let Ok(bytes) = self.read("maps", MAPS_LIMIT) else {
-            return Vec::new();
-        };
-        // Few processes have one: the rest are done after one look at the whole.
-        if !contains_engine(&bytes) {
-            return Vec::new();
+        let mut engines: Vec<String> = Vec::new();
+        if let Ok(maps) = self.open("maps") {
+            mappings::each_executable(&maps, |path| {
+                if library_engine(path).is_some()
+                    && engines.len() < MAX_LIBRARIES
+                    && !engines.iter().any(|known| known == path)
+                {
+                    engines.push(path.to_owned());
+                }
+            });
         }
-        let text = String::from_utf8_lossy(&bytes);
-        let mut found: Vec<String> = Vec::new();
-        for line in text.lines() {
-            let executable = line
-                .split(' ')
-                .nth(1)
-                .is_some_and(|p| p.as_bytes().get(2) == Some(&b'x'));
-            let Some(path) = line.find('/').map(|at| &line[at..]).filter(|_| executable) else {
-                continue;
-            };
-            if library_engine(path).is_some()
-                && found.len() < MAX_LIBRARIES
-                && !found.iter().any(|known| known == path)
-            {
-                found.push(path.to_owned());
-            }
-        }
-        found
+        engines
     }
-}
-
-fn contains_engine(maps: &[u8]) -> bool {
-    // `libiwasm` has it too.
-    memchr::memmem::find(maps, b"wasm").is_some()
 }
 
 fn same(one: &Metadata, other: &Metadata) -> bool {
