@@ -28,7 +28,7 @@ use crate::{
         identify::{Identifier, cache::Generations},
         peer::PeerFinder,
     },
-    otlp::Connection,
+    otlp::{Connection, ends::Ends},
     process::{ProcessKey, SharedIdentity},
     span::{Joined, Resource, ResourceSpans},
     vocabulary::Confidence,
@@ -226,8 +226,14 @@ impl Joiner {
 
     /// Fills in the process behind each of the resources that came over this connection.
     /// Waits for the search at most [`JoinConfig::wait`], however many there are; a resource
-    /// (the same `Arc`) that came before is answered from memory.
-    pub async fn join(&self, sender: &Sender, resources: &mut [ResourceSpans]) {
+    /// (the same `Arc`) that came before is answered from memory. `ends` says which connections
+    /// a resource's spans name; it is asked only of those that are not.
+    pub async fn join(
+        &self,
+        sender: &Sender,
+        resources: &mut [ResourceSpans],
+        ends: &(dyn Fn(&ResourceSpans) -> Vec<Ends> + Sync),
+    ) {
         let identifier = &self.shared.identifier;
         let (open, services) = sender.state.lock().answer_known(resources, identifier);
         if open.is_empty() {
@@ -239,6 +245,7 @@ impl Joiner {
             resource: resources[*index].resource.clone(),
             sighting: sighting.clone(),
             several_services: services > 1,
+            ends: ends(&resources[*index]),
         };
         let questions: Vec<Question> = open.iter().map(ask).collect();
         let shared = self.shared.clone();
@@ -376,12 +383,23 @@ impl Shared {
             &self.config.node_name,
             question,
             recent,
+            &|ends| {
+                // A flood of spans must not turn into a flood of reads either.
+                if !self.allowance.lock().wait(Instant::now()).is_zero() {
+                    return None;
+                }
+                let before = processor_time();
+                let holder = self.finder.holder_of(ends);
+                let spent = processor_time().saturating_sub(before);
+                self.allowance.lock().spent(spent);
+                holder
+            },
         );
         if let Some(identity) = &identity
-            && confidence == Confidence::Process
+            && matches!(confidence, Confidence::Process | Confidence::Socket)
         {
             let key = identity.process;
-            if let Some(recent_key) = recent_key {
+            if let Some(recent_key) = recent_key.filter(|_| confidence == Confidence::Process) {
                 self.recent.lock().insert(recent_key, key);
             }
             let new = {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::span::SpanBatch;
 
+pub mod ends;
 pub mod enrich;
 pub mod json;
 pub mod listen;

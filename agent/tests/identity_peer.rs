@@ -18,3 +18,5 @@ mod join;
 mod peer;
 #[path = "identity_peer/runc.rs"]
 mod runc;
+#[path = "identity_peer/socket.rs"]
+mod socket;

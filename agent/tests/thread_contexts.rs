@@ -7,7 +7,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -86,6 +86,8 @@ const PROGRAM: &str = r#"
 struct Publisher {
     child: Child,
     key: ProcessKey,
+    /// Whoever writes where nobody reads is killed.
+    _output: BufReader<ChildStdout>,
     _dir: tempfile::TempDir,
 }
 
@@ -137,14 +139,14 @@ impl Publisher {
     fn start(mut command: Command, dir: tempfile::TempDir) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
         let key = ProcDir::new(&Roots::default(), child.id()).key().unwrap();
         Self {
             child,
             key,
+            _output: output,
             _dir: dir,
         }
     }

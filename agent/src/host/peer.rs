@@ -7,6 +7,7 @@
 mod addresses;
 mod diag;
 mod namespaces;
+mod own_socket;
 mod tcp_table;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+pub use self::own_socket::SocketEnds;
 use self::{
     namespaces::{Namespace, Namespaces},
     tcp_table::{Match, find},

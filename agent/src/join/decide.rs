@@ -1,6 +1,7 @@
 //! The order of the joins, from what the kernel shows down to nothing.
 
 mod container;
+mod socket;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -10,10 +11,10 @@ use super::sighting::{Holder, Sighting};
 use crate::{
     host::{
         identify::Identifier,
-        peer::Peer,
+        peer::{Peer, SocketEnds},
         proc::{self, ProcDir},
     },
-    otlp::Connection,
+    otlp::{Connection, ends::Ends},
     process::{ProcessKey, SharedIdentity},
     span::Resource,
     vocabulary::Confidence,
@@ -65,6 +66,8 @@ pub(super) struct Question {
     pub sighting: Arc<Sighting>,
     /// Resources of more than one service came over this connection.
     pub several_services: bool,
+    /// The connections that its spans name.
+    pub ends: Vec<Ends>,
 }
 
 impl Question {
@@ -85,13 +88,14 @@ pub(super) struct Decision {
 }
 
 /// Decides; reads `/proc` and the cgroups. `recent` is the process that the same sender
-/// (address, service, instance, pid) was joined to before.
+/// (address, service, instance, pid) was joined to before; `sockets` says who holds one.
 pub(super) fn decide(
     identifier: &Identifier,
     index: &ContainerIndex,
     node_name: &str,
     question: &Question,
     recent: Option<ProcessKey>,
+    sockets: &dyn Fn(&SocketEnds) -> Option<ProcessKey>,
 ) -> Decision {
     let judge = Judge {
         identifier,
@@ -100,7 +104,16 @@ pub(super) fn decide(
     };
     let found = judge
         .by_connection(question)
-        .or_else(|| judge.by_claim(node_name, question))
+        .or_else(|| {
+            let claimed = judge.by_claim(node_name, question);
+            if let Some((_, Confidence::Process)) = &claimed {
+                return claimed;
+            }
+            let container = claimed.as_ref().map(|(identity, _)| identity);
+            judge
+                .by_socket(node_name, question, container, sockets)
+                .or(claimed)
+        })
         .or_else(|| judge.by_memory(question, recent?));
     match found {
         Some((identity, confidence)) => Decision {

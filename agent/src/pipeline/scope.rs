@@ -119,7 +119,7 @@ pub fn find_workers(
         let Some(process) = process_of(resource) else {
             continue;
         };
-        if resource.joined.confidence != Confidence::Process
+        if !is_of_one_process(resource.joined.confidence)
             || !thread::stays_on_a_thread(&resource.resource.language)
         {
             continue;
@@ -200,7 +200,7 @@ impl Scopes {
         } else {
             requests.around(process, span.trace_id, start, end).copied()
         };
-        let joined_by_process = scope.confidence == Confidence::Process;
+        let joined_by_process = is_of_one_process(scope.confidence);
         let worked = if joined_by_process && !context.contexts.is_empty() {
             worked(span, window, context, requests)
         } else {
@@ -466,6 +466,11 @@ fn server_spans(batch: &SpanBatch) -> impl Iterator<Item = (usize, &ResourceSpan
         let servers = servers.filter(|(_, span)| span.kind == SERVER);
         servers.map(move |(at, span)| (at, resource, span))
     })
+}
+
+/// Whether just that process is meant.
+const fn is_of_one_process(confidence: Confidence) -> bool {
+    matches!(confidence, Confidence::Process | Confidence::Socket)
 }
 
 /// Under which process the requests of a resource are kept.

@@ -19,10 +19,10 @@ use crate::{
     logs::{Board, PROCESSOR_SHARE, share::Share},
     metrics::AgentMetrics,
     otlp::{
-        Connection, Intake, Refusal, Signal,
+        Connection, Intake, Refusal, Signal, ends,
         logs::{FoundRecord, enrich_logs},
     },
-    span::{SpanBatch, SpanView},
+    span::{ResourceSpans, SpanBatch, SpanView},
     time::UnixNs,
 };
 
@@ -149,7 +149,12 @@ impl Intake for SpanIntake {
         // The views cost memory too while the batch is held.
         let held = batch.payload.len() + batch.spans.len() * size_of::<SpanView>();
         batch.permit = Some(self.permit(held)?);
-        self.inner.joiner.join(sender, &mut batch.resources).await;
+        let (payload, spans) = (&batch.payload, &batch.spans);
+        let ends = |of: &ResourceSpans| {
+            ends::of_spans(payload, spans.get(of.spans.clone()).unwrap_or_default())
+        };
+        let joiner = &self.inner.joiner;
+        joiner.join(sender, &mut batch.resources, &ends).await;
         if sender.is_agent() {
             return Err(Refusal::Loop);
         }

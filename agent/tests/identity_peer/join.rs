@@ -8,7 +8,7 @@ use isostack_agent::{
     host::{identify::Identifier, proc::ProcDir, roots::Roots},
     join::{JoinConfig, Joiner, Sender},
     metrics::AgentMetrics,
-    otlp::Connection,
+    otlp::{Connection, ends::Ends},
     process::ProcessKey,
     span::{Joined, Resource, ResourceSpans},
     vocabulary::Confidence,
@@ -42,8 +42,19 @@ pub fn lab() -> Lab {
 
 impl Lab {
     pub async fn resolve(&self, sender: &Arc<Sender>, resource: &Arc<Resource>) -> Joined {
+        self.resolve_with(sender, resource, &[]).await
+    }
+
+    /// The same with spans that name these connections.
+    pub async fn resolve_with(
+        &self,
+        sender: &Arc<Sender>,
+        resource: &Arc<Resource>,
+        ends: &[Ends],
+    ) -> Joined {
         let mut resources = [of(resource)];
-        self.joiner.join(sender, &mut resources).await;
+        let named = |_: &ResourceSpans| ends.to_vec();
+        self.joiner.join(sender, &mut resources, &named).await;
         let [spans] = resources;
         spans.joined
     }

@@ -90,7 +90,7 @@ fn scan(
 
 /// `0100007F:10DD`, `00000000000000000000000001000000:10DD`: 32-bit words in host byte
 /// order, the port in hexadecimal.
-fn address(text: &[u8]) -> Option<SocketAddr> {
+pub(super) fn address(text: &[u8]) -> Option<SocketAddr> {
     let (ip, port) = std::str::from_utf8(text).ok()?.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let word = |i: usize| {
