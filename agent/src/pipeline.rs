@@ -22,6 +22,7 @@ pub mod timeline;
 pub mod words;
 
 mod behind;
+mod by_process;
 mod contexts;
 mod correlate;
 mod requests;

@@ -16,8 +16,6 @@ use crate::{
 const MAX_RESOURCES: usize = 16;
 /// Stretches remembered of one resource.
 const MAX_STRETCHES: usize = 1 << 15;
-/// A stretch may end this much after the present (CPUs differ a little).
-const FUTURE_SLACK_NS: u64 = 1_000_000_000;
 /// Consumers told apart in one query.
 const MAX_CONSUMERS: usize = 256;
 
@@ -65,12 +63,7 @@ impl Consumers {
         if of.end < of.start {
             return Err(Dropped::Empty);
         }
-        if of.end.0 > now.0.saturating_add(FUTURE_SLACK_NS) {
-            return Err(Dropped::Future);
-        }
-        if of.end < horizon {
-            return Err(Dropped::TooOld);
-        }
+        Dropped::check_end(of.end, horizon, now)?;
         let stretch = Stretch {
             start: of.start.0,
             end: of.end.0,

@@ -9,15 +9,11 @@
 //! Bounds: 48 bytes a stretch, at most [`MAX_STRETCHES`] of all processes together (6 MB, twice
 //! that while rings grow); the process with the most gives way first, and that is counted.
 
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
-
 use super::{
-    requests::{LENGTHS, ring_of},
-    ring::{Interval, Ring},
+    by_process::ByProcess,
+    ring::Interval,
     thread::is_off_cpu,
-    timeline::{Dropped, Entry, FUTURE_SLACK_NS},
+    timeline::{Dropped, Entry},
 };
 use crate::{
     event::{Away, ThreadContext},
@@ -49,16 +45,9 @@ impl Interval for Stretch {
     }
 }
 
-/// By length, the shortest first: an idle thread's are long.
-type Rings = [Ring<Stretch>; LENGTHS];
-
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Contexts {
-    processes: HashMap<ProcessKey, Rings, RandomState>,
-    count: usize,
-    evicted: u64,
-}
+pub struct Contexts(ByProcess<Stretch, MAX_STRETCHES>);
 
 /// In whose context a stretch was, for one span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +67,7 @@ pub struct Worked(Vec<(u32, u64, u64, Whose)>);
 impl Contexts {
     /// Whether nobody publishes.
     pub fn is_empty(&self) -> bool {
-        self.processes.is_empty()
+        self.0.is_empty()
     }
 
     /// Takes one.
@@ -89,23 +78,14 @@ impl Contexts {
         if away.end <= away.start {
             return Err(Dropped::Empty);
         }
-        if away.end.0 > now.0.saturating_add(FUTURE_SLACK_NS) {
-            return Err(Dropped::Future);
-        }
-        if away.end < horizon {
-            return Err(Dropped::TooOld);
-        }
-        if self.count >= MAX_STRETCHES {
-            self.evict();
-        }
-        let rings = self.processes.entry(away.process).or_default();
-        rings[ring_of(away.end.0 - away.start.0)].insert(Stretch {
+        Dropped::check_end(away.end, horizon, now)?;
+        let stretch = Stretch {
             start: away.start.0,
             end: away.end.0,
             tid: away.tid,
             context: away.context,
-        });
-        self.count += 1;
+        };
+        self.0.add(away.process, stretch);
         Ok(())
     }
 
@@ -116,16 +96,10 @@ impl Contexts {
         (start, end): (u64, u64),
         whose: impl Fn(&ThreadContext) -> Whose,
     ) -> Option<Worked> {
-        let rings = self.processes.get(&process)?;
-        if rings
-            .iter()
-            .map(|ring| ring.at_most(start, end))
-            .sum::<usize>()
-            > MAX_LOOKED_AT
-        {
+        if self.0.at_most(process, start, end) > MAX_LOOKED_AT {
             return None;
         }
-        let overlapping = rings.iter().flat_map(|ring| ring.overlapping(start, end));
+        let overlapping = self.0.overlapping(process, start, end);
         let mut all: Vec<_> = overlapping
             .map(|s| (s.tid, s.start, s.end, whose(&s.context)))
             .collect();
@@ -135,36 +109,12 @@ impl Contexts {
 
     /// Forgets what is older than `horizon`.
     pub fn expire(&mut self, horizon: u64) {
-        let count = &mut self.count;
-        self.processes.retain(|_, rings| {
-            for ring in &mut *rings {
-                *count -= ring.expire(horizon);
-            }
-            rings.iter().any(|ring| ring.len() > 0)
-        });
+        self.0.expire(horizon);
     }
 
     /// Stretches forgotten before their time since the last call.
     pub fn take_evicted(&mut self) -> u64 {
-        std::mem::take(&mut self.evicted)
-    }
-
-    /// Forgets the oldest eighth of the process that has most.
-    fn evict(&mut self) {
-        let size = |rings: &Rings| rings.iter().map(Ring::len).sum::<usize>();
-        let most = self
-            .processes
-            .iter_mut()
-            .max_by_key(|(process, rings)| (size(rings), **process));
-        let Some((_, rings)) = most else { return };
-        let Some(ring) = rings.iter_mut().max_by_key(|ring| ring.len()) else {
-            return;
-        };
-        for _ in 0..ring.len().div_ceil(8) {
-            ring.pop_front();
-            self.count -= 1;
-            self.evicted += 1;
-        }
+        self.0.take_evicted()
     }
 }
 
@@ -323,15 +273,15 @@ mod tests {
             (away.start, away.end) = (MonoNs(n), MonoNs(n + 1));
             contexts.add(&away, MonoNs(0), NOW).unwrap();
         }
-        assert!(contexts.count <= MAX_STRETCHES);
+        assert!(contexts.0.len() <= MAX_STRETCHES);
         assert_eq!(
-            contexts.take_evicted() as usize + contexts.count,
+            contexts.take_evicted() as usize + contexts.0.len(),
             2 * MAX_STRETCHES + 1
         );
         assert!(contexts.worked(process(2), (0, 9 * MS), whose).is_some());
         contexts.expire(u64::MAX);
         assert!(contexts.is_empty());
-        assert_eq!(contexts.count, 0);
+        assert_eq!(contexts.0.len(), 0);
     }
 
     #[test]

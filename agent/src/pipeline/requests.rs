@@ -6,11 +6,7 @@
 //! Bounds: 72 bytes a request, at most [`MAX_REQUESTS`] of all processes together (9 MB, twice
 //! that while rings grow); the process with the most gives way first, and that is counted.
 
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
-
-use super::ring::{Interval, Ring};
+use super::{by_process::ByProcess, ring::Interval};
 use crate::{
     process::ProcessKey,
     span::{SpanId, TraceId},
@@ -18,9 +14,6 @@ use crate::{
 
 /// Requests kept of all processes.
 const MAX_REQUESTS: usize = 1 << 17;
-/// Requests of very different lengths are kept apart, see [`Ring`]: each ring is for those up to
-/// four times as long as the ones before, the first one for those below 2^22 ns (4 ms).
-pub(super) const LENGTHS: usize = 8;
 /// Requests looked at for one that a span is, or is part of.
 const MAX_LOOKED_AT: usize = 256;
 /// What is no step of the wall clock moves a span by less than this.
@@ -66,26 +59,14 @@ impl Interval for Request {
     }
 }
 
-/// By length, the shortest first.
-type Rings = [Ring<Request>; LENGTHS];
-
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Requests {
-    processes: HashMap<ProcessKey, Rings, RandomState>,
-    count: usize,
-    evicted: u64,
-}
+pub struct Requests(ByProcess<Request, MAX_REQUESTS>);
 
 impl Requests {
     /// Takes one.
     pub fn add(&mut self, process: ProcessKey, request: Request) {
-        if self.count >= MAX_REQUESTS {
-            self.evict();
-        }
-        let rings = self.processes.entry(process).or_default();
-        rings[ring_of(request.end - request.start)].insert(request);
-        self.count += 1;
+        self.0.add(process, request);
     }
 
     /// Those in flight at some moment of `[start, end)`.
@@ -95,15 +76,14 @@ impl Requests {
         start: u64,
         end: u64,
     ) -> impl Iterator<Item = &Request> {
-        let rings = self.processes.get(&process).into_iter().flatten();
         // One of no length is at its start.
-        rings.flat_map(move |ring| ring.overlapping(start, end.max(start.saturating_add(1))))
+        let end = end.max(start.saturating_add(1));
+        self.0.overlapping(process, start, end)
     }
 
     /// How many are in flight there at most, found without looking at each.
     pub fn about_in_flight(&self, process: ProcessKey, start: u64, end: u64) -> usize {
-        let rings = self.processes.get(&process).into_iter().flatten();
-        rings.map(|ring| ring.at_most(start, end)).sum()
+        self.0.at_most(process, start, end)
     }
 
     /// The request of that trace inside which a span lies: the shortest.
@@ -126,9 +106,8 @@ impl Requests {
 
     /// Notes who works on a request.
     pub fn set_worker(&mut self, process: ProcessKey, request: &Request, tid: u32) {
-        let rings = self.processes.get_mut(&process).into_iter().flatten();
-        let (from, to) = about(request.end);
-        let mut ended = rings.flat_map(|ring| ring.ending_mut(from, to).take(MAX_LOOKED_AT));
+        let about = about(request.end);
+        let mut ended = self.0.ending_mut(process, about, MAX_LOOKED_AT);
         let same = ended.find(|r| r.span == request.span && r.trace == request.trace);
         if let Some(same) = same {
             same.thread = Worker::Thread(tid);
@@ -137,44 +116,13 @@ impl Requests {
 
     /// Forgets what is older than `horizon`.
     pub fn expire(&mut self, horizon: u64) {
-        let count = &mut self.count;
-        self.processes.retain(|_, rings| {
-            for ring in &mut *rings {
-                *count -= ring.expire(horizon);
-            }
-            rings.iter().any(|ring| ring.len() > 0)
-        });
+        self.0.expire(horizon);
     }
 
     /// Requests forgotten before their time since the last call.
     pub fn take_evicted(&mut self) -> u64 {
-        std::mem::take(&mut self.evicted)
+        self.0.take_evicted()
     }
-
-    /// Forgets the oldest eighth of the process that has most.
-    fn evict(&mut self) {
-        let size = |rings: &Rings| rings.iter().map(Ring::len).max().unwrap_or(0);
-        let most = self
-            .processes
-            .iter_mut()
-            .max_by_key(|(process, rings)| (size(rings), **process));
-        let Some((_, rings)) = most else { return };
-        let Some(ring) = rings.iter_mut().max_by_key(|ring| ring.len()) else {
-            return;
-        };
-        for _ in 0..ring.len().div_ceil(8) {
-            ring.pop_front();
-            self.count -= 1;
-            self.evicted += 1;
-        }
-    }
-}
-
-/// The ring for requests of this length.
-pub(super) const fn ring_of(length_ns: u64) -> usize {
-    let bits = (u64::BITS - length_ns.leading_zeros()).saturating_sub(22);
-    let ring = bits.div_ceil(2) as usize;
-    if ring < LENGTHS { ring } else { LENGTHS - 1 }
 }
 
 /// The offset of the clocks may have been corrected since the request was noted.
@@ -239,6 +187,6 @@ mod tests {
             .collect();
         assert_eq!(workers, [(1, Worker::Unknown), (2, Worker::Thread(9))]);
         requests.expire(301 * MS);
-        assert_eq!(requests.count, 0);
+        assert_eq!(requests.0.len(), 0);
     }
 }

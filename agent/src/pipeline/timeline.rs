@@ -72,6 +72,20 @@ impl Dropped {
     /// The word for an interval that was kept and gave way before its time.
     pub const EVICTED: &str = "timeline_full";
 
+    /// Whether what ended at `end` may be kept: not after the present, not before the window.
+    ///
+    /// # Errors
+    /// [`Dropped::Future`] and [`Dropped::TooOld`].
+    pub(super) fn check_end(end: MonoNs, horizon: MonoNs, now: MonoNs) -> Result<(), Self> {
+        if end.0 > now.0.saturating_add(FUTURE_SLACK_NS) {
+            return Err(Self::Future);
+        }
+        if end < horizon {
+            return Err(Self::TooOld);
+        }
+        Ok(())
+    }
+
     /// The word of the counter.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -86,7 +100,7 @@ impl Dropped {
 }
 
 /// An event may end this much after the present (CPUs differ a little).
-pub(super) const FUTURE_SLACK_NS: u64 = 1_000_000_000;
+const FUTURE_SLACK_NS: u64 = 1_000_000_000;
 
 /// A process with more than one in this many of all intervals is a noisy one.
 const NOISY: usize = 64;
@@ -162,13 +176,8 @@ impl Timeline {
         if delay.end < delay.start || (delay.end == delay.start && !is_momentary(delay.cause)) {
             return Err(Dropped::Empty);
         }
-        if delay.end.0 > now.0.saturating_add(FUTURE_SLACK_NS) {
-            return Err(Dropped::Future);
-        }
         let horizon = self.horizon(now);
-        if delay.end < horizon {
-            return Err(Dropped::TooOld);
-        }
+        Dropped::check_end(delay.end, horizon, now)?;
         self.make_room(delay.process, now);
         let track = match self.tracks.entry(delay.process) {
             hash_map::Entry::Occupied(entry) => entry.into_mut(),

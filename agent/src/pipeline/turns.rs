@@ -3,14 +3,7 @@
 //! Bounds: 24 bytes a turn, at most [`MAX_TURNS`] of all processes together (6 MB, twice that
 //! while rings grow); the process with the most gives way first, and that is counted.
 
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
-
-use super::{
-    ring::{Interval, Ring},
-    timeline::{Dropped, FUTURE_SLACK_NS},
-};
+use super::{by_process::ByProcess, ring::Interval, timeline::Dropped};
 use crate::{event::Turn, process::ProcessKey, time::MonoNs};
 
 /// Turns kept of all processes.
@@ -42,11 +35,7 @@ impl Interval for Written {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Turns {
-    processes: HashMap<ProcessKey, Ring<Written>, RandomState>,
-    count: usize,
-    evicted: u64,
-}
+pub struct Turns(ByProcess<Written, MAX_TURNS>);
 
 impl Turns {
     /// Takes one.
@@ -57,25 +46,14 @@ impl Turns {
         if turn.written < turn.read {
             return Err(Dropped::Empty);
         }
-        if turn.written.0 > now.0.saturating_add(FUTURE_SLACK_NS) {
-            return Err(Dropped::Future);
-        }
-        if turn.written < horizon {
-            return Err(Dropped::TooOld);
-        }
-        if self.count >= MAX_TURNS {
-            self.evict();
-        }
-        self.processes
-            .entry(turn.process)
-            .or_default()
-            .insert(Written {
-                read: turn.read.0,
-                at: turn.written.0,
-                tid: turn.tid,
-                is_whole: turn.is_whole,
-            });
-        self.count += 1;
+        Dropped::check_end(turn.written, horizon, now)?;
+        let written = Written {
+            read: turn.read.0,
+            at: turn.written.0,
+            tid: turn.tid,
+            is_whole: turn.is_whole,
+        };
+        self.0.add(turn.process, written);
         Ok(())
     }
 
@@ -86,37 +64,17 @@ impl Turns {
         start: u64,
         end: u64,
     ) -> impl Iterator<Item = &Written> {
-        let ring = self.processes.get(&process);
-        ring.into_iter()
-            .flat_map(move |ring| ring.overlapping(start.saturating_sub(1), end))
+        self.0.overlapping(process, start.saturating_sub(1), end)
     }
 
     /// Forgets what is older than `horizon`.
     pub fn expire(&mut self, horizon: u64) {
-        let count = &mut self.count;
-        self.processes.retain(|_, ring| {
-            *count -= ring.expire(horizon);
-            ring.len() > 0
-        });
+        self.0.expire(horizon);
     }
 
     /// Turns forgotten before their time since the last call.
     pub fn take_evicted(&mut self) -> u64 {
-        std::mem::take(&mut self.evicted)
-    }
-
-    /// Forgets the oldest eighth of the process that has most.
-    fn evict(&mut self) {
-        let most = self
-            .processes
-            .iter_mut()
-            .max_by_key(|(process, ring)| (ring.len(), **process));
-        let Some((_, ring)) = most else { return };
-        for _ in 0..ring.len().div_ceil(8) {
-            ring.pop_front();
-            self.count -= 1;
-            self.evicted += 1;
-        }
+        self.0.take_evicted()
     }
 }
 
@@ -162,9 +120,9 @@ mod tests {
         for n in 0..2 * MAX_TURNS as u64 {
             turns.add(&turn(2, n, n + 1), MonoNs(0), NOW).unwrap();
         }
-        assert!(turns.count <= MAX_TURNS);
+        assert!(turns.0.len() <= MAX_TURNS);
         assert_eq!(
-            turns.take_evicted() as usize + turns.count,
+            turns.take_evicted() as usize + turns.0.len(),
             2 * MAX_TURNS + 1
         );
         assert_eq!(turns.written(turn(1, 0, 0).process, 0, 2).count(), 1);
