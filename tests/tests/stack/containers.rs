@@ -165,40 +165,56 @@ fn crun() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Podman with all that it keeps below one folder.
+pub struct Podman(Vec<String>);
+
+impl Podman {
+    pub fn in_folder(folder: &Path) -> Self {
+        let at = |name: &str| folder.join(name).display().to_string();
+        let flags = [
+            "--root",
+            &at("root"),
+            "--runroot",
+            &at("run"),
+            "--tmpdir",
+            &at("tmp"),
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--runtime",
+            "runc",
+        ];
+        Self(flags.map(str::to_owned).into())
+    }
+
+    /// Removes its containers at the end.
+    pub fn guardian(&self) -> anyhow::Result<Guardian> {
+        let mut remove = vec!["podman".to_owned()];
+        remove.extend_from_slice(&self.0);
+        remove.extend(["rm", "-f", "-a", "-t", "0"].map(str::to_owned));
+        Ok(Guardian::new("\"$@\"", &remove)?)
+    }
+
+    pub fn command(&self) -> Command {
+        // Limits above the caller's own would need a right that not every machine gives.
+        let lowered = "ulimit -n 1024; ulimit -u 4096; exec podman \"$@\"";
+        let mut command = Command::new("bash");
+        command.args(["-c", lowered, "bash"]).args(&self.0);
+        command
+    }
+}
+
 #[test]
 fn podman() -> anyhow::Result<()> {
     peers::need("podman")?;
     let case = Case::new("podman")?;
     let root = Root::new()?;
     let store = tempfile::tempdir()?;
-    let at = |name: &str| store.path().join(name).display().to_string();
-    let flags = [
-        "--root",
-        &at("root"),
-        "--runroot",
-        &at("run"),
-        "--tmpdir",
-        &at("tmp"),
-        "--storage-driver",
-        "vfs",
-        "--cgroup-manager",
-        "cgroupfs",
-        "--runtime",
-        "runc",
-    ]
-    .map(str::to_owned);
-    let remove = [
-        &["podman".to_owned()],
-        &flags[..],
-        &["rm", "-f", "-a", "-t", "0"].map(str::to_owned),
-    ]
-    .concat();
-    let guardian = Guardian::new("\"$@\"", &remove)?;
-    // Limits above the caller's own would need a right that not every machine gives.
-    let lowered = "ulimit -n 1024; ulimit -u 4096; exec podman \"$@\"";
-    let output = Command::new("bash")
-        .args(["-c", lowered, "bash"])
-        .args(&flags)
+    let podman = Podman::in_folder(store.path());
+    let guardian = podman.guardian()?;
+    let output = podman
+        .command()
         .args([
             "run",
             "--detach",
@@ -214,10 +230,8 @@ fn podman() -> anyhow::Result<()> {
     ensure!(output.status.success(), "podman run: {error}");
     let id = String::from_utf8(output.stdout)?.trim().to_owned();
     let pid = wait::until("the container's pid", wait::PATIENCE, || {
-        let mut inspect = Command::new("podman");
-        inspect
-            .args(&flags)
-            .args(["inspect", "--format", "{{.State.Pid}}", &id]);
+        let mut inspect = podman.command();
+        inspect.args(["inspect", "--format", "{{.State.Pid}}", &id]);
         let text = String::from_utf8(inspect.output().ok()?.stdout).ok()?;
         text.trim().parse().ok().filter(|pid: &u32| *pid != 0)
     })?;

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     case::{stack, stack_of},
-    containers::config,
+    containers::{Podman, config},
     relay::Relay,
     spans::Spans,
 };
@@ -228,29 +228,11 @@ fn gvisor(place: &Place<'_>, platform: &str) -> anyhow::Result<Started> {
 
 fn podman(place: &Place<'_>) -> anyhow::Result<Started> {
     peers::need("podman")?;
-    let at = |name: &str| place.dir.path().join(name).display().to_string();
-    let flags = [
-        "--root",
-        &at("root"),
-        "--runroot",
-        &at("run"),
-        "--tmpdir",
-        &at("tmp"),
-        "--storage-driver",
-        "vfs",
-        "--cgroup-manager",
-        "cgroupfs",
-        "--runtime",
-        "runc",
-    ];
-    let remove = [&["podman"], &flags[..], &["rm", "-f", "-a", "-t", "0"]].concat();
-    let guardian = Guardian::new("\"$@\"", &remove)?;
+    let podman = Podman::in_folder(place.dir.path());
+    let guardian = podman.guardian()?;
     let rootfs = place.dir.path().join("rootfs");
     fs::create_dir_all(rootfs.join("proc"))?;
-    // Limits above the caller's own would need a right that not every machine gives.
-    let lowered = "ulimit -n 1024; ulimit -u 4096; exec podman \"$@\"";
-    let mut command = Command::new("bash");
-    command.args(["-c", lowered, "bash"]).args(flags);
+    let mut command = podman.command();
     command.args(["run", "--network=host", "--cgroup-parent", &place.path()]);
     for folder in host_folders()? {
         let folder = folder.display();
