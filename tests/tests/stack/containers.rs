@@ -5,6 +5,7 @@ use std::{
     fs,
     path::Path,
     process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, ensure};
@@ -34,7 +35,11 @@ impl Bundle {
             .file_name()
             .unwrap_or_default()
             .to_string_lossy();
-        let id = format!("{name}-{}", process::id());
+        // Tests of one program run at once: a second container of one name is refused, and the
+        // first one's guardian would take it away.
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let nth = STARTED.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{name}-{}-{nth}", process::id());
         let mut remove = vec![runtime.to_owned()];
         remove.extend(flags.iter().map(|flag| (*flag).to_owned()));
         remove.extend(["delete".to_owned(), "--force".to_owned(), id.clone()]);
@@ -104,7 +109,7 @@ pub fn config(cgroup: &str, args: &[&str]) -> Value {
 const BUSYBOX: [&str; 4] = ["/bin/busybox", "sh", "-c", BUSY];
 
 /// As `container_label` shortens an id that is a hash.
-fn label(id: &str) -> &str {
+pub fn label(id: &str) -> &str {
     let is_hash = id.len() >= 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
     if is_hash { &id[..12] } else { id }
 }

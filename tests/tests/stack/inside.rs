@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     case::{stack, stack_of},
-    containers::{Podman, config},
+    containers::{Podman, config, label},
     relay::Relay,
     spans::Spans,
 };
@@ -368,8 +368,7 @@ fn processes(group: &Path, found: &mut Vec<u32>) {
 fn label(report: &Value) -> String {
     let text = |key: &str| report["workload"][key].as_str().unwrap_or_default();
     let id = text("container_id");
-    let is_hash = id.len() >= 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    let id = if is_hash { &id[..12] } else { id };
+    let id = label(id);
     let names = [text("container"), id, text("unit")];
     let first = names.into_iter().find(|name| !name.is_empty());
     first.unwrap_or_default().to_owned()
