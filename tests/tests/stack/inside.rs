@@ -365,7 +365,7 @@ fn processes(group: &Path, found: &mut Vec<u32>) {
 }
 
 /// What the workload is called in metrics, as `stack PID` names it.
-fn label(report: &Value) -> String {
+fn workload_label(report: &Value) -> String {
     let text = |key: &str| report["workload"][key].as_str().unwrap_or_default();
     let id = text("container_id");
     let id = label(id);
@@ -409,7 +409,7 @@ impl Row {
             let words = ["isostack.layer", "isostack.stack"].map(|key| span.text(key));
             ensure!(words == [layer, expected], "span: {said}");
             if span.text("isostack.cause") == "cpu_throttle" {
-                return spans.throttled(layer, &label(&report));
+                return spans.throttled(layer, &workload_label(&report));
             }
         }
         anyhow::bail!("no span says cpu_throttle: {said}")
