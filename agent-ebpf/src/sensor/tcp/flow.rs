@@ -68,8 +68,16 @@ pub struct Flow {
     pub retransmits_unowned: u32,
     /// The socket's count of segments that arrived, when its round trip was last read.
     pub delivered: u32,
-    /// No meaning.
-    _pad: u32,
+    /// The same of the other end, when it was last looked at from this one.
+    pub delivered_to_us: u32,
+    /// Address of the other end's socket, where that is on this host; 0: not known.
+    pub other_end: u64,
+    /// From when the last segment that was sent again was waited for,
+    pub resent_from_ns: u64,
+    /// and until when.
+    pub resent_ns: u64,
+    /// By what [`other_end`](super::other_end) finds it; 0: not yet.
+    pub listed: u64,
 }
 
 /// By the socket's address, which is its own until it is closed.
@@ -89,7 +97,11 @@ impl Flow {
         retransmits_seen: 0,
         retransmits_unowned: 0,
         delivered: 0,
-        _pad: 0,
+        delivered_to_us: 0,
+        other_end: 0,
+        resent_from_ns: 0,
+        resent_ns: 0,
+        listed: 0,
     };
 
     /// Brings the device up to date, if the socket has a route now.

@@ -77,6 +77,11 @@ pub fn retransmission(sock: Sock, flow: *mut Flow) {
     // SAFETY: returns a number.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let start_ns = now_ns.saturating_sub(waited_us * 1000);
+    // One wait, however often its segments are sent again.
+    if flow.resent_ns < start_ns {
+        flow.resent_from_ns = start_ns;
+    }
+    flow.resent_ns = now_ns;
     interval(flow, KIND_RETRANSMIT, start_ns, now_ns, expired.into());
 }
 
@@ -86,9 +91,34 @@ pub fn retransmission(sock: Sock, flow: *mut Flow) {
 pub fn round_trip(sock: Sock, flow: *mut Flow, delivered_before: u32) {
     // SAFETY: as above.
     let flow = unsafe { &mut *flow };
-    if flow.delivered.wrapping_sub(delivered_before) < MIN_ARRIVED {
-        return;
+    if flow.delivered.wrapping_sub(delivered_before) >= MIN_ARRIVED {
+        excess(sock, flow);
     }
+}
+
+/// What the other end, which is on this host, waited for, now that the process has read what
+/// it sent: it was waited for on this end, too.
+#[inline(always)]
+pub fn of_the_other_end(other: Sock, theirs: &Flow, flow: &mut Flow) {
+    if theirs.resent_ns > flow.told_ns {
+        interval(
+            flow,
+            KIND_RETRANSMIT,
+            theirs.resent_from_ns,
+            theirs.resent_ns,
+            0,
+        );
+    }
+    let delivered = other.delivered();
+    if delivered.wrapping_sub(flow.delivered_to_us) >= MIN_ARRIVED {
+        flow.delivered_to_us = delivered;
+        excess(other, flow);
+    }
+}
+
+/// Tells by how much the round trip that a socket saw is longer than its usual one.
+#[inline(always)]
+fn excess(sock: Sock, flow: &mut Flow) {
     let (srtt_us, min_us) = (sock.srtt_us(), sock.min_rtt_us());
     if min_us == 0 || srtt_us < UNUSUAL_FACTOR.saturating_mul(min_us) {
         return;
