@@ -25,6 +25,7 @@ mod behind;
 mod by_process;
 mod contexts;
 mod correlate;
+mod kills;
 mod requests;
 mod ring;
 mod scope;
@@ -52,7 +53,7 @@ use crate::{
     span::SpanBatch,
     time::{MonoNs, UnixNs, WallClock},
     verdict::Judgement,
-    vocabulary::Confidence,
+    vocabulary::{Cause, Confidence},
 };
 
 /// What can be set.
@@ -173,7 +174,12 @@ impl Pipeline {
     /// Takes what a sensor saw. `Delay::limiter` should be filled.
     pub fn on_event(&mut self, event: &Event, now: MonoNs) {
         let taken = match event {
-            Event::Delay(delay) => self.timeline.add(delay, now),
+            Event::Delay(delay) => {
+                if delay.cause == Cause::OomKill {
+                    self.timeline.add_to_cgroup(delay, now);
+                }
+                self.timeline.add(delay, now)
+            }
             Event::Steal(steal) => self.timeline.add_steal(steal, now),
             Event::Turn(turn) => self.turns.add(turn, self.timeline.horizon(now), now),
             Event::Away(away) => self.contexts.add(away, self.timeline.horizon(now), now),

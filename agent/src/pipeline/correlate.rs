@@ -16,6 +16,7 @@ use crate::{
         incident::{Incidents, Story},
         intervals,
         judge::{self, Case, Nature, Rules},
+        kills::Kills,
         losses::Losses,
         place::{Place, Unjudged, place},
         requests::{Requests, Worker},
@@ -58,6 +59,7 @@ pub(super) struct Correlator {
     scopes: Scopes,
     retries: Retries,
     resends: Resends,
+    kills: Kills,
     incidents: Incidents,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
@@ -110,6 +112,7 @@ impl Correlator {
             scopes: Scopes::default(),
             retries: Retries::default(),
             resends: Resends::default(),
+            kills: Kills::default(),
             incidents: Incidents::default(),
             counts: Counts::default(),
             budget: 0,
@@ -297,6 +300,7 @@ impl Correlator {
         }
         let from = i128::from(place.start.0);
         let (sweep, retries, resends) = (&mut self.sweep, &mut self.retries, &mut self.resends);
+        let kills = &mut self.kills;
         sweep.shared_by(scope.sharers);
         for (start, end) in &scope.others {
             sweep.other_request(i128::from(*start) - from, i128::from(*end) - from);
@@ -311,6 +315,7 @@ impl Correlator {
                     let times = (entry.start, entry.end);
                     retries.note(entry.cause, entry.tid, times, particulars);
                     resends.note(entry.cause, entry.tid, times);
+                    kills.note(entry.cause, times, particulars);
                     for (start, end) in scope.pieces(entry) {
                         let (start, end) = (i128::from(start), i128::from(end));
                         sweep.delay(entry.cause, entry.cpu, start - from, end - from);
@@ -321,7 +326,8 @@ impl Correlator {
         // Always asked, so that nothing is left for the next span.
         let (retried, resent) = (self.retries.stretches(), self.resends.stretches());
         let retried = retried.into_iter().filter(|_| scope.is_apart());
-        for stretch in retried.chain(resent) {
+        let killed = self.kills.stretches();
+        for stretch in retried.chain(resent).chain(killed) {
             let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
             self.sweep.delay(stretch.cause, 0, start - from, end - from);
         }
