@@ -245,7 +245,7 @@ impl Correlator {
         let case = Case {
             split,
             at: &|cause| asked.circumstances(scope, cause),
-            is_certain: scope.is_certain(),
+            certain: scope.certain(),
             baselines,
             key,
         };

@@ -110,9 +110,14 @@ pub fn of_the_other_end(other: Sock, theirs: &Flow, flow: &mut Flow) {
         );
     }
     let delivered = other.delivered();
-    if delivered.wrapping_sub(flow.delivered_to_us) >= MIN_ARRIVED {
-        flow.delivered_to_us = delivered;
+    let streams = other.packets_out() >= MIN_ARRIVED;
+    if streams && delivered.wrapping_sub(flow.delivered_to_us) >= MIN_ARRIVED {
         excess(other, flow);
+        flow.delivered_to_us = delivered;
+    }
+    // Of a request in one or two segments this end puts the acknowledgement off itself.
+    if !streams {
+        flow.delivered_to_us = delivered;
     }
 }
 
