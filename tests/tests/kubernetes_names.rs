@@ -4,6 +4,8 @@
 //! Needs KUBECONFIG and kubectl; where they are missing it says so. The agent runs beside the
 //! cluster, with the account and the role of the project's manifests.
 
+#[path = "kubernetes_names/kubelet.rs"]
+mod kubelet;
 #[path = "kubernetes_names/pods.rs"]
 mod pods;
 #[path = "kubernetes_names/proxy.rs"]
