@@ -88,7 +88,24 @@ impl Case {
         ensure!(evidence, "an entry without evidence: {report:#}");
         let layer = report["layer"].as_str().unwrap_or_default();
         throttled(&self.agent, layer, label)?;
+        self.listed(&report)?;
         Ok(report)
+    }
+
+    /// Waits for the process's group in `/api/v1/workloads`, with the same stack.
+    fn listed(&self, report: &Value) -> anyhow::Result<()> {
+        let group = &report["workload"]["cgroup_id"];
+        let row = wait::until("its row among the workloads", wait::PATIENCE, || {
+            let rows = self.agent.api("/api/v1/workloads?limit=1000").ok()?;
+            let mut rows = rows["workloads"].as_array()?.iter();
+            rows.find(|row| row["workload"]["cgroup_id"] == *group)
+                .cloned()
+        })?;
+        ensure!(
+            stack_of(&row, "stack") == stack_of(report, "stack") && row["layer"] == report["layer"],
+            "{row:#}, not {report:#}"
+        );
+        Ok(())
     }
 }
 
