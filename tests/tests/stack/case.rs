@@ -92,20 +92,23 @@ impl Case {
         Ok(report)
     }
 
-    /// Waits for the process's group in `/api/v1/workloads`, with the same stack.
+    /// Waits for the process's group in `/api/v1/workloads`, with the same stack: the agent may
+    /// have seen the process before it was what it is.
     fn listed(&self, report: &Value) -> anyhow::Result<()> {
-        let group = &report["workload"]["cgroup_id"];
-        let row = wait::until("its row among the workloads", wait::PATIENCE, || {
+        let row = || {
             let rows = self.agent.api("/api/v1/workloads?limit=1000").ok()?;
+            let group = &report["workload"]["cgroup_id"];
             let mut rows = rows["workloads"].as_array()?.iter();
             rows.find(|row| row["workload"]["cgroup_id"] == *group)
                 .cloned()
-        })?;
-        ensure!(
-            stack_of(&row, "stack") == stack_of(report, "stack") && row["layer"] == report["layer"],
-            "{row:#}, not {report:#}"
-        );
-        Ok(())
+        };
+        let same = |row: &Value| {
+            stack_of(row, "stack") == stack_of(report, "stack") && row["layer"] == report["layer"]
+        };
+        wait::until("the same stack among the workloads", wait::PATIENCE, || {
+            row().filter(same).map(drop)
+        })
+        .with_context(|| format!("{:#?}, not {report:#}", row()))
     }
 }
 

@@ -46,9 +46,7 @@ impl Belief {
         let mut doubt = None;
         let mut believed = 0;
         while believed < levels.len() && doubt.is_none() {
-            doubt = known.doubt_about(path, &levels[believed], believed == 0, || {
-                vouched(&levels, believed)
-            });
+            doubt = known.doubt_about(path, &levels, believed, || vouched(&levels, believed));
             believed += usize::from(doubt.is_none());
         }
         Self {
@@ -79,11 +77,16 @@ impl Circumstances<'_> {
     fn doubt_about(
         &self,
         path: &str,
-        level: &Level,
-        outermost: bool,
+        levels: &[Level],
+        index: usize,
         vouched: impl FnOnce() -> bool,
     ) -> Option<&'static str> {
-        let is_pod = !level.names.pod_uid.is_empty();
+        let (level, outermost) = (&levels[index], index == 0);
+        let kind = kind(levels, index);
+        if kind == Kind::InsidePod {
+            return Some("made inside a pod's container, which the pod names");
+        }
+        let is_pod = kind == Kind::Pod;
         let outer = &path[..level.begin];
         let kubelets = is_pod && is_kubelets_place(outer, self.kubelet_roots);
         let foreign = self.is_foreign(level);
@@ -114,6 +117,29 @@ impl Circumstances<'_> {
     }
 }
 
+/// What a level is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A container that is in no pod.
+    Container,
+    /// A pod, and its container.
+    Pod,
+    /// A container inside a pod's container.
+    InsidePod,
+}
+
+fn kind(levels: &[Level], index: usize) -> Kind {
+    let uid = &levels[index].names.pod_uid;
+    let outer = index.checked_sub(1).map(|outer| &levels[outer]);
+    if uid.is_empty() {
+        Kind::Container
+    } else if outer.is_some_and(|outer| outer.names.pod_uid == *uid) {
+        Kind::InsidePod
+    } else {
+        Kind::Pod
+    }
+}
+
 /// The ids in a path that must be asked about before they are believed: whether another has them.
 /// Each with the part of the path that is its own.
 #[must_use]
@@ -127,18 +153,18 @@ pub fn doubtful_ids<'a>(
     for (index, level) in levels.iter().enumerate() {
         let outer = &path[..level.begin];
         let names = &level.names;
-        let is_pod = !names.pod_uid.is_empty();
-        let usual = match (index, is_pod) {
+        let kind = kind(levels, index);
+        let usual = match (index, kind) {
             // Decided without.
-            (0, true) => true,
-            (0, false) => maker == 0 && is_engines_place(outer),
-            (_, true) => is_kubelets_place(outer, kubelet_roots),
-            (_, false) => false,
+            (0, Kind::Pod) | (_, Kind::InsidePod) => true,
+            (0, Kind::Container) => maker == 0 && is_engines_place(outer),
+            (_, Kind::Pod) => is_kubelets_place(outer, kubelet_roots),
+            (_, Kind::Container) => false,
         };
         if usual {
             continue;
         }
-        if is_pod {
+        if kind == Kind::Pod {
             ids.push((&*names.pod_uid, level.first(path)));
         }
         if !names.container_id.is_empty() {

@@ -156,6 +156,19 @@ fn who_rules_the_host_may_put_one_into_another() {
 }
 
 #[test]
+fn what_a_pods_container_starts_is_the_pods_whoever_vouches() {
+    let path = format!("/kubepods/pod{PA}/{A}/docker/{B}");
+    let belief = Belief::of(&path, &Circumstances::default(), |_, _| true);
+    let names = belief.names(&path);
+    assert_eq!((&*names.pod_uid, &*names.container_id), (PA, A));
+    assert_eq!(doubtful_ids(&path, &levels(&path), 0, &[]), []);
+    // A cluster in a pod has pods of its own.
+    let path = format!("/kubepods/pod{PA}/{A}/kubelet/kubepods/pod{PB}/{B}");
+    let belief = Belief::of(&path, &Circumstances::default(), |_, _| true);
+    assert_eq!(belief.names(&path).pod_uid, PB);
+}
+
+#[test]
 fn what_a_user_made_is_a_container_if_nobody_elses() {
     const USER: &str = "/user.slice/user-1000.slice/user@1000.service";
     let path = format!("{USER}/user.slice/libpod-{A}.scope/container");
