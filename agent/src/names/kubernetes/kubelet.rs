@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     client::{Client, Failure},
-    config::{KubernetesConfig, KubernetesError},
+    config::{KubernetesConfig, KubernetesError, Trust},
 };
 use crate::{
     names::state::{Source, SourceState},
@@ -51,6 +51,12 @@ impl Kubelet {
         api: Arc<Source>,
     ) -> Result<Self, KubernetesError> {
         source.at(config.server.to_string());
+        if config.trust == Trust::Anybody {
+            tracing::warn!(
+                kubelet = %config.server,
+                "The kubelet's certificate is not checked (--kubelet-insecure): who has its address gets the token"
+            );
+        }
         Ok(Self {
             client: Client::new(config)?,
             source,
