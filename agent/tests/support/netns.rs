@@ -53,6 +53,30 @@ impl Pair {
             "link add {} netns {} type veth peer name {} netns {}",
             a.device, a.name, b.device, b.name
         ));
+        pair.configured(disable_ipv6)
+    }
+
+    /// Likewise over two cards of this machine that are joined by a wire; they are called
+    /// otherwise afterwards.
+    pub fn over(cards: [&str; 2]) -> Self {
+        let id = std::process::id();
+        let pair = Self {
+            a: Space::new(&format!("isoa{id}-w"), 1, "fd00:5a::1"),
+            b: Space::new(&format!("isob{id}-w"), 2, "fd00:5a::2"),
+        };
+        for (card, space) in cards.into_iter().zip([&pair.a, &pair.b]) {
+            ip(&format!("link set {card} down"));
+            ip(&format!(
+                "link set {card} netns {} name {}",
+                space.name, space.device
+            ));
+        }
+        pair.configured("1")
+    }
+
+    fn configured(self, disable_ipv6: &str) -> Self {
+        let pair = self;
+        let (a, b) = (&pair.a, &pair.b);
         for space in [a, b] {
             let Space {
                 name,
