@@ -30,8 +30,10 @@ pub const LISTEN: u32 = 10;
 /// `TCP_NEW_SYN_RECV`: no socket yet.
 pub const NEW_SYN_RECV: u32 = 12;
 
-/// Inodes of namespaces begin here (`PROC_DYNAMIC_FIRST`): what has none was no device.
-const FIRST_NAMESPACE: u32 = 0xf000_0000;
+/// Inodes of namespaces begin here: what has none was no device. Most are from 0xf0000000
+/// (`PROC_DYNAMIC_FIRST`) on; since 6.18 those of the first namespaces are just below
+/// (`include/uapi/linux/nsfs.h`: `MNT_NS_INIT_INO` and its like).
+const FIRST_NAMESPACE: u32 = 0xefff_fff0;
 
 /// Bytes of a `struct netdev_queue`; 0 where not known.
 #[unsafe(no_mangle)]
