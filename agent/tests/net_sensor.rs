@@ -6,6 +6,11 @@
 #[path = "support/cgroup.rs"]
 #[allow(dead_code, reason = "limits are for other test programs")]
 mod cgroup;
+#[path = "support/child.rs"]
+#[allow(dead_code, reason = "others wait for their children")]
+mod child;
+#[path = "net_sensor/incident.rs"]
+mod incident;
 #[path = "support/netns.rs"]
 mod netns;
 #[path = "net_sensor/stuck.rs"]

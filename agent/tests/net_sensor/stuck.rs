@@ -25,7 +25,7 @@ use crate::{
 /// The addresses that `xtask/src/vm/wire.rs` gives the two cards.
 const CARDS: [&str; 2] = ["52:54:00:69:73:01", "52:54:00:69:73:02"];
 /// Longer than the watchdog of a network device, 5 s, and than it may take to look again.
-const STILL: Duration = Duration::from_secs(13);
+pub const STILL: Duration = Duration::from_secs(13);
 
 /// The name of the card with this address.
 fn card(address: &str) -> Option<String> {
@@ -37,9 +37,24 @@ fn card(address: &str) -> Option<String> {
         })
 }
 
+/// The names of the two cards, where they are.
+pub fn cards() -> Option<[String; 2]> {
+    let [one, other] = CARDS.map(card);
+    Some([one?, other?])
+}
+
+/// Asks the wire to stop.
+pub fn stand_still(socket: &UdpSocket) {
+    let request = format!("isostack wire stands still ms={}", STILL.as_millis());
+    // Something else may fill the queue already.
+    while socket.send(request.as_bytes()).is_err() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn who_waited_for_a_stuck_virtqueue() {
-    let [Some(one), Some(other)] = CARDS.map(card) else {
+    let Some([one, other]) = cards() else {
         println!("cannot run here: no two virtio cards on a wire that can be stopped");
         return;
     };
@@ -67,8 +82,10 @@ fn who_waited_for_a_stuck_virtqueue() {
     });
     // Takes what is sent, so that nothing is answered.
     let _receiver = pair.b.enter(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
-    let request = format!("isostack wire stands still ms={}", STILL.as_millis());
-    sockets[0].send_to(request.as_bytes(), (to, 9_000)).unwrap();
+    for socket in &sockets {
+        socket.connect((to, 9_000)).unwrap();
+    }
+    stand_still(&sockets[0]);
     thread::sleep(Duration::from_millis(200));
     // Until the ring is full, and nothing goes out any more.
     let full = AtomicBool::new(false);
@@ -78,7 +95,7 @@ fn who_waited_for_a_stuck_virtqueue() {
             scope.spawn(move || {
                 socket.set_nonblocking(true).unwrap();
                 for _ in 0..200 {
-                    if socket.send_to(&[0; 1_200], (to, 9_000)).is_err() {
+                    if socket.send(&[0; 1_200]).is_err() {
                         full.store(true, Ordering::Relaxed);
                         return;
                     }
