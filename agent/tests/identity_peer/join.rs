@@ -263,7 +263,8 @@ async fn a_connection_that_a_child_inherited_is_the_childs() {
     let daemon = key(descendants(parent.pid())[0]);
     parent.send("");
     let dir = ProcDir::new(&Roots::default(), parent.pid());
-    while dir.exe().is_some() {
+    // Until nothing of it is left but its status for this process.
+    while dir.stat().unwrap().state != 'Z' {
         std::thread::yield_now();
     }
     // What comes then is the child's, also from a resource that names no pid.
