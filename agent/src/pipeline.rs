@@ -25,6 +25,7 @@ mod behind;
 mod by_process;
 mod contexts;
 mod correlate;
+mod held;
 mod kills;
 mod requests;
 mod ring;

@@ -13,6 +13,7 @@ use crate::{
         contexts::Contexts,
         culprit::{self, Wait},
         fault::{Circumstances, fault_of},
+        held::Held,
         incident::{Incidents, Story},
         intervals,
         judge::{self, Case, Nature, Rules},
@@ -60,6 +61,7 @@ pub(super) struct Correlator {
     retries: Retries,
     resends: Resends,
     kills: Kills,
+    held: Held,
     incidents: Incidents,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
@@ -113,6 +115,7 @@ impl Correlator {
             retries: Retries::default(),
             resends: Resends::default(),
             kills: Kills::default(),
+            held: Held::default(),
             incidents: Incidents::default(),
             counts: Counts::default(),
             budget: 0,
@@ -299,7 +302,8 @@ impl Correlator {
                 .child(i128::from(start) - from, i128::from(end) - from);
         }
         let from = i128::from(place.start.0);
-        let (sweep, retries, resends) = (&mut self.sweep, &mut self.retries, &mut self.resends);
+        let (sweep, held) = (&mut self.sweep, &mut self.held);
+        let (retries, resends) = (&mut self.retries, &mut self.resends);
         let kills = &mut self.kills;
         sweep.shared_by(scope.sharers);
         for (start, end) in &scope.others {
@@ -316,6 +320,9 @@ impl Correlator {
                     retries.note(entry.cause, entry.tid, times, particulars);
                     resends.note(entry.cause, entry.tid, times);
                     kills.note(entry.cause, times, particulars);
+                    if held.takes(entry) {
+                        return;
+                    }
                     for (start, end) in scope.pieces(entry) {
                         let (start, end) = (i128::from(start), i128::from(end));
                         sweep.delay(entry.cause, entry.cpu, start - from, end - from);
@@ -325,9 +332,12 @@ impl Correlator {
         );
         // Always asked, so that nothing is left for the next span.
         let (retried, resent) = (self.retries.stretches(), self.resends.stretches());
+        let held = self
+            .held
+            .stretches(scope, context.timeline, identity, place);
         let retried = retried.into_iter().filter(|_| scope.is_apart());
         let killed = self.kills.stretches();
-        for stretch in retried.chain(resent).chain(killed) {
+        for stretch in retried.chain(resent).chain(held).chain(killed) {
             let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
             self.sweep.delay(stretch.cause, 0, start - from, end - from);
         }

@@ -4,7 +4,8 @@
 use std::{fs, os::unix::fs::chown, path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
-use harness::{http, process::Process, wait};
+use harness::{agent::Agent, http, process::Process, wait};
+use serde_json::Value;
 
 use crate::case::{BUSY, Case, descendant, stack, throttled};
 
@@ -117,4 +118,100 @@ fn odd_names_reach_no_output_raw() -> anyhow::Result<()> {
             .then_some(())
     })?;
     Ok(())
+}
+
+/// What a name may not do: end a label, a line or a table's cell, move the cursor, turn the
+/// reading around. And it is long.
+fn nasty() -> String {
+    format!("vm\"}}\n\u{1b}[31m\u{202e}\\{{{}", "y".repeat(4096))
+}
+
+#[test]
+fn a_name_of_four_kilobytes_is_cut_and_escaped_everywhere() -> anyhow::Result<()> {
+    let case = Case::new("nasty")?;
+    // A machine is called what root's monitor was told to call it.
+    let dir = tempfile::tempdir_in("/var/tmp")?;
+    let monitor = dir.path().join("qemu-system-x86_64");
+    fs::copy("/bin/sh", &monitor)?;
+    let monitor = monitor.display().to_string();
+    let name = nasty();
+    let busy = case.start_below("nasty", &monitor, &["-c", BUSY, "-name", &name])?;
+    let report = stack(busy.pid())?;
+    let container = report["workload"]["container"].as_str();
+    let container = container.context("a name")?.to_owned();
+    assert!(
+        name.starts_with(&container) && (32..=256).contains(&container.len()),
+        "{container:?}"
+    );
+    let raw = |text: &str| text.contains(['\u{1b}', '\u{202e}']);
+    for output in ["table", "json"] {
+        let said = Command::new(harness::artifact::program("isostack-agent")?)
+            .args(["stack", "--all", "--output", output])
+            .output()?;
+        let said = String::from_utf8(said.stdout)?;
+        assert!(said.contains("yyyy") && !said.contains(&"y".repeat(512)));
+        // In JSON the characters are as in any string; the terminal must not obey them.
+        assert!(output == "json" || !raw(&said), "{said:?}");
+    }
+    let line = wait::until("its throttled time, escaped", wait::PATIENCE, || {
+        let page = http::get(&case.agent.url("/metrics")).ok()?.body;
+        let mut lines = page.lines().filter(|line| line.contains("yyyy"));
+        lines
+            .find(|line| line.starts_with("isostack_cpu_throttled_seconds_total{"))
+            .map(str::to_owned)
+    })?;
+    assert!(!raw(&line) && line.contains("vm\\\""), "{line:?}");
+    assert!(!line.contains(&"y".repeat(512)), "{line}");
+    let said = http::get(&case.agent.url("/api/v1/workloads?limit=1000"))?.body;
+    assert!(!raw(&said) && said.contains("\\u202e"), "{said}");
+    let page = on_the_page(&case.agent, &said)?;
+    assert!(!raw(&page) && page.contains("\\u{202e}") && page.contains("\\u{a}"));
+    let rows: Value = serde_json::from_str(&said)?;
+    let rows = rows["workloads"].as_array().context("workloads")?;
+    let group = &report["workload"]["cgroup_id"];
+    let row = rows.iter().find(|r| r["workload"]["cgroup_id"] == *group);
+    assert_eq!(row.context("its row")?["workload"]["container"], container);
+    Ok(())
+}
+
+/// What the page's script makes of an answer of the API, before it puts it in as text.
+fn on_the_page(agent: &Agent, answer: &str) -> anyhow::Result<String> {
+    let mut script = String::new();
+    for (file, reads) in [("app.js", 1), ("trace.js", 0)] {
+        let source = http::get(&agent.url(&format!("/{file}")))?.body;
+        for sink in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            ".json()",
+            "eval(",
+        ] {
+            ensure!(!source.contains(sink), "{file} has {sink}");
+        }
+        let found = source.matches("JSON.parse(").count();
+        ensure!(found == reads, "{file} reads JSON in {found} places");
+        let wanted = |line: &&str| {
+            let names = ["const BENDS = ", "const visible = ", "const read = "];
+            names.iter().any(|name| line.starts_with(name))
+        };
+        for line in source.lines().filter(wanted) {
+            script.push_str(line);
+            script.push('\n');
+        }
+    }
+    script.push_str(
+        "const all = (v) => typeof v === 'object' && v ? Object.values(v).map(all).join(' ') : v;
+process.stdout.write(all(read(require('fs').readFileSync(0, 'utf8'))));",
+    );
+    let dir = tempfile::tempdir()?;
+    let answered = dir.path().join("answer");
+    fs::write(&answered, answer)?;
+    let output = Command::new("node")
+        .args(["-e", &script])
+        .stdin(fs::File::open(answered)?)
+        .output()
+        .context("node")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    Ok(String::from_utf8(output.stdout)?)
 }

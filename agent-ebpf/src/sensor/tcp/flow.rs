@@ -68,8 +68,10 @@ pub struct Flow {
     pub retransmits_unowned: u32,
     /// The socket's count of segments that arrived, when its round trip was last read.
     pub delivered: u32,
-    /// The same of the other end, when it was last looked at from this one.
-    pub delivered_to_us: u32,
+    /// Tick of the first writing since it was read from, low half; 0 for none.
+    pub asked_tick: u32,
+    /// The same as `delivered` of the other end, when it was last looked at from this one.
+    pub delivered_to_us: u64,
     /// Address of the other end's socket, where that is on this host; 0: not known.
     pub other_end: u64,
     /// From when the last segment that was sent again was waited for,
@@ -78,6 +80,27 @@ pub struct Flow {
     pub resent_ns: u64,
     /// By what [`other_end`](super::other_end) finds it; 0: not yet.
     pub listed: u64,
+    /// What was dropped of it.
+    pub dropped: Dropped,
+}
+
+/// Segments of data of a connection that the kernel dropped and that somebody waits for.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Dropped {
+    /// When the first one on its way out was, 0 for none.
+    pub out_ns: u64,
+    /// And the last one.
+    pub last_out_ns: u64,
+    /// When the first one on its way in was, 0 for none.
+    pub in_ns: u64,
+    /// Id of the device where the last one was.
+    pub device: u64,
+    /// The kernel's reason for it.
+    pub reason: u32,
+    /// 1 if nothing was under way when the first one was dropped on its way out: TCP was told, and
+    /// will not send it again but anew, after a timer or with what the process writes next.
+    pub is_alone: u32,
 }
 
 /// By the socket's address, which is its own until it is closed.
@@ -86,6 +109,17 @@ pub struct Flow {
 /// opened before the agent.
 #[map]
 static FLOWS: LruHashMap<u64, Flow> = LruHashMap::with_max_entries(32_768, 0);
+
+impl Dropped {
+    const NONE: Self = Self {
+        out_ns: 0,
+        last_out_ns: 0,
+        in_ns: 0,
+        device: 0,
+        reason: 0,
+        is_alone: 0,
+    };
+}
 
 impl Flow {
     /// Just made, by nobody that is known.
@@ -102,6 +136,8 @@ impl Flow {
         resent_from_ns: 0,
         resent_ns: 0,
         listed: 0,
+        asked_tick: 0,
+        dropped: Dropped::NONE,
     };
 
     /// Brings the device up to date, if the socket has a route now.
@@ -140,14 +176,6 @@ pub fn begin(sock: Sock, flow: &Flow) {
 #[inline(always)]
 pub fn end(sock: Sock) {
     let _ = FLOWS.remove(sock.address());
-}
-
-/// Who owns the socket, where that is known.
-#[inline(always)]
-pub fn owner_of(sock: Sock) -> Option<Owner> {
-    // SAFETY: the value is copied out at once.
-    let flow = unsafe { FLOWS.get(sock.address()) }?;
-    Some(flow.owner)
 }
 
 /// Counts what has happened to the connection since the last time. Call it under the
