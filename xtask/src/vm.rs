@@ -44,8 +44,8 @@ pub struct Args {
     /// Of each sensor one test only.
     #[arg(long, conflicts_with_all = ["script", "write_docs"])]
     quick: bool,
-    /// Run this shell script instead of the tests, and show what it says.
-    #[arg(long, conflicts_with_all = ["test", "write_docs"])]
+    /// Run this shell script instead of the tests, which are in `/tests`, and show what it says.
+    #[arg(long, conflicts_with = "write_docs")]
     script: Option<PathBuf>,
     /// Write docs/kernels.md instead of comparing with it; runs no tests.
     #[arg(long, conflicts_with_all = ["test", "kernel", "cgroups"])]

@@ -77,7 +77,7 @@ pub fn on_switch_out<M: Memory>(prev: Task<M>, clock: u64) {
     } else if prev.cfs_rq().is_throttled()
         && let Some(slot) = account::slot(prev.cgroup_id())
     {
-        slot.limiter_cgroup_id = prev.cfs_rq().limiter();
+        slot.limiter_cgroup_id = prev.limiter();
         slot.limiter_clock = clock;
     }
 }
@@ -93,7 +93,7 @@ fn hold<M: Memory>(task: Task<M>, clock: u64) {
         cfs_rq: queue.address(),
         held_since: queue.held_since(),
         held_ns: queue.held_ns(),
-        limiter_cgroup_id: queue.limiter(),
+        limiter_cgroup_id: task.limiter(),
     };
     if HELD.insert(tid, held, u64::from(BPF_ANY)).is_ok() {
         mark(tid, 1);
