@@ -42,7 +42,7 @@ pub fn boot(image: &Path, segments: &[&[u8]], limit: Duration) -> anyhow::Result
     // One thread for both CPUs: with one each, a kernel that patches its own code (it does
     // when a program is attached) dies now and then of a breakpoint that is no longer there.
     qemu.args(["-accel", "tcg,thread=single"])
-        .args(["-cpu", "max"])
+        .args(["-cpu", "max,-cx16"])
         .args(["-m", "1536", "-smp", "2"])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .arg("-kernel")
