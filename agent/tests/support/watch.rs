@@ -82,7 +82,7 @@ impl Watch {
             let lost = self.metrics.events_lost.get_or_create(&Sensor { sensor });
             lost.get()
         };
-        self.names.iter().map(|sensor| of(sensor)).sum()
+        self.names.iter().map(of).sum()
     }
 
     /// Stops, so that everything has arrived, and returns all intervals.
