@@ -144,13 +144,13 @@ fn selected(named: &[String]) -> anyhow::Result<Vec<&'static str>> {
 }
 
 fn print(outcome: &Outcome) {
+    let name = match outcome.seconds {
+        Some(seconds) => format!("{}, {seconds} s", outcome.name),
+        None => outcome.name.clone(),
+    };
     match (&outcome.wrong, &outcome.not_here) {
-        (Some(wrong), _) => println!(
-            "  FAILED {}: {}",
-            outcome.name,
-            wrong.replace('\n', "\n    ")
-        ),
-        (None, Some(reason)) => println!("  ok     {} ({reason})", outcome.name),
-        (None, None) => println!("  ok     {}", outcome.name),
+        (Some(wrong), _) => println!("  FAILED {name}: {}", wrong.replace('\n', "\n    ")),
+        (None, Some(reason)) => println!("  ok     {name} ({reason})"),
+        (None, None) => println!("  ok     {name}"),
     }
 }
