@@ -91,6 +91,14 @@ settings! {
     /// Authorities that its certificate is checked with [default: the service account's, in a
     /// pod, else the system's]
     kubernetes_ca_file: PathBuf, "ISOSTACK_KUBERNETES_CA_FILE", "FILE";
+    /// The node's kubelet, asked for the names of its pods while the API server does not tell, e.g.
+    /// https://10.0.0.7:10250, or off; with the same token [default: off]
+    kubelet: String, "ISOSTACK_KUBELET", "URL|off";
+    /// Authorities that the kubelet's certificate is checked with [default: those of the API server]
+    kubelet_ca_file: PathBuf, "ISOSTACK_KUBELET_CA_FILE", "FILE";
+    /// Take any certificate of the kubelet's: whoever has its address gets the token [default:
+    /// false]
+    kubelet_insecure: bool, "ISOSTACK_KUBELET_INSECURE", "true|false";
     /// Socket of the container runtime (CRI) that is asked for names, or off [default: that of
     /// containerd or CRI-O, where there is one]
     cri_endpoint: String, "ISOSTACK_CRI_ENDPOINT", "unix:PATH|off";
@@ -151,6 +159,8 @@ pub struct Config {
     pub seccomp: SeccompMode,
     /// The Kubernetes API server; `Err` says why none is asked.
     pub kubernetes: Result<KubernetesConfig, String>,
+    /// The node's kubelet; `Err` says why it is not asked.
+    pub kubelet: Result<KubernetesConfig, String>,
     /// The container runtime; `Err` says why none is asked.
     pub cri: Result<CriConfig, String>,
     /// Where state is kept; `None`: nowhere.
@@ -246,6 +256,13 @@ impl Config {
                 .sensor_budget
                 .map_or(DEFAULT_SENSOR_BUDGET_CORES, |percent| percent.0 / 100.0),
             seccomp: settings.seccomp.unwrap_or_default(),
+            kubelet: KubernetesConfig::kubelet(
+                given(settings.kubelet).as_deref(),
+                settings.kubernetes_token_file.clone(),
+                settings.kubelet_ca_file,
+                settings.kubernetes_ca_file.clone(),
+                settings.kubelet_insecure.unwrap_or(false),
+            )?,
             kubernetes: KubernetesConfig::new(
                 given(settings.kubernetes_api).as_deref(),
                 settings.kubernetes_token_file,

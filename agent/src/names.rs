@@ -19,7 +19,12 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::{cache::Cache, cri::Cri, kubernetes::Kubernetes, state::Source};
+use self::{
+    cache::Cache,
+    cri::Cri,
+    kubernetes::{Kubelet, Kubernetes},
+    state::Source,
+};
 pub use self::{
     cri::CriConfig,
     kubernetes::{KubernetesConfig, KubernetesError},
@@ -34,6 +39,8 @@ pub struct NamesConfig {
     pub node: String,
     /// The API server; `Err` says why there is none to ask.
     pub kubernetes: Result<KubernetesConfig, String>,
+    /// The node's kubelet, where the API server does not tell; `Err` says why it is not asked.
+    pub kubelet: Result<KubernetesConfig, String>,
     /// The container runtime; `Err` says why none is asked.
     pub cri: Result<CriConfig, String>,
     /// Where names are kept over a restart.
@@ -69,11 +76,19 @@ impl Names {
             cache.load(directory);
             names.spawn(cache.keep(Arc::clone(directory), stop.clone()));
         }
-        let source = names.source("api");
+        let api = names.source("api");
         match config.kubernetes {
             Ok(kubernetes) => {
-                let kubernetes = Kubernetes::new(kubernetes, &config.node, source)?;
+                let kubernetes = Kubernetes::new(kubernetes, &config.node, Arc::clone(&api))?;
                 names.spawn(kubernetes.follow(Arc::clone(directory), stop.clone()));
+            }
+            Err(reason) => api.off(reason),
+        }
+        let source = names.source("kubelet");
+        match config.kubelet {
+            Ok(kubelet) => {
+                let kubelet = Kubelet::new(kubelet, source, api)?;
+                names.spawn(kubelet.follow(Arc::clone(directory), stop.clone()));
             }
             Err(reason) => source.off(reason),
         }

@@ -456,6 +456,7 @@ fn names_config(config: &Config) -> NamesConfig {
     NamesConfig {
         node: config.node.clone(),
         kubernetes: config.kubernetes.clone(),
+        kubelet: config.kubelet.clone(),
         cri: config.cri.clone(),
         state_dir: config.state_dir.clone(),
     }

@@ -57,6 +57,8 @@ pub enum NamesFrom {
     Cache,
     /// The container runtime interface.
     Cri,
+    /// The node's kubelet.
+    Kubelet,
     /// The Kubernetes API.
     Api,
 }

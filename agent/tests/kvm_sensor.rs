@@ -14,10 +14,20 @@ mod child;
 #[path = "support/observed.rs"]
 mod observed;
 
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
 use cgroup::Group;
 use child::Child;
 use isostack_agent::{
-    doctor, host::roots::Roots, load::Settings, sensor::SensorState, vocabulary::Cause,
+    doctor,
+    host::{identify::Identifier, roots::Roots},
+    load::Settings,
+    metrics::AgentMetrics,
+    sensor::SensorState,
+    vocabulary::{Cause, Layer},
 };
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuExit};
@@ -132,4 +142,81 @@ fn every_exit_is_counted_by_its_reason() {
         seen.delays.iter().all(|d| d.cause != Cause::Sleep),
         "it never waits"
     );
+}
+
+/// Set in the process that only holds a machine.
+const HOLDS: &str = "ISOSTACK_TEST_HOLDS_A_MACHINE";
+
+/// A machine with one virtual CPU, until somebody takes the process away.
+fn hold() -> ! {
+    let kvm = Kvm::new().unwrap();
+    let vm = kvm.create_vm().unwrap();
+    let _vcpu = vm.create_vcpu(0).unwrap();
+    println!("held");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// In the guests of the VM suite: a machine that itself runs a machine.
+#[test]
+fn the_monitor_of_a_machine_has_it_on_its_stack() {
+    if std::env::var_os(HOLDS).is_some() {
+        hold();
+    }
+    if !can_run() {
+        return;
+    }
+    // A monitor is known by its name and by the machine that it holds.
+    let dir = tempfile::tempdir().unwrap();
+    let monitor = dir.path().join("qemu-system-x86_64");
+    std::fs::copy(std::env::current_exe().unwrap(), &monitor).unwrap();
+    let mut held = Monitor(
+        Command::new(&monitor)
+            .args(["--exact", "the_monitor_of_a_machine_has_it_on_its_stack"])
+            .arg("--nocapture")
+            .env(HOLDS, "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let said = BufReader::new(held.0.stdout.take().unwrap());
+    assert!(said.lines().any(|line| line.unwrap().contains("held")));
+
+    let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
+    let identity = identifier.look_up_pid(held.0.id()).unwrap();
+    let stack = &identity.stack.0;
+    let [qemu, machine, ..] = &stack[..] else {
+        panic!("{stack:?}");
+    };
+    assert_eq!((qemu.layer, &*qemu.technology), (L1, "qemu"), "{stack:?}");
+    assert_eq!((machine.layer, &*machine.technology), (L1, "kvm"));
+    assert!(
+        machine.evidence.contains("kvm-vm, 1 vCPU"),
+        "{}",
+        machine.evidence
+    );
+    // What it runs by; and where this is a guest itself, that it was passed on.
+    let assist = ["svm", "vmx"];
+    let assist = stack.iter().find(|e| assist.contains(&&*e.technology));
+    let assist = assist.unwrap_or_else(|| panic!("{stack:?}"));
+    let is_guest = identifier.host_stack().0.iter().any(|e| e.layer == L1);
+    assert_eq!(
+        assist.evidence.contains("passed on to this guest (nested)"),
+        is_guest,
+        "{}",
+        assist.evidence
+    );
+}
+
+const L1: Layer = Layer::FullVirtualisation;
+
+/// Killed at the end.
+struct Monitor(std::process::Child);
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -27,8 +27,12 @@ fn manifests_are_valid() -> anyhow::Result<()> {
     let python = peers::python_env("kubernetes", &requirements)?;
     let dir = manifests();
     let mut checked = 0;
+    // Of the optional part the role; the rest of it only changes what is checked here.
+    let mut paths = vec![dir.join("kubelet/rbac.yaml")];
     for entry in fs::read_dir(&dir)? {
-        let path = entry?.path();
+        paths.push(entry?.path());
+    }
+    for path in paths {
         let is_manifest = path
             .extension()
             .is_some_and(|extension| extension == "yaml")
@@ -45,11 +49,30 @@ fn manifests_are_valid() -> anyhow::Result<()> {
         }
     }
     assert!(
-        checked >= 4,
+        checked >= 5,
         "only {checked} manifests in {}",
         dir.display()
     );
     Ok(())
+}
+
+/// The manifests with the component that asks the kubelet, too.
+fn with_kubelet() -> anyhow::Result<tempfile::TempDir> {
+    let copy = tempfile::tempdir()?;
+    for part in ["", "kubelet"] {
+        let (from, to) = (manifests().join(part), copy.path().join(part));
+        fs::create_dir_all(&to)?;
+        for entry in fs::read_dir(from)? {
+            let path = entry?.path();
+            if let Some(name) = path.file_name().filter(|_| path.is_file()) {
+                fs::copy(&path, to.join(name))?;
+            }
+        }
+    }
+    let file = copy.path().join("kustomization.yaml");
+    let text = fs::read_to_string(&file)?;
+    fs::write(file, format!("{text}components: [kubelet]\n"))?;
+    Ok(copy)
 }
 
 #[test]
@@ -59,7 +82,9 @@ fn a_limited_pod_is_localised() -> anyhow::Result<()> {
     };
     cluster.import("isostack-agent")?;
     cluster.import("shop")?;
-    let root = manifests().display().to_string();
+    // With the optional part: the kubelet, which stands by while the API answers.
+    let copy = with_kubelet()?;
+    let root = copy.path().display().to_string();
     let _clean_up = CleanUp::new(&cluster, &[["namespace", NAMESPACE], ["-k", &root]]);
 
     // Jaeger on the node's own address, where pods reach it.
@@ -165,6 +190,12 @@ fn a_limited_pod_is_localised() -> anyhow::Result<()> {
         ("names_from", "api"),
     ] {
         assert_eq!(shop[key], name, "{shop}");
+    }
+    let host = http::get(&format!("http://{address}:9464/api/v1/host"))?.json()?;
+    let sources = host["names"]["sources"].as_array().context("sources")?;
+    for (name, state) in [("api", "live"), ("kubelet", "standby")] {
+        let source = sources.iter().find(|source| source["source"] == name);
+        assert_eq!(source.context("a source")?["state"], state, "{host:#}");
     }
     // With no more than it lists, nothing is missing.
     let log = cluster.kubectl(&["logs", "-n", "isostack", "daemonset/isostack-agent"])?;

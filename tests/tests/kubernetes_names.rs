@@ -4,6 +4,10 @@
 //! Needs KUBECONFIG and kubectl; where they are missing it says so. The agent runs beside the
 //! cluster, with the account and the role of the project's manifests.
 
+#[path = "kubernetes_names/cri.rs"]
+mod cri;
+#[path = "kubernetes_names/kubelet.rs"]
+mod kubelet;
 #[path = "kubernetes_names/pods.rs"]
 mod pods;
 #[path = "kubernetes_names/proxy.rs"]
@@ -115,7 +119,11 @@ impl<'a> Lab<'a> {
     }
 
     fn agent_with(&self, flags: &[&str]) -> anyhow::Result<Agent> {
-        let own = ["--node-name", &self.node, "--cri-endpoint", "off"];
+        self.agent_that(&[&["--cri-endpoint", "off"][..], flags].concat())
+    }
+
+    fn agent_that(&self, flags: &[&str]) -> anyhow::Result<Agent> {
+        let own = ["--node-name", &self.node];
         Agent::start_on(&self.address, [0, 0, 0], &[&own[..], flags].concat())
     }
 }

@@ -5,8 +5,10 @@ pub(crate) mod cache;
 mod changes;
 mod group;
 mod known;
+mod origin;
 mod read;
 mod report;
+mod runtime_state;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,7 @@ use self::{
     changes::Changes,
     group::Group,
     known::{FIRST_LIFETIME, Known},
+    origin::Doubtful,
 };
 use crate::{
     event::{Limiter, MemoryLimit},
@@ -40,7 +43,7 @@ use crate::{
         record::Record,
     },
     vocabulary::Layer,
-    workload::{Workload, path::PathNames},
+    workload::Workload,
 };
 
 /// Identities kept; twice as many for a moment, when a generation ends.
@@ -53,8 +56,7 @@ const MAX_PARENTS: usize = 4096;
 const MAX_INHABITANTS: usize = 16;
 /// Facts about groups kept.
 const MAX_GROUPS: usize = 4096;
-/// Groups of users kept.
-const MAX_IMITATIONS: usize = 1024;
+
 /// Who is behind a pid or a cgroup. Thread-safe; every answer is cached and bounded.
 #[derive(Debug)]
 pub struct Identifier {
@@ -72,8 +74,7 @@ pub struct Identifier {
     parents: Mutex<Generations<u32, Parent>>,
     /// By path.
     groups: Mutex<Generations<String, Arc<Group>>>,
-    /// Groups that users made, and whether the container id they claim is another's.
-    imitations: Mutex<Generations<String, (bool, Instant)>>,
+    doubtful: Doubtful,
     changes: Changes,
 }
 
@@ -99,7 +100,7 @@ impl Identifier {
             inhabitants: Mutex::new(Generations::new(MAX_CGROUPS)),
             parents: Mutex::new(Generations::new(MAX_PARENTS)),
             groups: Mutex::new(Generations::new(MAX_GROUPS)),
-            imitations: Mutex::new(Generations::new(MAX_IMITATIONS)),
+            doubtful: Doubtful::default(),
             changes: Changes::default(),
             host_root,
             roots,
@@ -147,12 +148,6 @@ impl Identifier {
         &self.naming
     }
 
-    /// The names in a cgroup path that its processes did not make up.
-    #[must_use]
-    pub fn settled_names(&self, path: &str) -> PathNames {
-        self.naming.settle(path, &self.roots, &self.cgroups)
-    }
-
     /// What the process of these facts runs inside and is called.
     fn infer(&self, facts: &ProcessFacts) -> (Stack, Workload) {
         let inference = Inference::of(facts, &self.host);
@@ -164,8 +159,7 @@ impl Identifier {
     }
 
     fn renamed(&self, mut workload: Workload, path: &str) -> Workload {
-        self.naming
-            .complete(&mut workload, path, &self.roots, &self.cgroups);
+        self.naming.complete(&mut workload, path);
         workload
     }
 
@@ -433,8 +427,9 @@ impl Identifier {
                 ProcessFacts {
                     cgroup_id,
                     cgroup_path: path.to_owned(),
-                    cgroup_maker: group.maker,
-                    id_is_taken: group.id_is_taken,
+                    cgroup_maker: group.origin.maker,
+                    foreign_ids: group.origin.foreign_ids.clone(),
+                    kubelet_roots: self.kubelet_roots().to_owned(),
                     runtime_state: group.runtime_state.clone(),
                     log_names: group.log_names.clone(),
                     ..ProcessFacts::default()

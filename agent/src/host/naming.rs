@@ -4,26 +4,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc};
 
-use parking_lot::Mutex;
-
-use super::{
-    cgroup::Cgroups, engine_files::EngineFiles, identify::cache::Generations,
-    kubelet_logs::KubeletLogs,
-};
-use crate::{
-    host::{proc::ProcDir, proc::own_pid, roots::Roots},
-    workload::{
-        NamesFrom, Workload,
-        directory::Directory,
-        path::{PathKind, PathNames, Place, Settled, kubelet_root},
-    },
-};
+use super::{engine_files::EngineFiles, kubelet_logs::KubeletLogs};
+use crate::workload::{NamesFrom, Workload, directory::Directory};
 
 /// See the module's head.
 #[derive(Debug)]
@@ -31,16 +15,7 @@ pub struct Naming {
     directory: Arc<Directory>,
     logs: KubeletLogs,
     engines: EngineFiles,
-    /// Groups other than `/` below which a kubelet keeps its pods.
-    kubelet_roots: OnceLock<Vec<String>>,
-    /// Groups with a container's form where others than engines write, and whether it is one.
-    believed: Mutex<Generations<String, (bool, Instant)>>,
 }
-
-/// Such groups remembered.
-const MAX_BELIEVED: usize = 4_096;
-/// They are looked at again after this long.
-const BELIEF_LIFETIME: Duration = Duration::from_secs(30);
 
 impl Naming {
     /// `host_root`: the host's root directory, where it can be seen.
@@ -55,8 +30,6 @@ impl Naming {
             directory: Arc::default(),
             logs: KubeletLogs::new(logs),
             engines: EngineFiles::new(host_root),
-            kubelet_roots: OnceLock::new(),
-            believed: Mutex::new(Generations::new(MAX_BELIEVED)),
         }
     }
 
@@ -80,81 +53,27 @@ impl Naming {
             .or_else(|| self.logs.pod_uid(namespace, pod))
     }
 
-    /// The names in a path that its processes did not make up.
+    /// Whether the container or pod of this id is elsewhere than in the group `own`; `None` where
+    /// nobody says. Pods that Kubernetes has told of are where their kubelet keeps them.
     #[must_use]
-    pub fn settle(&self, path: &str, roots: &Roots, cgroups: &Cgroups) -> PathNames {
-        let kubelets = self
-            .kubelet_roots
-            .get_or_init(|| own_kubelet(roots, cgroups));
-        let Settled { names, place } = PathNames::settled(path, kubelets);
-        let id = &names.container_id;
-        if place != Place::Elsewhere || id.is_empty() {
-            return names;
+    pub fn word_on(&self, id: &str, own: &str) -> Option<bool> {
+        if self.directory.pod(id).is_some() || self.directory.pod_of_container(id).is_some() {
+            return Some(true);
         }
-        // Where others than engines write, an id counts if the engine says that it is there,
-        // or if no other group has it.
-        let known = self.believed.lock().get(&path.to_owned());
-        let believed = match known.filter(|(_, at)| at.elapsed() < BELIEF_LIFETIME) {
-            Some((believed, _)) => believed,
-            None => {
-                let believed = match self.engines.get(id).filter(|e| !e.cgroup.is_empty()) {
-                    Some(engine) => engine.is_at(path),
-                    None => !cgroups.all().iter().any(|(_, other)| {
-                        other.contains(&**id) && {
-                            let other = PathNames::settled(other, kubelets);
-                            other.place != Place::Elsewhere && other.names.container_id == *id
-                        }
-                    }),
-                };
-                let entry = (believed, Instant::now());
-                self.believed.lock().insert(path.to_owned(), entry);
-                believed
-            }
-        };
-        if believed {
-            return names;
-        }
-        let at = path.find(&**id).unwrap_or(path.len());
-        let before = path[..at].rfind('/').unwrap_or(0);
-        PathNames::parse(&path[..before])
+        let engine = self.engines.get(id).filter(|e| !e.cgroup.is_empty())?;
+        Some(!engine.is_at(own))
     }
 
-    /// Puts the names right that `process_workload` took from the path, and adds those that
-    /// others give.
-    pub fn complete(&self, workload: &mut Workload, path: &str, roots: &Roots, cgroups: &Cgroups) {
-        let names = self.settle(path, roots, cgroups);
-        self.correct(workload, path, &names);
-        if !names.pod_uid.is_empty() {
+    /// Adds the names that others give to what the path says.
+    pub fn complete(&self, workload: &mut Workload, path: &str) {
+        if !workload.pod_uid.is_empty() {
             self.name_pod(workload);
-        } else if names.kind == PathKind::Container
-            && workload.container_id == names.container_id
-            && let Some(engine) = self.engines.get(&workload.container_id)
+        } else if let Some(engine) = self.engines.get(&workload.container_id)
             && engine.is_at(path)
             && !engine.name.is_empty()
         {
             workload.container = engine.name;
             workload.names_from = NamesFrom::Engine;
-        }
-    }
-
-    /// What the innermost groups claim gives way to what is settled.
-    fn correct(&self, workload: &mut Workload, path: &str, settled: &PathNames) {
-        let claimed = PathNames::parse(path);
-        if claimed == *settled {
-            return;
-        }
-        workload.namespace.clear();
-        workload.pod.clear();
-        workload.pod_uid.clone_from(&settled.pod_uid);
-        workload.container.clone_from(&settled.container);
-        workload.container_id.clone_from(&settled.container_id);
-        workload.unit.clone_from(&settled.unit);
-        if !settled.engine.is_empty() {
-            settled.engine.clone_into(&mut workload.runtime);
-        } else if settled.kind == PathKind::Unit {
-            "systemd".clone_into(&mut workload.runtime);
-        } else if settled.kind == PathKind::Plain {
-            workload.runtime.clear();
         }
     }
 
@@ -201,13 +120,4 @@ impl Naming {
             workload.container = container;
         }
     }
-}
-
-/// Where the kubelet that runs the agent's own pod keeps pods, if that is not `/`.
-fn own_kubelet(roots: &Roots, cgroups: &Cgroups) -> Vec<String> {
-    let path = own_pid(roots)
-        .and_then(|pid| ProcDir::new(roots, pid).cgroups().ok())
-        .map(|lines| cgroups.path_of(&lines));
-    let root = path.and_then(|path| kubelet_root(&path));
-    root.into_iter().filter(|root| !root.is_empty()).collect()
 }

@@ -1,12 +1,15 @@
 //! The pods of this node, from the Kubernetes API: a list, then a watch from there, over and
-//! over. Only `list` and `watch` on pods are asked for.
+//! over. Only `list` and `watch` on pods are asked for. Or, where the API does not tell, from the
+//! node's kubelet ([`Kubelet`]).
 //!
 //! Written on the HTTP client that the agent has anyway: the `kube` crate would bring some
 //! sixty more crates into a privileged daemon for two GET requests.
 
 mod api;
+mod client;
 mod config;
 mod event;
+mod kubelet;
 #[cfg(test)]
 mod tests;
 
@@ -18,10 +21,8 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::{KubernetesConfig, KubernetesError};
-use self::{
-    api::{Api, Failure},
-    event::WatchEvent,
-};
+pub(super) use self::kubelet::Kubelet;
+use self::{api::Api, client::Failure, event::WatchEvent};
 use super::state::Source;
 use crate::workload::{NamesFrom, directory::Directory, pod::Pod};
 

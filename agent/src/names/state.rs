@@ -15,6 +15,8 @@ pub enum SourceState {
     Failing,
     /// It refuses to tell.
     Denied,
+    /// It is asked when a better one does not answer.
+    Standby,
     /// It is not asked.
     Off,
 }
@@ -22,7 +24,7 @@ pub enum SourceState {
 /// A source, as `/api/v1/host` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceView {
-    /// `cache`, `api`, `cri`.
+    /// `cache`, `api`, `kubelet`, `cri`.
     pub source: &'static str,
     /// See [`SourceState`].
     pub state: SourceState,
@@ -80,6 +82,16 @@ impl Source {
         if self.change(SourceState::Off, reason.clone()) {
             tracing::info!(source = self.name, %reason, "Not asked for names of workloads");
         }
+    }
+
+    pub fn standby(&self, reason: String) {
+        if self.change(SourceState::Standby, reason.clone()) {
+            tracing::info!(source = self.name, %reason, "Not asked for names of workloads at present");
+        }
+    }
+
+    pub fn state(&self) -> SourceState {
+        self.inner.lock().0
     }
 
     pub fn view(&self) -> SourceView {

@@ -11,7 +11,6 @@ mod wasm;
 pub use container::is_runtime;
 pub use facts::{Ancestor, Descriptors, ExeFile, LogNames, ProcessFacts, RuntimeState, base_name};
 pub use machine::{is_monitor, is_vcpu, machine_monitor};
-pub use nesting::{Level, levels};
 pub use sandbox::{is_tool, wrapper};
 pub use wasm::{engine as wasm_engine, library_engine};
 
@@ -95,7 +94,7 @@ impl<'a> Inference<'a> {
             ..Workload::default()
         };
         // What the node knows by the path's names counts only where those do.
-        if self.place.doubt.is_none() {
+        if self.place.doubt().is_none() {
             workload.namespace.clone_from(&facts.log_names.namespace);
             workload.pod.clone_from(&facts.log_names.pod);
             if workload.container.is_empty() {

@@ -1,11 +1,16 @@
 //! What a cgroup path says about the workload: the forms that container engines,
 //! Kubernetes and systemd give to it. Pure.
 
-mod settle;
+pub mod belief;
+mod level;
+pub mod place;
 #[cfg(test)]
 mod tests;
 
-pub use settle::{Place, Settled, kubelet_root};
+pub use self::{
+    belief::{Belief, Circumstances},
+    level::{Level, levels},
+};
 
 /// What kind of thing a cgroup path names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

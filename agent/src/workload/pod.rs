@@ -131,6 +131,8 @@ pub fn select_labels(labels: &BTreeMap<String, String>) -> Labels {
 pub struct PodObject {
     /// `metadata`.
     pub metadata: Metadata,
+    /// `spec`.
+    pub spec: PodSpec,
     /// `status`.
     pub status: PodStatus,
 }
@@ -163,6 +165,17 @@ pub struct OwnerReference {
     pub kind: String,
     pub name: String,
     pub controller: bool,
+}
+
+/// `spec` of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[expect(
+    missing_docs,
+    reason = "the members' names and meaning are Kubernetes'"
+)]
+pub struct PodSpec {
+    pub node_name: String,
 }
 
 /// `status` of a pod.
@@ -220,7 +233,11 @@ pub struct Terminated {
 impl From<PodObject> for Option<Pod> {
     /// `None` for what is no pod, or not one that could run.
     fn from(object: PodObject) -> Self {
-        let PodObject { metadata, status } = object;
+        let PodObject {
+            metadata,
+            spec,
+            status,
+        } = object;
         // The kubelet names the cgroup of a static pod by its manifest's hash.
         let hash = metadata
             .annotations
@@ -255,7 +272,7 @@ impl From<PodObject> for Option<Pod> {
         Pod {
             uid,
             mirror_uid,
-            owner: owner(&metadata),
+            owner: owner(&metadata, &spec.node_name),
             labels: select_labels(&metadata.labels),
             namespace: metadata.namespace,
             name: metadata.name,
@@ -272,9 +289,14 @@ fn bare_id(id: &str) -> &str {
 
 /// The controller; a ReplicaSet whose name ends with the pod's template hash was made by the
 /// Deployment of the rest of the name, so that ReplicaSets need not be asked for.
-fn owner(metadata: &Metadata) -> String {
+fn owner(metadata: &Metadata, node: &str) -> String {
     let Some(owner) = metadata.owner_references.iter().find(|o| o.controller) else {
-        return String::new();
+        // A kubelet tells of a pod of its own as it has it; the API of a mirror that the node owns.
+        let source = metadata.annotations.get("kubernetes.io/config.source");
+        return match source {
+            Some(source) if source != "api" && !node.is_empty() => format!("Node/{node}"),
+            _ => String::new(),
+        };
     };
     let deployment = metadata
         .labels

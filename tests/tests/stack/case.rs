@@ -88,7 +88,27 @@ impl Case {
         ensure!(evidence, "an entry without evidence: {report:#}");
         let layer = report["layer"].as_str().unwrap_or_default();
         throttled(&self.agent, layer, label)?;
+        self.listed(&report)?;
         Ok(report)
+    }
+
+    /// Waits for the process's group in `/api/v1/workloads`, with the same stack: the agent may
+    /// have seen the process before it was what it is.
+    fn listed(&self, report: &Value) -> anyhow::Result<()> {
+        let row = || {
+            let rows = self.agent.api("/api/v1/workloads?limit=1000").ok()?;
+            let group = &report["workload"]["cgroup_id"];
+            let mut rows = rows["workloads"].as_array()?.iter();
+            rows.find(|row| row["workload"]["cgroup_id"] == *group)
+                .cloned()
+        };
+        let same = |row: &Value| {
+            stack_of(row, "stack") == stack_of(report, "stack") && row["layer"] == report["layer"]
+        };
+        wait::until("the same stack among the workloads", wait::PATIENCE, || {
+            row().filter(same).map(drop)
+        })
+        .with_context(|| format!("{:#?}, not {report:#}", row()))
     }
 }
 

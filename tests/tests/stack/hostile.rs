@@ -118,3 +118,53 @@ fn odd_names_reach_no_output_raw() -> anyhow::Result<()> {
     })?;
     Ok(())
 }
+
+/// What a name may not do: end a label, a line or a table's cell, move the cursor, turn the
+/// reading around. And it is long.
+fn nasty() -> String {
+    format!("vm\"}}\n\u{1b}[31m\u{202e}\\{{{}", "y".repeat(4096))
+}
+
+#[test]
+fn a_name_of_four_kilobytes_is_cut_and_escaped_everywhere() -> anyhow::Result<()> {
+    let case = Case::new("nasty")?;
+    // A machine is called what root's monitor was told to call it.
+    let dir = tempfile::tempdir_in("/var/tmp")?;
+    let monitor = dir.path().join("qemu-system-x86_64");
+    fs::copy("/bin/sh", &monitor)?;
+    let monitor = monitor.display().to_string();
+    let name = nasty();
+    let busy = case.start_below("nasty", &monitor, &["-c", BUSY, "-name", &name])?;
+    let report = stack(busy.pid())?;
+    let container = report["workload"]["container"].as_str();
+    let container = container.context("a name")?.to_owned();
+    assert!(
+        name.starts_with(&container) && (32..=256).contains(&container.len()),
+        "{container:?}"
+    );
+    let raw = |text: &str| text.contains(['\u{1b}', '\u{202e}']);
+    for output in ["table", "json"] {
+        let said = Command::new(harness::artifact::program("isostack-agent")?)
+            .args(["stack", "--all", "--output", output])
+            .output()?;
+        let said = String::from_utf8(said.stdout)?;
+        assert!(said.contains("yyyy") && !said.contains(&"y".repeat(512)));
+        // In JSON the characters are as in any string; the terminal must not obey them.
+        assert!(output == "json" || !raw(&said), "{said:?}");
+    }
+    let line = wait::until("its throttled time, escaped", wait::PATIENCE, || {
+        let page = http::get(&case.agent.url("/metrics")).ok()?.body;
+        let mut lines = page.lines().filter(|line| line.contains("yyyy"));
+        lines
+            .find(|line| line.starts_with("isostack_cpu_throttled_seconds_total{"))
+            .map(str::to_owned)
+    })?;
+    assert!(!raw(&line) && line.contains("vm\\\""), "{line:?}");
+    assert!(!line.contains(&"y".repeat(512)), "{line}");
+    let rows = case.agent.api("/api/v1/workloads?limit=1000")?;
+    let rows = rows["workloads"].as_array().context("workloads")?;
+    let group = &report["workload"]["cgroup_id"];
+    let row = rows.iter().find(|r| r["workload"]["cgroup_id"] == *group);
+    assert_eq!(row.context("its row")?["workload"]["container"], container);
+    Ok(())
+}

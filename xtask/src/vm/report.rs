@@ -189,7 +189,8 @@ fn doctor_is_wrong(section: &Section) -> Option<String> {
     }
 }
 
-/// The guest is QEMU's, by software, and has virtio devices: `stack` says so, and why.
+/// The guest is QEMU's, by software, has virtio devices, and can run guests of its own by the
+/// assist that QEMU emulates: `stack` says so, and why.
 fn machine_is_wrong(section: &Section) -> Option<String> {
     let report: Value = match (section.status, serde_json::from_str(&section.text)) {
         (Some(0), Ok(report)) => report,
@@ -202,9 +203,14 @@ fn machine_is_wrong(section: &Section) -> Option<String> {
         .map(|entry| format!("{}:{}", text(entry, "layer"), text(entry, "technology")))
         .collect();
     let explained = entries.iter().all(|e| !text(e, "evidence").is_empty());
-    // Below it stands what the emulated processor offers.
-    let wrong = !stack.starts_with(&["L-2:virtio".to_owned(), "L-1:qemu".to_owned()]) || !explained;
-    wrong.then(|| format!("not QEMU by software with virtio: {}", section.text))
+    let nested = entries.iter().any(|entry| {
+        text(entry, "technology") == "svm" && text(entry, "evidence").contains("(nested)")
+    });
+    let wrong = !stack.starts_with(&["L-2:virtio".to_owned(), "L-1:qemu".to_owned()]);
+    (wrong || !explained || !nested).then(|| {
+        let text = &section.text;
+        format!("not QEMU by software with virtio and nested svm: {text}")
+    })
 }
 
 /// The sensors in a report of `doctor`.
@@ -291,7 +297,12 @@ mod tests {
         let entry = |layer: &str, technology: &str, evidence: &str| serde_json::json!({ "layer": layer, "technology": technology, "evidence": evidence });
         let machine = |virtio: &str, hypervisor: &str| {
             let virtio = entry("L-2", "virtio", virtio);
-            let host = [virtio, entry("L-1", hypervisor, "CPUID")];
+            let svm = entry(
+                "L-0",
+                "svm",
+                "CPU flag svm, passed on to this guest (nested)",
+            );
+            let host = [virtio, entry("L-1", hypervisor, "CPUID"), svm];
             let report = serde_json::json!({ "host": host });
             judged(&format!(
                 "%% begin stack:host\n{report}\n%% end stack:host 0\n%% done"

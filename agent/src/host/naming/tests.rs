@@ -1,7 +1,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::workload::pod::{Pod, PodContainer};
+use crate::workload::{
+    path::PathNames,
+    pod::{Pod, PodContainer},
+};
 
 const A: &str = "aaaa9e8adb076670dd192fa0cee52aef8c493640b730232ed3d8433a12f1184b";
 const B: &str = "bbbb9e8adb076670dd192fa0cee52aef8c493640b730232ed3d8433a12f1184b";
@@ -10,24 +13,15 @@ const UID: &str = "aaaaaaaa-d6c9-4ef9-818e-131c4cf4f220";
 /// Without a cgroup file system: paths are all there is.
 struct Host {
     root: tempfile::TempDir,
-    roots: Roots,
-    cgroups: Cgroups,
     naming: Naming,
 }
 
 impl Host {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let roots = Roots {
-            procfs: root.path().join("proc"),
-            sysfs: root.path().join("sys"),
-            cgroupfs: root.path().join("cgroup"),
-        };
         Self {
-            cgroups: Cgroups::new(&roots),
             naming: Naming::new(Some(root.path().to_owned())),
             root,
-            roots,
         }
     }
 
@@ -46,8 +40,7 @@ impl Host {
             unit: names.unit,
             ..Workload::default()
         };
-        self.naming
-            .complete(&mut workload, path, &self.roots, &self.cgroups);
+        self.naming.complete(&mut workload, path);
         workload
     }
 }
@@ -101,31 +94,6 @@ fn the_strongest_word_counts_and_the_node_fills_in() {
 }
 
 #[test]
-fn nobody_is_another_pod_by_a_group_of_its_own() {
-    let host = Host::new();
-    host.naming.directory().apply(web(UID, A), NamesFrom::Api);
-    let own = UID.replace('a', "c");
-    for path in [
-        format!("/kubepods/pod{own}/{B}/kubepods/burstable/pod{UID}/{A}"),
-        format!("/kubepods/pod{own}/{B}/pod{UID}/{A}"),
-        format!("/docker/{B}/kubepods/pod{UID}/{A}"),
-        format!("/user.slice/user-1000.slice/user@1000.service/kubepods/pod{UID}/{A}"),
-        format!(
-            "/evil/kubepods.slice/kubepods-pod{}.slice/cri-containerd-{A}.scope",
-            UID.replace('-', "_")
-        ),
-    ] {
-        let workload = host.name(&path);
-        assert_ne!(workload.pod_uid, UID, "{path}");
-        assert_ne!(workload.container_id, A, "{path}");
-        assert_eq!((&*workload.pod, &*workload.owner), ("", ""), "{path}");
-    }
-    // Nor is a container of another pod's id this pod's.
-    let workload = host.name(&format!("/kubepods/pod{UID}/{B}"));
-    assert_eq!((&*workload.pod, &*workload.container), ("web-0", ""));
-}
-
-#[test]
 fn an_engine_s_name_is_for_the_group_that_it_made() {
     let host = Host::new();
     host.write(
@@ -141,15 +109,25 @@ fn an_engine_s_name_is_for_the_group_that_it_made() {
         (&*workload.container, workload.names_from),
         ("db", NamesFrom::Engine)
     );
+    // In a group that the engine did not ask for it is another's, if anybody's.
     for imitation in [
         format!("/user.slice/user-1000.slice/user@1000.service/docker-{A}.scope"),
         format!("/system.slice/evil.service/docker-{A}.scope"),
         format!("/docker/{B}/docker/{A}"),
     ] {
-        let workload = host.name(&imitation);
-        assert_ne!(workload.container, "db", "{imitation}");
-        assert_ne!(workload.container_id, A, "{imitation}");
+        assert_eq!(
+            host.naming.word_on(A, &imitation),
+            Some(true),
+            "{imitation}"
+        );
+        assert_ne!(host.name(&imitation).container, "db", "{imitation}");
     }
-    let unit = host.name(&format!("/system.slice/evil.service/docker-{A}.scope"));
-    assert_eq!(unit.unit, "evil.service");
+    let own = format!("/system.slice/docker-{A}.scope");
+    assert_eq!(host.naming.word_on(A, &own), Some(false));
+    assert_eq!(host.naming.word_on(B, &own), None);
+    // Of what Kubernetes tells, everybody else's group is an imitation.
+    host.naming.directory().apply(web(UID, B), NamesFrom::Api);
+    for id in [UID, B] {
+        assert_eq!(host.naming.word_on(id, "/evil"), Some(true));
+    }
 }

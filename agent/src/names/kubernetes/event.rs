@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::api::{Failure, shortened};
+use super::client::{Failure, shortened};
 use crate::workload::pod::{Metadata, PodObject};
 
 /// What a line says.

@@ -1,6 +1,8 @@
 //! Against an API server of the test's own, so that what a real one does once a day can be had
 //! at once.
 
+mod kubelet;
+
 use std::{io, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
@@ -9,7 +11,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::*;
+use super::{
+    config::{Trust, Whom},
+    *,
+};
 use crate::names::SourceState;
 
 /// Answers each request with the next of its answers; the last is never ended.
@@ -81,9 +86,10 @@ fn event(kind: &str, object: &serde_json::Value) -> String {
 
 async fn follow(server: &Server, token_file: Option<PathBuf>) -> (Arc<Directory>, Arc<Source>) {
     let config = KubernetesConfig {
+        whom: Whom::Api,
         server: format!("http://{}", server.address).parse().unwrap(),
         token_file,
-        ca_file: None,
+        trust: Trust::System,
     };
     let source = Arc::new(Source::new("api"));
     let kubernetes = Kubernetes::new(config, "node 1", Arc::clone(&source)).unwrap();
@@ -249,9 +255,10 @@ fn whom_to_ask() {
     let server = in_pod.unwrap().unwrap().server;
     assert_eq!(server.to_string(), "https://[fd00::1]:443/");
     let config = KubernetesConfig {
+        whom: Whom::Api,
         server: "https://x".parse().unwrap(),
         token_file: None,
-        ca_file: Some("/nowhere".into()),
+        trust: Trust::Authorities("/nowhere".into()),
     };
     let error = Api::new(config, "n").err().unwrap().to_string();
     assert!(

@@ -54,15 +54,15 @@ struct Runtime {
 impl Runtimes {
     pub fn find(facts: &ProcessFacts, place: &Place<'_>, host: &HostFacts) -> Self {
         let mut levels = Vec::new();
-        for (index, level) in place.levels.iter().enumerate().rev() {
+        for (index, level) in place.levels().iter().enumerate().rev() {
             if level.names.kind != PathKind::Container {
                 continue;
             }
-            let believed = index < place.believed;
+            let believed = index < place.believed();
             if !believed && !is_a_boundary(facts, place, index, host) {
                 continue;
             }
-            let innermost = index + 1 == place.levels.len();
+            let innermost = index + 1 == place.levels().len();
             let mut runtime = Runtime::by_path(facts, place, index);
             if let Some(state) = facts
                 .runtime_state
@@ -78,12 +78,12 @@ impl Runtimes {
             runtime.finish(
                 facts,
                 level.path(&facts.cgroup_path),
-                place.doubt.filter(|_| !believed),
+                place.doubt().filter(|_| !believed),
             );
             levels.push(runtime);
         }
         if levels.is_empty() {
-            levels.extend(Runtime::by_view(facts, host));
+            levels.extend(Runtime::by_view(facts, place, host));
         }
         let mut found = Self { levels };
         found.say_whose_users(facts, host);
@@ -143,9 +143,9 @@ impl Runtimes {
 
 impl Runtime {
     fn by_path(facts: &ProcessFacts, place: &Place<'_>, index: usize) -> Self {
-        let level = &place.levels[index];
+        let level = &place.levels()[index];
         let path = level.path(&facts.cgroup_path);
-        let believed = index < place.believed;
+        let believed = index < place.believed();
         let engine = match level.names.engine {
             "" => None,
             _ if !believed => None,
@@ -159,7 +159,7 @@ impl Runtime {
     }
 
     /// No path says container: its state, or namespaces of its own, do.
-    fn by_view(facts: &ProcessFacts, host: &HostFacts) -> Option<Self> {
+    fn by_view(facts: &ProcessFacts, place: &Place<'_>, host: &HostFacts) -> Option<Self> {
         let names = PathNames::parse(&facts.cgroup_path);
         let application = [("app-flatpak-", "flatpak"), ("snap.", "snap")]
             .iter()
@@ -170,7 +170,9 @@ impl Runtime {
             believed: true,
             ..Self::default()
         };
-        if let Some(state) = &facts.runtime_state {
+        // A state is found by the name in the path, and counts no more than that.
+        let state = facts.runtime_state.as_ref();
+        if let Some(state) = state.filter(|_| place.doubt().is_none()) {
             runtime.take_state(state);
         } else if !own_view || super::machine::monitor_of(facts).is_some() {
             // A machine's monitor is jailed by its own tools, not contained.

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::platform::{HostFacts, Namespaces};
+use crate::{
+    host::platform::{HostFacts, Namespaces},
+    workload::path::Circumstances,
+};
 
 /// Everything that a process's stack and workload are inferred from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +34,13 @@ pub struct ProcessFacts {
     /// Owner of the directory that the outermost container's or pod's group was made in.
     #[serde(skip_serializing_if = "is_default")]
     pub cgroup_maker: u32,
-    /// Another group on this host has the container id that this path claims.
-    #[serde(skip_serializing_if = "is_default")]
-    pub id_is_taken: bool,
+    /// Ids of containers and pods in the path that are another's on this host (looked for only
+    /// where that matters).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub foreign_ids: Vec<String>,
+    /// Groups besides `/` in which kubelets of this host keep their pods.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kubelet_roots: Vec<String>,
     /// Its namespaces.
     pub namespaces: Namespaces,
     /// Effective uid as the host sees it.
@@ -186,6 +193,16 @@ impl ProcessFacts {
     #[must_use]
     pub fn exe_name(&self) -> &str {
         base_name(&self.exe)
+    }
+
+    /// What decides which names in its path are believed.
+    #[must_use]
+    pub fn circumstances(&self) -> Circumstances<'_> {
+        Circumstances {
+            kubelet_roots: &self.kubelet_roots,
+            maker: self.cgroup_maker,
+            foreign_ids: &self.foreign_ids,
+        }
     }
 
     /// Whether its executable is root's: nobody else can have given it that name.
