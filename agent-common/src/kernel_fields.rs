@@ -103,6 +103,16 @@ macro_rules! for_each_kernel_field {
             SKB_IIF: "sk_buff" "skb_iif" 4 net, "device that it came in by";
             SOCKET_SK: "socket" "sk" 8 optional, "what is behind a program's socket";
             SKB_SK: "sk_buff" "sk" 8 net, "socket that it belongs to";
+            SKB_LEN: "sk_buff" "len" 4 optional, "bytes from its data on";
+            SKB_HEAD: "sk_buff" "head" 8 optional, "its memory";
+            SKB_DATA: "sk_buff" "data" 8 optional, "where whoever has it now begins to read";
+            SKB_TRANSPORT: "sk_buff" "transport_header" 2 optional, "where TCP begins, from its memory's begin";
+            SOCK_PORT: "sock_common" "skc_num" 2 optional, "its local port";
+            SOCK_TX_QUEUE: "sock_common" "skc_tx_queue_mapping" 2 optional, "queue that it sends through";
+            TCP_LAST_SENT: "tcp_sock" "lsndtime" 4 optional, "tick at which it sent data last";
+            DEV_TX: "net_device" "_tx" 8 optional, "its transmit queues";
+            DEV_TX_QUEUES: "net_device" "real_num_tx_queues" 4 optional, "how many are in use";
+            TXQ_TRANS_START: "netdev_queue" "trans_start" 8 optional, "tick at which it transmitted last";
 
             // block
             RQ_QUEUE: "request" "q" 8 block, "its queue";

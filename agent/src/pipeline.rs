@@ -25,6 +25,7 @@ mod behind;
 mod by_process;
 mod contexts;
 mod correlate;
+mod held;
 mod requests;
 mod ring;
 mod scope;

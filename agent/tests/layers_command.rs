@@ -140,6 +140,33 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     assert!(output.stderr.is_empty(), "{output:?}");
 }
 
+/// In a real bash, also below a subcommand.
+#[test]
+fn bash_completes_subcommands_and_their_values() {
+    let script = text(&["completions", "bash"]);
+    let completed = |words: &[&str]| {
+        let [.., before, word] = words else {
+            panic!("two words at least");
+        };
+        let line = format!(
+            "{script}\nCOMP_WORDS=({}); COMP_CWORD={}\n\
+             _isostack__agent isostack-agent '{word}' {before}; echo \"${{COMPREPLY[*]}}\"",
+            words[..words.len() - 1].join(" ") + " ''",
+            words.len() - 1
+        );
+        let output = Command::new("bash").args(["-c", &line]).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(completed(&["isostack-agent", "lay"]), "layers");
+    assert_eq!(completed(&["isostack-agent", "layers", "sel"]), "select");
+    let select = ["isostack-agent", "layers", "select"];
+    let with = |more: [&'static str; 2]| completed(&[&select[..], &more].concat());
+    assert_eq!(with(["--scenario", "ser"]), "serverless");
+    let named = completed(&["isostack-agent", "classify", "--f"]);
+    assert_eq!(named, "--follow");
+}
+
 #[test]
 fn a_packager_gets_completions_and_man_pages() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {

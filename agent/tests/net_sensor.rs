@@ -6,8 +6,15 @@
 #[path = "support/cgroup.rs"]
 #[allow(dead_code, reason = "limits are for other test programs")]
 mod cgroup;
+#[path = "support/child.rs"]
+#[allow(dead_code, reason = "others wait for their children")]
+mod child;
+#[path = "net_sensor/incident.rs"]
+mod incident;
 #[path = "support/netns.rs"]
 mod netns;
+#[path = "net_sensor/stuck.rs"]
+mod stuck;
 #[path = "support/watch.rs"]
 mod watch;
 
@@ -20,9 +27,10 @@ use std::{
 
 use cgroup::Group;
 use isostack_agent::{
-    event::{Particulars, Slice},
+    event::{Delay, Particulars, Slice},
     host::btf::KernelTypes,
     sensor::Value,
+    time::MonoNs,
     vocabulary::Cause,
 };
 use netns::{Pair, Space};
@@ -208,6 +216,85 @@ fn a_drop_on_the_way_out_is_its_owners() {
             (flow.slice, &flow.device),
             (Some(Slice::Container), &pair.a.device)
         );
+    }
+}
+
+/// A request and its answer, of which the given one is lost once; what was told of waits for it,
+/// and between which times it can have been.
+fn lost_once(at: impl Fn(&Pair) -> &Space, chain: &str) -> Option<(Vec<Delay>, (u64, u64))> {
+    let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("packet drops") {
+        return None;
+    }
+    let pair = Pair::ipv4_only();
+    let listener = pair.b.enter(|| TcpListener::bind("0.0.0.0:0").unwrap());
+    let address = SocketAddr::new(pair.b.address.into(), listener.local_addr().unwrap().port());
+    let mut client = pair.a.enter(|| TcpStream::connect(address).unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    let answers = thread::spawn(move || {
+        for _ in 0..3 {
+            server.read_exact(&mut [0]).unwrap();
+            server.write_all(b"y").unwrap();
+        }
+        server
+    });
+    let mut ask = || {
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    };
+    ask();
+    // Data only: what is pushed.
+    let place = at(&pair);
+    place.run(&format!(
+        "iptables -A {chain} -p tcp --tcp-flags PSH PSH \
+         -m statistic --mode nth --every 1000 --packet 0 -j DROP"
+    ));
+    let before = MonoNs::now().0;
+    ask();
+    let after = MonoNs::now().0;
+    let shown = place.run(&format!("iptables -L {chain} -v -x -n"));
+    let rule = shown.lines().find(|line| line.contains("DROP  ")).unwrap();
+    assert_eq!(rule.split_whitespace().next(), Some("1"), "{shown}");
+    ask();
+    drop((client, answers.join()));
+    let delays = watch.finish();
+    let mut told = of(&delays, Cause::NetDrop, std::process::id());
+    told.retain(|delay| delay.end > delay.start);
+    Some((told.into_iter().cloned().collect(), (before, after)))
+}
+
+fn is_the_one_wait(told: &[Delay], (before, after): (u64, u64), device: &str) {
+    let [wait] = told else {
+        panic!("one wait: {told:?}");
+    };
+    assert!(
+        before <= wait.start.0 && wait.end.0 <= after,
+        "{before} {after} {wait:?}"
+    );
+    let Particulars::Flow(flow) = &wait.particulars else {
+        panic!("{wait:?}");
+    };
+    assert_eq!(flow.reason, "NETFILTER_DROP");
+    assert_eq!(
+        (flow.slice, &*flow.device),
+        (Some(Slice::Container), device)
+    );
+}
+
+/// From the drop until it was sent again, by who had sent it.
+#[test]
+fn the_wait_for_a_segment_dropped_on_its_way_out() {
+    if let Some((told, when)) = lost_once(|pair| &pair.a, "OUTPUT") {
+        is_the_one_wait(&told, when, "ve1");
+    }
+}
+
+/// From the drop until it could be read, by who reads it; the sender, of the same process here,
+/// cannot know.
+#[test]
+fn the_wait_for_a_segment_dropped_on_its_way_in() {
+    if let Some((told, when)) = lost_once(|pair| &pair.a, "INPUT") {
+        is_the_one_wait(&told, when, "ve1");
     }
 }
 

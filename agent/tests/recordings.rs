@@ -97,14 +97,23 @@ fn real_runs_are_judged_as_they_were() {
     );
 }
 
-/// What the runs of the fault lab are kept for: hop, fault, cause and culprit. The first three
-/// are the reference incidents (`incident_1` to `incident_3` of the lab).
-const LOCALISED: [(&str, &[[&str; 4]]); 4] = [
+/// What the runs of the fault lab are kept for: hop, fault, cause and culprit. `incident_1` to
+/// `incident_3` are the reference incidents; the first once more with its full virtio queue, which
+/// only a guest can have (`net_sensor/incident.rs`).
+const LOCALISED: [(&str, &[[&str; 4]]); 5] = [
     (
         "incident_1",
         &[
             ["store", "L-3", "cpu_throttle", ""],
             ["orders", "L-4", "seccomp_denied", ""],
+        ],
+    ),
+    (
+        "incident_1_full_queue",
+        &[
+            ["payment", "L-3", "cpu_throttle", ""],
+            ["checkout", "L-4", "seccomp_denied", ""],
+            ["order", "L-2", "virtqueue", "isostack-test-154-3"],
         ],
     ),
     (

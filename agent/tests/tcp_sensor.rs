@@ -16,8 +16,10 @@ mod traffic;
 mod watch;
 
 use std::{
+    fs,
     io::Write as _,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -287,6 +289,28 @@ fn every_address_family_and_loopback_told_apart() {
         assert_eq!(counts(CONNECT), connects + 1, "{to} by {slice}");
         assert!(counts(RTT) > rtts, "{to} by {slice}");
     }
+    watch.finish();
+}
+
+/// Mostly the machine's first one, which has a number of its own kind since 6.18.
+#[test]
+fn devices_of_this_namespace_are_known() {
+    let watch = Watch::start(&["tcp"]);
+    let own = own_cgroup();
+    let here = fs::metadata("/proc/self/ns/net").unwrap().ino();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut client = TcpStream::connect(address).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    traffic::ping_pong(&mut client, &mut server);
+    drop((client, server));
+    let counted = watch.counted();
+    let of = counted.of(CONNECT, here);
+    let slices: Vec<_> = of
+        .filter(|one| one.key.cgroup_id == own)
+        .map(|one| one.labels.clone())
+        .collect();
+    assert_eq!(slices, [["loopback"]]);
     watch.finish();
 }
 

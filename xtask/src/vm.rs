@@ -11,6 +11,7 @@ mod report;
 mod root;
 mod scenario;
 mod table;
+mod wire;
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,10 @@
 //! Sockets, packets and network devices. All reads go through the helper: the hooks that come
 //! here are rare or thin themselves out.
 
-use aya_ebpf::{Global, helpers::bpf_probe_read_kernel_str_bytes};
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes},
+};
 
 use agent_common::device::{DeviceFacts, NAME_BYTES, device_id};
 
@@ -27,8 +30,23 @@ pub const LISTEN: u32 = 10;
 /// `TCP_NEW_SYN_RECV`: no socket yet.
 pub const NEW_SYN_RECV: u32 = 12;
 
-/// Inodes of namespaces begin here (`PROC_DYNAMIC_FIRST`): what has none was no device.
-const FIRST_NAMESPACE: u32 = 0xf000_0000;
+/// Inodes of namespaces begin here: what has none was no device. Most are from 0xf0000000
+/// (`PROC_DYNAMIC_FIRST`) on; since 6.18 those of the first namespaces are just below
+/// (`include/uapi/linux/nsfs.h`: `MNT_NS_INIT_INO` and its like).
+const FIRST_NAMESPACE: u32 = 0xefff_fff0;
+
+/// Bytes of a `struct netdev_queue`; 0 where not known.
+#[unsafe(no_mangle)]
+static NETDEV_QUEUE_BYTES: Global<u64> = Global::new(0);
+
+/// Which way a segment went that somebody waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Sent by the socket.
+    Out,
+    /// Sent to it.
+    In,
+}
 
 /// `struct sock`, of TCP where the member asked for is.
 #[derive(Clone, Copy)]
@@ -37,6 +55,10 @@ pub struct Sock(*const u8);
 /// `struct net_device`.
 #[derive(Clone, Copy)]
 pub struct Device(*const u8);
+
+/// `struct netdev_queue`: a transmit queue.
+#[derive(Clone, Copy)]
+pub struct TxQueue(*const u8);
 
 /// `struct sk_buff`.
 #[derive(Clone, Copy)]
@@ -178,6 +200,24 @@ impl Sock {
         }
     }
 
+    /// Its local port.
+    #[inline(always)]
+    pub fn port(self) -> u16 {
+        self.get(&field::SOCK_PORT)
+    }
+
+    /// The queue of its device that it sends through; of a device with one only, any number.
+    #[inline(always)]
+    pub fn tx_queue(self) -> u32 {
+        self.get::<u16>(&field::SOCK_TX_QUEUE).into()
+    }
+
+    /// Low half of the tick at which it sent data last.
+    #[inline(always)]
+    pub fn last_sent_tick(self) -> u32 {
+        self.get(&field::TCP_LAST_SENT)
+    }
+
     /// Segments sent again so far.
     #[inline(always)]
     pub fn total_retransmits(self) -> u32 {
@@ -222,6 +262,23 @@ impl Device {
         device_id(netns, ifindex)
     }
 
+    /// Transmit queues in use.
+    #[inline(always)]
+    pub fn tx_queues(self) -> u32 {
+        self.get(&field::DEV_TX_QUEUES)
+    }
+
+    /// One of them; null where it cannot be found.
+    #[inline(always)]
+    pub fn tx_queue(self, index: u32) -> TxQueue {
+        let bytes = NETDEV_QUEUE_BYTES.load();
+        if bytes == 0 || !has(&field::DEV_TX) || !has(&field::TXQ_TRANS_START) {
+            return TxQueue(core::ptr::null());
+        }
+        let first = self.pointer(&field::DEV_TX);
+        TxQueue(first.wrapping_add((u64::from(index) * bytes) as usize))
+    }
+
     /// What it is.
     #[inline(always)]
     pub fn describe(self, facts: &mut DeviceFacts) {
@@ -235,6 +292,27 @@ impl Device {
         if !parent.is_null() {
             text(parent, &field::DEVICE_NAME, &mut facts.parent);
         }
+    }
+}
+
+impl TxQueue {
+    /// Any address: what is not there reads as 0.
+    #[inline(always)]
+    pub fn at(address: u64) -> Self {
+        Self(address as *const u8)
+    }
+
+    /// The address.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Low half of the tick at which it transmitted last.
+    #[inline(always)]
+    pub fn last_tick(self) -> u32 {
+        // SAFETY: `Probed` copes with any address.
+        unsafe { Probed::read::<u64>(self.0, &field::TXQ_TRANS_START) as u32 }
     }
 }
 
@@ -265,6 +343,42 @@ impl Packet {
     pub fn in_ifindex(self) -> u32 {
         // SAFETY: as above.
         unsafe { Probed::read(self.0, &field::SKB_IIF) }
+    }
+
+    /// Which way it goes as a segment of this socket, if it carries data or asks for a connection;
+    /// `None` for what nobody waits for (an acknowledgement), and where that is not known.
+    #[inline(always)]
+    pub fn way(self, sock: Sock) -> Option<Way> {
+        const NOT_SET: u16 = u16::MAX;
+        const SYN: u8 = 2;
+        if !has(&field::SKB_TRANSPORT) || !has(&field::SKB_HEAD) || !has(&field::SOCK_PORT) {
+            return None;
+        }
+        // SAFETY: `Probed` and the helper cope with any address.
+        unsafe {
+            let offset = Probed::read::<u16>(self.0, &field::SKB_TRANSPORT);
+            if offset == NOT_SET {
+                return None;
+            }
+            let tcp = Probed::pointer(self.0, &field::SKB_HEAD).wrapping_add(offset.into());
+            // Source port, destination port, two numbers, length in words, flags.
+            let header = bpf_probe_read_kernel(tcp.cast::<[u8; 14]>()).ok()?;
+            let before = (tcp as i64) - (Probed::pointer(self.0, &field::SKB_DATA) as i64);
+            let bytes = i64::from(Probed::read::<u32>(self.0, &field::SKB_LEN))
+                - before
+                - i64::from(header[12] >> 4) * 4;
+            if bytes <= 0 && header[13] & SYN == 0 {
+                return None;
+            }
+            let port = sock.port();
+            if u16::from_be_bytes([header[0], header[1]]) == port {
+                Some(Way::Out)
+            } else if u16::from_be_bytes([header[2], header[3]]) == port {
+                Some(Way::In)
+            } else {
+                None
+            }
+        }
     }
 
     /// Segments that it stands for, while TCP has it.

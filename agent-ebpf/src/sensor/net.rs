@@ -5,6 +5,7 @@
 //! cgroup; single ones are told at most once a tick of the clock for each of these, as a
 //! flood drops hundreds of thousands a second.
 
+pub mod stall;
 mod udp;
 
 use agent_common::{
@@ -24,12 +25,12 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 
-use super::tcp::{Owner, owner_of};
+use super::tcp::{Flow, Owner, flow_of};
 use crate::{
     device, emit,
     kernel::{
         argument,
-        net::{Device, Packet, Sock},
+        net::{Device, Packet, Sock, Way},
     },
     series,
 };
@@ -74,7 +75,12 @@ fn dropped(packet: u64, receiver: u64, reason: u32) -> u32 {
     } else {
         packet.socket()
     };
-    let owner = owner_of(sock).unwrap_or(Owner::NOBODY);
+    let flow = flow_of(sock);
+    let owner = match flow {
+        // SAFETY: a map's value; it is copied out at once.
+        Some(flow) => unsafe { (*flow).owner },
+        None => Owner::NOBODY,
+    };
     let mut device = device::meet(packet.device());
     if device == 0 && sock.address() != 0 {
         // On its way out it is on none yet; further in, a protocol keeps other things there.
@@ -97,17 +103,54 @@ fn dropped(packet: u64, receiver: u64, reason: u32) -> u32 {
         b: device,
     };
     series::count(sensor::NET, &key, 1);
+    if let Some(flow) = flow
+        && let Some(way) = packet.way(sock)
+    {
+        note(flow, (way, sock), device, reason);
+    }
     if owner.pid != 0 && is_worth_telling(&key) {
         tell(KIND_DROP, owner, device, reason);
     }
     0
 }
 
+/// Keeps with the connection what somebody may wait for now; how long, the `tcp` sensor tells.
+#[inline(always)]
+fn note(flow: *mut Flow, (way, sock): (Way, Sock), device: u64, reason: u32) {
+    // SAFETY: returns a number.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: a map's value. The socket's lock need not be held here: when its owner tells of a
+    // drop at the same time, this one is told with it or not at all.
+    let dropped = unsafe { &mut (*flow).dropped };
+    match way {
+        Way::Out => {
+            dropped.last_out_ns = now_ns;
+            if dropped.out_ns == 0 {
+                dropped.out_ns = now_ns;
+                dropped.is_alone = (sock.packets_out() == 0).into();
+            }
+        }
+        Way::In => {
+            if dropped.in_ns == 0 {
+                dropped.in_ns = now_ns;
+            }
+        }
+    }
+    dropped.device = device;
+    dropped.reason = reason;
+}
+
 /// kernel: v5.10.. include/trace/events/net.h: net_dev_xmit_timeout(struct net_device *dev,
 /// int queue_index)
 #[raw_tracepoint(tracepoint = "net_dev_xmit_timeout")]
 pub fn net_tx_timeout(ctx: RawTracePointContext) -> u32 {
-    let device = device::meet(Device::at(ctx.arg(0)));
+    let (device, queue): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    timed_out(Device::at(device), queue as u32)
+}
+
+#[inline(never)]
+fn timed_out(stuck: Device, queue: u32) -> u32 {
+    let device = device::meet(stuck);
     let key = SeriesKey {
         cgroup_id: 0,
         family: family::NET_TX_TIMEOUTS,
@@ -115,8 +158,8 @@ pub fn net_tx_timeout(ctx: RawTracePointContext) -> u32 {
         b: device,
     };
     series::count(sensor::NET, &key, 1);
-    let queue: u64 = ctx.arg(1);
-    tell(KIND_TX_TIMEOUT, Owner::NOBODY, device, queue as u32);
+    let since_ns = stall::found(stuck, device, queue);
+    tell_from(since_ns, KIND_TX_TIMEOUT, Owner::NOBODY, device, queue);
     0
 }
 
@@ -148,12 +191,18 @@ fn is_worth_telling(key: &SeriesKey) -> bool {
 
 #[inline(always)]
 fn tell(kind: u32, owner: Owner, device: u64, extra: u32) {
+    tell_from(u64::MAX, kind, owner, device, extra);
+}
+
+/// From then until now; of a time to come, of this moment.
+#[inline(always)]
+fn tell_from(start_ns: u64, kind: u32, owner: Owner, device: u64, extra: u32) {
     // SAFETY: return numbers.
     let (now_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     emit::record(&Record {
         sensor: sensor::NET,
         kind,
-        start_ns: now_ns,
+        start_ns: start_ns.min(now_ns),
         end_ns: now_ns,
         cgroup_id: owner.cgroup_id,
         detail: device,

@@ -22,8 +22,8 @@ use aya_ebpf::{
     programs::{FEntryContext, RawTracePointContext},
 };
 
-use self::flow::Flow;
-pub use self::flow::{Owner, owner_of};
+pub use self::flow::{Flow, Owner, get as flow_of};
+use self::user::Use;
 use crate::{
     device,
     kernel::{
@@ -37,7 +37,7 @@ use crate::{
 /// process has read from it.
 #[raw_tracepoint(tracepoint = "tcp_rcv_space_adjust")]
 pub fn tcp_read(ctx: RawTracePointContext) -> u32 {
-    user::uses(ctx.arg(0), true);
+    user::uses(ctx.arg(0), Use::Read);
     turn::on_read(ctx.arg(0));
     0
 }
@@ -45,7 +45,7 @@ pub fn tcp_read(ctx: RawTracePointContext) -> u32 {
 /// kernel: v6.18.. include/trace/events/tcp.h: tcp_sendmsg_locked(const struct sock *sk, ..)
 #[raw_tracepoint(tracepoint = "tcp_sendmsg_locked")]
 pub fn tcp_send(ctx: RawTracePointContext) -> u32 {
-    user::uses(ctx.arg(0), true);
+    user::uses(ctx.arg(0), Use::Write);
     turn::on_write(ctx.arg(0), true);
     0
 }
@@ -56,7 +56,7 @@ pub fn tcp_send(ctx: RawTracePointContext) -> u32 {
 pub fn tcp_send_function(ctx: FEntryContext) -> u32 {
     // SAFETY: the function has three arguments.
     let socket: u64 = unsafe { argument_as_number(ctx.as_ptr(), 0) };
-    user::uses(socket, true);
+    user::uses(socket, Use::Write);
     turn::on_write(socket, true);
     0
 }
@@ -65,7 +65,7 @@ pub fn tcp_send_function(ctx: FEntryContext) -> u32 {
 /// of every kind of socket, after its lock was released.
 #[raw_tracepoint(tracepoint = "sock_send_length")]
 pub fn tcp_sent(ctx: RawTracePointContext) -> u32 {
-    user::uses(ctx.arg(0), false);
+    user::uses(ctx.arg(0), Use::Sent);
     turn::on_write(ctx.arg(0), false);
     0
 }
@@ -206,4 +206,7 @@ fn attempted(sock: Sock, flow: *mut Flow, failed: bool) {
         series::observe(sensor::TCP, &key, now_ns.saturating_sub(start_ns));
     }
     tell::interval(flow, KIND_CONNECT, start_ns, now_ns, u32::from(failed));
+    if super::net::stall::is_recent(now_ns) {
+        tell::stuck(sock, flow, (start_ns, now_ns));
+    }
 }

@@ -13,7 +13,20 @@ use crate::cli::Cli;
 pub fn completions(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "isostack-agent", &mut script);
-    write_out(&String::from_utf8_lossy(&script), 0)
+    let script = String::from_utf8_lossy(&script);
+    write_out(
+        &match shell {
+            Shell::Bash => with_one_name(&script),
+            _ => script.into_owned(),
+        },
+        0,
+    )
+}
+
+/// The script for bash calls the program by two names where that has a hyphen, and so finds no
+/// subcommand: <https://github.com/clap-rs/clap/issues/6421>.
+fn with_one_name(script: &str) -> String {
+    script.replace("isostack__subcmd__agent", "isostack__agent")
 }
 
 /// `isostack-agent man DIR`: one page for the program and one for each command.

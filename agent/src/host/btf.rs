@@ -79,6 +79,16 @@ impl KernelTypes {
         found
     }
 
+    /// Size in bytes of a structure; `None` if there is none of the name, or several that differ.
+    #[must_use]
+    pub fn size_of(&self, structure: &str) -> Option<u32> {
+        let types = self.0.resolve_types_by_name(structure).ok()?;
+        let is_struct = |of: &&Type| matches!(of, Type::Struct(_));
+        let mut sizes = types.iter().filter(is_struct).map(|of| self.size(of, 0));
+        let first = sizes.next()??;
+        sizes.all(|size| size == Some(first)).then_some(first)
+    }
+
     /// Value of an enumerator, wherever it is declared.
     #[must_use]
     pub fn enumerator(&self, of: &str, name: &str) -> Option<u32> {

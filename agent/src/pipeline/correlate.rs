@@ -13,6 +13,7 @@ use crate::{
         contexts::Contexts,
         culprit::{self, Wait},
         fault::{Circumstances, fault_of},
+        held::Held,
         incident::{Incidents, Story},
         intervals,
         judge::{self, Case, Nature, Rules},
@@ -58,6 +59,7 @@ pub(super) struct Correlator {
     scopes: Scopes,
     retries: Retries,
     resends: Resends,
+    held: Held,
     incidents: Incidents,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
@@ -110,6 +112,7 @@ impl Correlator {
             scopes: Scopes::default(),
             retries: Retries::default(),
             resends: Resends::default(),
+            held: Held::default(),
             incidents: Incidents::default(),
             counts: Counts::default(),
             budget: 0,
@@ -296,7 +299,8 @@ impl Correlator {
                 .child(i128::from(start) - from, i128::from(end) - from);
         }
         let from = i128::from(place.start.0);
-        let (sweep, retries, resends) = (&mut self.sweep, &mut self.retries, &mut self.resends);
+        let (sweep, held) = (&mut self.sweep, &mut self.held);
+        let (retries, resends) = (&mut self.retries, &mut self.resends);
         sweep.shared_by(scope.sharers);
         for (start, end) in &scope.others {
             sweep.other_request(i128::from(*start) - from, i128::from(*end) - from);
@@ -311,6 +315,9 @@ impl Correlator {
                     let times = (entry.start, entry.end);
                     retries.note(entry.cause, entry.tid, times, particulars);
                     resends.note(entry.cause, entry.tid, times);
+                    if held.takes(entry) {
+                        return;
+                    }
                     for (start, end) in scope.pieces(entry) {
                         let (start, end) = (i128::from(start), i128::from(end));
                         sweep.delay(entry.cause, entry.cpu, start - from, end - from);
@@ -320,8 +327,11 @@ impl Correlator {
         );
         // Always asked, so that nothing is left for the next span.
         let (retried, resent) = (self.retries.stretches(), self.resends.stretches());
+        let held = self
+            .held
+            .stretches(scope, context.timeline, identity, place);
         let retried = retried.into_iter().filter(|_| scope.is_apart());
-        for stretch in retried.chain(resent) {
+        for stretch in retried.chain(resent).chain(held) {
             let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
             self.sweep.delay(stretch.cause, 0, start - from, end - from);
         }

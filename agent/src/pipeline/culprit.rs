@@ -13,6 +13,7 @@
 //!   victim's own was, of nobody. At least half.
 //! - The network (`net_drop`, `tcp_retransmit`, `tcp_rtt`, `tcp_connect`): who sent UDP on the same
 //!   slice, or on one that is not known, from 5 000 datagrams a second on. At least half of what was sent.
+//!   Of a stuck queue (`virtqueue`), from 5 000 datagrams in all on, from 2 s before.
 //!
 //! Who encloses the victim or is enclosed by it is no neighbour. What the root's own processes had
 //! counts as a neighbour's, but cannot be named; of what nobody knows whose it was, the
@@ -31,6 +32,9 @@ const FLOOD_PER_S: f64 = 5_000.0;
 const LEAST_PART: f64 = 0.25;
 /// How long before a moment (a kill, a drop, a retransmission) its reason is looked for.
 const BEFORE_NS: u64 = 200_000_000;
+/// How long before a request into a stuck queue what filled it is looked for. Once it is full, who
+/// fills it cannot send either.
+const BEFORE_STUCK_NS: u64 = 2_000_000_000;
 /// Windows that are looked at one by one; of more, from the first to the last.
 const MAX_WINDOWS: usize = 256;
 
@@ -88,10 +92,18 @@ pub fn find(
             most(had, victim, 0.5, |n| is_within(&n.cgroup_path, below))
         }
         (
-            Cause::NetDrop | Cause::TcpRetransmit | Cause::TcpRtt | Cause::TcpConnect,
+            Cause::NetDrop
+            | Cause::Virtqueue
+            | Cause::TcpRetransmit
+            | Cause::TcpRtt
+            | Cause::TcpConnect,
             Particulars::Flow(flow),
         ) => {
-            let windows = windows(waits);
+            let is_stuck = cause == Cause::Virtqueue;
+            let mut windows = windows(waits);
+            if is_stuck && let Some((start, _)) = windows.first_mut() {
+                *start = start.saturating_sub(BEFORE_STUCK_NS);
+            }
             let mut had = consumers.within(&Resource::Network(flow.slice), &windows);
             if flow.slice.is_some() {
                 // Where a socket is not connected, which way it sends is not known.
@@ -102,7 +114,10 @@ pub fn find(
             }
             // A few datagrams within a short wait are no flood.
             let ns: u64 = windows.iter().map(|(start, end)| end - start).sum();
-            let ns = ns.max(BEFORE_NS);
+            let ns = match is_stuck {
+                true => ns.min(BEFORE_STUCK_NS / 2),
+                false => ns.max(BEFORE_NS),
+            };
             let sent: f64 = had.iter().map(|had| had.amount).sum();
             if sent * 1e9 < FLOOD_PER_S * ns as f64 {
                 return Culprit::default();

@@ -4,7 +4,8 @@
 //! A cause is a candidate by its [`Nature`] and its time:
 //! - *held back* (quota, io.max, memory limit, a refusal, a loss): abnormal whenever it
 //!   comes, however often; a service that is always throttled is told so each time. Floor
-//!   1 ms; 20 ms of retransmissions, as TCP also sends probes when an answer takes its time.
+//!   1 ms; 20 ms of retransmissions and drops, as TCP also sends probes when an answer takes its
+//!   time.
 //! - *contention* (run queue, steal, disk queue, VM exits, slow path): normal in small doses on any
 //!   busy host: floor 10 ms, about three time slices of the scheduler, and a tenth of the
 //!   whole span: of a span that waited for its child nearly all the time, what happened in
@@ -179,7 +180,9 @@ impl Case<'_> {
     fn is_candidate(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let whole = self.whole_ns();
         match Nature::at(cause, || (self.at)(cause)) {
-            Nature::HeldBack if cause == Cause::TcpRetransmit => ns >= FLOOR_RETRANSMIT_NS,
+            Nature::HeldBack if matches!(cause, Cause::TcpRetransmit | Cause::NetDrop) => {
+                ns >= FLOOR_RETRANSMIT_NS
+            }
             Nature::HeldBack => ns >= FLOOR_HELD_BACK_NS,
             Nature::Contention => ns >= FLOOR_NS && ns >= whole / DOSE,
             Nature::Service => {

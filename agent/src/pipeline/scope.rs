@@ -38,8 +38,7 @@ use crate::{
     vocabulary::Confidence,
 };
 
-/// `SpanKind` of a request's span.
-const SERVER: i32 = 2;
+const SERVER: i32 = 2; // `SpanKind` of a request's span
 /// Other requests of which it is known when a span's time is shared with them; with more, all
 /// of it is shared with all.
 const MAX_OTHERS: usize = 64;
@@ -332,6 +331,11 @@ impl Scope {
         self.is_certain() || self.only.is_some() || (self.sharers == 1 && self.others.is_empty())
     }
 
+    /// It is measured by an event loop's thread, which worked on other requests meanwhile.
+    pub fn is_loop_in_company(&self) -> bool {
+        self.only.is_some() && !self.is_certain()
+    }
+
     /// The thread that it is measured by, where it is one.
     pub fn thread(&self) -> Option<u32> {
         let worked = || match self.worked.as_ref()?.own_threads()[..] {
@@ -369,8 +373,7 @@ impl Scope {
         all.into_iter().chain(waits)
     }
 
-    /// Calls `f` with the delays that count, in `place`; returns how many processes were
-    /// looked at.
+    /// Calls `f` with the delays that count, in `place`; returns how many processes have them.
     pub fn delays(
         &self,
         timeline: &Timeline,

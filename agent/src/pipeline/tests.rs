@@ -17,6 +17,7 @@ use crate::{
 
 mod bad_input;
 mod behind;
+mod held;
 mod hostile;
 mod symptoms;
 mod threads;

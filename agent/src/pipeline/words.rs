@@ -136,8 +136,9 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             by(", while ", " flooded the network")
         ),
         Cause::Virtqueue => format!(
-            "a queue of a virtio device was stuck{}",
-            through(particulars)
+            "a queue of a virtio device was stuck{}{}",
+            through(particulars),
+            by(", after ", " flooded the network")
         ),
         Cause::Conntrack => {
             "connection tracking had no room, or no port left for address translation".to_owned()

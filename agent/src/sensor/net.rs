@@ -2,13 +2,13 @@
 
 mod reason;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use agent_common::{
     consumption::KIND_CONSUMED,
     event::{
         Record,
-        net::{KIND_DROP, KIND_TX_TIMEOUT},
+        net::{KIND_DROP, KIND_DROP_WAIT, KIND_STUCK_WAIT, KIND_TX_TIMEOUT},
         sensor,
     },
     series::{SeriesKey, family},
@@ -91,6 +91,11 @@ impl Sensor for Net {
         vec![
             ("DROPS_NORMAL_LOW", normal as u64),
             ("DROPS_NORMAL_HIGH", (normal >> 64) as u64),
+            ("JIFFY_NS", jiffy_ns()),
+            (
+                "NETDEV_QUEUE_BYTES",
+                kernel.types.size_of("netdev_queue").unwrap_or(0).into(),
+            ),
         ]
     }
 
@@ -99,6 +104,7 @@ impl Sensor for Net {
             devices: kernel.devices.clone(),
             reasons: Reasons::read(kernel.types),
             conntrack: Conntrack::new(&kernel.roots.procfs),
+            no_room: HashMap::new(),
         })
     }
 
@@ -107,26 +113,58 @@ impl Sensor for Net {
     }
 }
 
+/// A drop is told at most once a tick of the clock: one that is meant may be told by another.
+const SAME_DROP_NS: u64 = 10_000_000;
+/// Processes remembered.
+const MAX_REMEMBERED: usize = 1024;
+
+/// Nanoseconds of a tick of the kernel's clock (`TICK_NSEC`): as finely as the coarse clock goes.
+fn jiffy_ns() -> u64 {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    u64::try_from(tick.tv_nsec).unwrap_or(0)
+}
+
 struct NetInterpreter {
     devices: Arc<Devices>,
     reasons: Reasons,
     conntrack: Conntrack,
+    /// When a process last met a table without room, by its id.
+    no_room: HashMap<u32, u64>,
+}
+
+impl NetInterpreter {
+    /// Whether connection tracking refused the packet. The table's counters say so at the moment
+    /// of the drop; of the wait that follows, what was found then.
+    fn had_no_room(&mut self, record: &Record) -> bool {
+        if record.kind == KIND_DROP_WAIT {
+            let met = self.no_room.get(&record.pid);
+            return met.is_some_and(|met_ns| met_ns + SAME_DROP_NS >= record.start_ns);
+        }
+        let failed = self.conntrack.failed(record.pid);
+        if failed {
+            if self.no_room.len() >= MAX_REMEMBERED {
+                self.no_room.clear();
+            }
+            self.no_room.insert(record.pid, record.end_ns);
+        }
+        failed
+    }
 }
 
 impl Interpreter for NetInterpreter {
     fn record(&mut self, record: &Record) -> Result<Meaning, DecodeError> {
         let device = self.devices.get(record.detail);
         let (cause, reason) = match record.kind {
-            KIND_DROP => {
+            KIND_DROP | KIND_DROP_WAIT => {
                 let reason = self.reasons.name(record.extra);
-                let cause = if reason == reason::NETFILTER && self.conntrack.failed(record.pid) {
+                let cause = if reason == reason::NETFILTER && self.had_no_room(record) {
                     Cause::Conntrack
                 } else {
                     Cause::NetDrop
                 };
                 (cause, reason)
             }
-            KIND_TX_TIMEOUT => match device.kind {
+            KIND_TX_TIMEOUT | KIND_STUCK_WAIT => match device.kind {
                 DeviceKind::Virtio | DeviceKind::Paravirtual => (Cause::Virtqueue, String::new()),
                 _ => (Cause::NetDrop, TX_TIMEOUT.to_owned()),
             },

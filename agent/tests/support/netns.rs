@@ -53,6 +53,40 @@ impl Pair {
             "link add {} netns {} type veth peer name {} netns {}",
             a.device, a.name, b.device, b.name
         ));
+        pair.configured(disable_ipv6)
+    }
+
+    /// Likewise over two cards of this machine that are joined by a wire. They keep their names, by
+    /// which they come back.
+    pub fn over(cards: [&str; 2]) -> Self {
+        let id = std::process::id();
+        let mut pair = Self {
+            a: Space::new(&format!("isoa{id}-w"), 1, "fd00:5a::1"),
+            b: Space::new(&format!("isob{id}-w"), 2, "fd00:5a::2"),
+        };
+        for (card, space) in cards.into_iter().zip([&mut pair.a, &mut pair.b]) {
+            ip(&format!("link set {card} netns {}", space.name));
+            card.clone_into(&mut space.device);
+        }
+        pair.configured("1")
+    }
+
+    /// Likewise, but the first card stays where it is: only the other end has a namespace.
+    pub fn one_over([here, there]: [&str; 2]) -> Space {
+        let mut far = Space::new(&format!("isob{}-w", std::process::id()), 2, "fd00:5a::2");
+        ip(&format!("link set {there} netns {}", far.name));
+        there.clone_into(&mut far.device);
+        let (name, address) = (&far.name, far.address);
+        ip(&format!("-n {name} addr add {address}/30 dev {there}"));
+        ip(&format!("-n {name} link set {there} up"));
+        ip(&format!("addr replace 198.18.0.1/30 dev {here}"));
+        ip(&format!("link set {here} up"));
+        far
+    }
+
+    fn configured(self, disable_ipv6: &str) -> Self {
+        let pair = self;
+        let (a, b) = (&pair.a, &pair.b);
         for space in [a, b] {
             let Space {
                 name,

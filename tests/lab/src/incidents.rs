@@ -21,7 +21,7 @@ pub struct Incident {
 /// In the order of the knowledge.
 pub const INCIDENTS: [Incident; 3] = [
     // A quota too small, and a sandbox that refuses and makes the caller try again. (The full
-    // virtio queue behind it cannot be made from inside.)
+    // virtio queue behind it takes a guest: agent/tests/net_sensor/incident.rs.)
     Incident {
         name: "incident_1",
         id: "throttle-and-virtio",

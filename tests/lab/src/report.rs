@@ -177,7 +177,8 @@ impl Summary {
 #[must_use]
 pub fn not_here() -> Vec<String> {
     let mut lines = vec![
-        "virtqueue: a virtio device's queue cannot be made to stall from inside this machine"
+        "virtqueue: a virtio device's queue cannot be made to stall from inside this machine; in \
+         the guests of `cargo xtask vm` it is"
             .to_owned(),
         "steal, kvm_exit: need a hypervisor of one's own below the services".to_owned(),
         "conntrack's full table: its size cannot be set in a network namespace (EINVAL), and \

@@ -12,6 +12,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use harness::peers;
 
+use super::wire::Wire;
+
 /// The emulator.
 pub const QEMU: &str = "qemu-system-x86_64";
 /// Bytes of the empty disk that a guest has for its tests.
@@ -67,6 +69,7 @@ pub fn boot(image: &Path, segments: &[&[u8]], limit: Duration) -> anyhow::Result
     // A network card that leads nowhere; without a ROM, which not every installation has.
     qemu.args(["-netdev", "user,id=net,restrict=on"])
         .args(["-device", "virtio-net-pci,netdev=net,romfile="]);
+    qemu.args(Wire::lay(dir.path())?.arguments());
     qemu.stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(at("stderr"))?);

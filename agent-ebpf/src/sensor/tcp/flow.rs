@@ -68,8 +68,29 @@ pub struct Flow {
     pub retransmits_unowned: u32,
     /// The socket's count of segments that arrived, when its round trip was last read.
     pub delivered: u32,
-    /// No meaning.
-    _pad: u32,
+    /// Tick of the first writing since it was read from, low half; 0 for none.
+    pub asked_tick: u32,
+    /// What was dropped of it.
+    pub dropped: Dropped,
+}
+
+/// Segments of data of a connection that the kernel dropped and that somebody waits for.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Dropped {
+    /// When the first one on its way out was, 0 for none.
+    pub out_ns: u64,
+    /// And the last one.
+    pub last_out_ns: u64,
+    /// When the first one on its way in was, 0 for none.
+    pub in_ns: u64,
+    /// Id of the device where the last one was.
+    pub device: u64,
+    /// The kernel's reason for it.
+    pub reason: u32,
+    /// 1 if nothing was under way when the first one was dropped on its way out: TCP was told, and
+    /// will not send it again but anew, after a timer or with what the process writes next.
+    pub is_alone: u32,
 }
 
 /// By the socket's address, which is its own until it is closed.
@@ -78,6 +99,17 @@ pub struct Flow {
 /// opened before the agent.
 #[map]
 static FLOWS: LruHashMap<u64, Flow> = LruHashMap::with_max_entries(32_768, 0);
+
+impl Dropped {
+    const NONE: Self = Self {
+        out_ns: 0,
+        last_out_ns: 0,
+        in_ns: 0,
+        device: 0,
+        reason: 0,
+        is_alone: 0,
+    };
+}
 
 impl Flow {
     /// Just made, by nobody that is known.
@@ -89,7 +121,8 @@ impl Flow {
         retransmits_seen: 0,
         retransmits_unowned: 0,
         delivered: 0,
-        _pad: 0,
+        asked_tick: 0,
+        dropped: Dropped::NONE,
     };
 
     /// Brings the device up to date, if the socket has a route now.
@@ -128,14 +161,6 @@ pub fn begin(sock: Sock, flow: &Flow) {
 #[inline(always)]
 pub fn end(sock: Sock) {
     let _ = FLOWS.remove(sock.address());
-}
-
-/// Who owns the socket, where that is known.
-#[inline(always)]
-pub fn owner_of(sock: Sock) -> Option<Owner> {
-    // SAFETY: the value is copied out at once.
-    let flow = unsafe { FLOWS.get(sock.address()) }?;
-    Some(flow.owner)
 }
 
 /// Counts what has happened to the connection since the last time. Call it under the

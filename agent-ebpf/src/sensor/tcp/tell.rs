@@ -1,7 +1,9 @@
 //! Single intervals: which are worth telling, and when they began.
 
 use agent_common::event::{
-    Record, sensor,
+    Record,
+    net::{KIND_DROP_WAIT, KIND_STUCK_WAIT},
+    sensor,
     tcp::{KIND_CONNECT, KIND_RETRANSMIT, KIND_RTT},
 };
 use aya_ebpf::{
@@ -10,7 +12,7 @@ use aya_ebpf::{
 };
 
 use super::flow::Flow;
-use crate::{emit, kernel::net::Sock, tracked::is_tracked};
+use crate::{emit, kernel::net::Sock, sensor::net::stall, tracked::is_tracked};
 
 /// Intervals from this length on are told of every process.
 #[unsafe(no_mangle)]
@@ -24,6 +26,8 @@ const UNUSUAL_FACTOR: u32 = 2;
 /// one at once, but may put off the answer to a single one for 40 ms or until the
 /// application has an answer, which is no matter of the network.
 const MIN_ARRIVED: u32 = 4;
+/// What happened so recently happened to the segment that is being sent.
+const JUST_NS: u64 = 1_000_000;
 
 /// Tells what happened to the connection's owner, if it has one.
 #[inline(always)]
@@ -78,6 +82,87 @@ pub fn retransmission(sock: Sock, flow: *mut Flow) {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let start_ns = now_ns.saturating_sub(waited_us * 1000);
     interval(flow, KIND_RETRANSMIT, start_ns, now_ns, expired.into());
+    let dropped_ns = flow.dropped.out_ns;
+    if dropped_ns == 0 {
+        return;
+    }
+    // What was just sent again may have been dropped at once: before this is told.
+    let again = now_ns.saturating_sub(flow.dropped.last_out_ns) < JUST_NS;
+    flow.dropped.out_ns = if again { flow.dropped.last_out_ns } else { 0 };
+    // Of one that was dropped long before this wait, the loss was met otherwise.
+    if now_ns.saturating_sub(dropped_ns) <= waited_us * 2000 + JUST_NS {
+        let (device, reason) = (flow.dropped.device, flow.dropped.reason);
+        net_wait(flow, KIND_DROP_WAIT, (dropped_ns, now_ns), device, reason);
+    }
+}
+
+/// The process writes to the connection: what was never sent goes out with that.
+#[inline(always)]
+pub fn before_write(flow: *mut Flow, tick: u64) {
+    // SAFETY: as above.
+    let flow = unsafe { &mut *flow };
+    if flow.dropped.is_alone != 0 {
+        flow.dropped.out_ns = 0;
+    }
+    if flow.asked_tick == 0 {
+        flow.asked_tick = (tick as u32).max(1);
+    }
+}
+
+/// The process reads from the connection: what it had to wait for that is the local devices' doing.
+#[inline(always)]
+pub fn local_waits(sock: Sock, flow: *mut Flow) {
+    // SAFETY: as above.
+    let flow = unsafe { &mut *flow };
+    // SAFETY: returns a number.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let dropped_ns = core::mem::take(&mut flow.dropped.in_ns);
+    if dropped_ns != 0 {
+        let (device, reason) = (flow.dropped.device, flow.dropped.reason);
+        net_wait(flow, KIND_DROP_WAIT, (dropped_ns, now_ns), device, reason);
+    }
+    let dropped_ns = flow.dropped.out_ns;
+    if dropped_ns != 0 && flow.dropped.is_alone != 0 {
+        flow.dropped.out_ns = 0;
+        let (device, reason) = (flow.dropped.device, flow.dropped.reason);
+        let sent_ns = stall::ns_of(sock.last_sent_tick(), now_ns);
+        net_wait(flow, KIND_DROP_WAIT, (dropped_ns, sent_ns), device, reason);
+    }
+    let asked_tick = core::mem::take(&mut flow.asked_tick);
+    if asked_tick != 0 && stall::is_recent(now_ns) {
+        stuck(sock, flow, (stall::ns_of(asked_tick, now_ns), now_ns));
+    }
+}
+
+/// Somebody sent at the first time and waited until the second: tells of it where the queue
+/// stood still meanwhile.
+#[inline(always)]
+pub fn stuck(sock: Sock, flow: &Flow, (sent_ns, now_ns): (u64, u64)) {
+    let (queue, end_ns) = stall::waited(sock, flow.device, sent_ns, now_ns);
+    net_wait(flow, KIND_STUCK_WAIT, (sent_ns, end_ns), flow.device, queue);
+}
+
+#[inline(always)]
+fn net_wait(flow: &Flow, kind: u32, (start_ns, end_ns): (u64, u64), device: u64, extra: u32) {
+    let owner = flow.owner;
+    let ns = end_ns.saturating_sub(start_ns);
+    if owner.pid == 0 || !emit::is_told(sensor::NET, ns, TCP_MIN_NS.load()) {
+        return;
+    }
+    emit::record(&Record {
+        sensor: sensor::NET,
+        kind,
+        start_ns,
+        end_ns,
+        cgroup_id: owner.cgroup_id,
+        detail: device,
+        leader_start_boottime_ns: owner.leader_start_boottime_ns,
+        pid: owner.pid,
+        tid: owner.tid,
+        // SAFETY: returns a number.
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        extra,
+    });
 }
 
 /// The process uses the connection, of which `delivered_before` segments had arrived at the

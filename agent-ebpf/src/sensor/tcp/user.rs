@@ -21,21 +21,35 @@ const USES: u32 = 4096;
 /// Who was last seen at a socket, and when.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Use {
+struct Seen {
     socket: u64,
     /// Thread group id and thread id.
     thread: u64,
     /// Tick of the clock.
     tick: u64,
+    /// 1 if it wrote in that tick.
+    wrote: u64,
 }
 
 /// By some bits of the socket's address: sockets that share them cost each other time only.
 #[map]
-static LAST_USES: Array<Use> = Array::with_max_entries(USES, 0);
+static LAST_USES: Array<Seen> = Array::with_max_entries(USES, 0);
 
-/// The running thread has just used `socket`; `locked`: it still holds its lock.
+/// What a process does with a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It has read, and holds the socket's lock.
+    Read,
+    /// It is about to write, and holds the socket's lock.
+    Write,
+    /// It has written or read, and no longer holds the lock.
+    Sent,
+}
+
+/// The running thread uses `socket`.
 #[inline(always)]
-pub fn uses(socket: u64, locked: bool) {
+pub fn uses(socket: u64, how: Use) {
+    let locked = how != Use::Sent;
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: returns a number.
     let tick = unsafe { bpf_jiffies64() };
@@ -48,17 +62,37 @@ pub fn uses(socket: u64, locked: bool) {
     unsafe {
         let same = (*last).socket == socket && (*last).tick == tick;
         if same && (*last).thread == thread {
+            if how != Use::Read && (*last).wrote == 0 {
+                (*last).wrote = 1;
+                writes(Sock::at(socket), tick);
+            }
             return;
         }
         (*last).socket = socket;
         (*last).thread = thread;
         (*last).tick = tick;
+        (*last).wrote = (how != Use::Read).into();
         if same {
             handed_over(Sock::at(socket), thread, locked);
+            if how != Use::Read {
+                writes(Sock::at(socket), tick);
+            }
             return;
         }
     }
-    look(Sock::at(socket), locked);
+    look(Sock::at(socket), how);
+    if how != Use::Read {
+        writes(Sock::at(socket), tick);
+    }
+}
+
+/// The first time in this tick.
+#[inline(never)]
+fn writes(sock: Sock, tick: u64) -> u32 {
+    if let Some(flow) = flow::get(sock) {
+        tell::before_write(flow, tick);
+    }
+    0
 }
 
 /// Another thread in the same tick: only the owner is new.
@@ -81,7 +115,8 @@ fn handed_over(sock: Sock, thread: u64, locked: bool) -> u32 {
 }
 
 #[inline(never)]
-fn look(sock: Sock, locked: bool) -> u32 {
+fn look(sock: Sock, how: Use) -> u32 {
+    let locked = how != Use::Sent;
     if locked && !sock.is_in_process() {
         return 0; // a kernel service reads in an interrupt
     }
@@ -111,6 +146,9 @@ fn look(sock: Sock, locked: bool) -> u32 {
             flow::account(sock, flow, false);
             (*flow).owner = owner;
             tell::round_trip(sock, flow, delivered_before);
+            if how == Use::Read {
+                tell::local_waits(sock, flow);
+            }
         } else {
             (*flow).owner = owner;
         }

@@ -22,6 +22,13 @@ fn every_required_member_is_found_in_the_running_kernel() {
 }
 
 #[test]
+fn a_structures_size_is_the_kernels() {
+    let types = here();
+    assert_eq!(types.size_of("list_head"), Some(16));
+    assert_eq!(types.size_of("no_such_structure"), None);
+}
+
+#[test]
 fn a_path_adds_up_its_steps() {
     let types = here();
     let whole = types.offset(&field("task_struct", "se.cfs_rq", 8));

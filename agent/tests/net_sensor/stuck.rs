@@ -1,0 +1,159 @@
+//! A transmit queue that stands still, against what the kernel counts of it. Runs in the guests of
+//! `cargo xtask vm` only: there two virtio cards are joined by a wire that stops when it is asked.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use isostack_agent::{
+    event::{Particulars, Slice},
+    time::MonoNs,
+    vocabulary::Cause,
+};
+
+use crate::{
+    netns::Pair,
+    watch::{Watch, of},
+};
+
+/// The addresses that `xtask/src/vm/wire.rs` gives the two cards.
+const CARDS: [&str; 2] = ["52:54:00:69:73:01", "52:54:00:69:73:02"];
+/// Longer than the watchdog of a network device, 5 s, and than it may take to look again.
+pub const STILL: Duration = Duration::from_secs(13);
+
+/// The name of the card with this address.
+fn card(address: &str) -> Option<String> {
+    let all = fs::read_dir("/sys/class/net").unwrap();
+    all.filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .find(|name| {
+            let file = format!("/sys/class/net/{name}/address");
+            fs::read_to_string(file).is_ok_and(|text| text.trim() == address)
+        })
+}
+
+/// The names of the two cards, where they are.
+pub fn cards() -> Option<[String; 2]> {
+    let [one, other] = CARDS.map(card);
+    Some([one?, other?])
+}
+
+/// Asks the wire to stop.
+pub fn stand_still(socket: &UdpSocket) {
+    let request = format!("isostack wire stands still ms={}", STILL.as_millis());
+    // Something else may fill the queue already.
+    while socket.send(request.as_bytes()).is_err() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn who_waited_for_a_stuck_virtqueue() {
+    let Some([one, other]) = cards() else {
+        println!("cannot run here: no two virtio cards on a wire that can be stopped");
+        return;
+    };
+    let watch = Watch::start(&["tcp", "net"]);
+    let pair = Pair::over([&one, &other]);
+    let (device, to) = (&pair.a.device, pair.b.address);
+    let listener = pair.b.enter(|| TcpListener::bind("0.0.0.0:0").unwrap());
+    let address = SocketAddr::new(to.into(), listener.local_addr().unwrap().port());
+    let mut client = pair.a.enter(|| TcpStream::connect(address).unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    let answers = thread::spawn(move || {
+        let mut byte = [0];
+        while server.read_exact(&mut byte).is_ok() {
+            server.write_all(&byte).unwrap();
+        }
+    });
+    let mut ask = || {
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    };
+    ask();
+    let sockets = pair.a.enter(|| {
+        let sockets = (0..32).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap());
+        sockets.collect::<Vec<_>>()
+    });
+    // Takes what is sent, so that nothing is answered.
+    let _receiver = pair.b.enter(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
+    for socket in &sockets {
+        socket.connect((to, 9_000)).unwrap();
+    }
+    stand_still(&sockets[0]);
+    thread::sleep(Duration::from_millis(200));
+    // Until the ring is full, and nothing goes out any more.
+    let full = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for socket in &sockets {
+            let full = &full;
+            scope.spawn(move || {
+                socket.set_nonblocking(true).unwrap();
+                for _ in 0..200 {
+                    if socket.send(&[0; 1_200]).is_err() {
+                        full.store(true, Ordering::Relaxed);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    assert!(full.load(Ordering::Relaxed), "there was room for all");
+    let before = MonoNs::now().0;
+    ask();
+    let after = MonoNs::now().0;
+    ask();
+    let file = format!("/sys/class/net/{device}/queues/tx-0/tx_timeout");
+    // That of the namespace: another view of /sys.
+    let read = format!(
+        "mount -t sysfs sys /mnt 2>/dev/null; cat /mnt{}",
+        &file[4..]
+    );
+    let found = pair
+        .a
+        .run(&format!("mkdir -p /mnt; unshare -m bash -c '{read}'"));
+    let found: u64 = found.trim().parse().unwrap();
+    let counted = watch.counted();
+    let name = "isostack_net_tx_timeouts";
+    assert_eq!(counted.count(name, pair.a.inode(), 0), found);
+    drop(client);
+    answers.join().unwrap();
+    let delays = watch.finish();
+    if found == 0 {
+        println!("cannot run here: this kernel's virtio_net has no watchdog");
+        return;
+    }
+    let nobody = of(&delays, Cause::Virtqueue, 0);
+    assert_eq!(nobody.len() as u64, found, "{nobody:?}");
+    assert!(
+        nobody.iter().all(|delay| delay.end > delay.start),
+        "{nobody:?}"
+    );
+    let own = of(&delays, Cause::Virtqueue, process::id());
+    let [wait] = &own[..] else {
+        panic!("one wait: {own:?}");
+    };
+    // Ticks of the kernel's clock begin a little earlier.
+    let tick = 10_000_000;
+    assert!(
+        before <= wait.start.0 + tick && wait.end.0 <= after && wait.end > wait.start,
+        "{before} {after} {wait:?}"
+    );
+    let Particulars::Flow(flow) = &wait.particulars else {
+        panic!("{wait:?}");
+    };
+    assert_eq!(
+        (flow.slice, &flow.device),
+        (Some(Slice::Paravirtual), device)
+    );
+    println!(
+        "waited {} ms, of which {} ms are told; {found} times found stuck",
+        (after - before) / 1_000_000,
+        (wait.end.0 - wait.start.0) / 1_000_000
+    );
+}
