@@ -120,6 +120,10 @@ pub struct Sender {
 
 #[derive(Debug, Default)]
 struct SenderState {
+    /// Who holds the connection since those that were found first have ended.
+    heirs: Option<Arc<Sighting>>,
+    /// When it was last seen to whether there are any.
+    looked_for_heirs: Option<Instant>,
     /// Distinct `(service, instance)`.
     services: Vec<(String, String)>,
     answers: Vec<Answer>,
@@ -210,12 +214,7 @@ impl Joiner {
                 return;
             }
             let search = tokio::task::spawn_blocking(move || {
-                let before = processor_time();
-                let peer = shared.finder.find(&connection);
-                tracing::debug!(?peer, "Looked for a sender's process");
-                let sighting = Sighting::new(&shared.identifier, peer);
-                let spent = processor_time().saturating_sub(before);
-                shared.allowance.lock().spent(spent);
+                let sighting = shared.look(&connection);
                 drop(permit);
                 sighting
             });
@@ -240,6 +239,9 @@ impl Joiner {
             return;
         }
         let (sighting, settled) = self.sighting(sender).await;
+        let (heirs, look_for_heirs) = sender.state.lock().heirs(Instant::now());
+        let sighting = heirs.unwrap_or(sighting);
+        let connection = sender.connection.clone();
         let ask = |index: &usize| Question {
             connection: sender.connection.clone(),
             resource: resources[*index].resource.clone(),
@@ -250,17 +252,24 @@ impl Joiner {
         let questions: Vec<Question> = open.iter().map(ask).collect();
         let shared = self.shared.clone();
         let answers = tokio::task::spawn_blocking(move || {
+            let heirs = look_for_heirs
+                .then(|| shared.heirs(&connection, &sighting))
+                .flatten();
             let answers = questions.into_iter().map(|mut question| {
+                if let Some(heirs) = &heirs {
+                    question.sighting = heirs.clone();
+                }
                 question.sighting = question.sighting.now(&shared.identifier);
                 let joined = shared.answer(&question);
                 let process = joined.identity.as_ref().map(|identity| identity.process);
                 let looked = process.and_then(|key| shared.identifier.known(key));
                 (joined, looked)
             });
-            answers.collect::<Vec<_>>()
+            (answers.collect::<Vec<_>>(), heirs.clone())
         });
-        let answers = answers.await.unwrap_or_default();
+        let (answers, heirs) = answers.await.unwrap_or_default();
         let mut state = sender.state.lock();
+        state.heirs = heirs.or(state.heirs.take());
         for (index, (joined, looked)) in open.into_iter().zip(answers) {
             let spans = &mut resources[index];
             if settled {
@@ -322,6 +331,17 @@ impl SenderState {
         (open, self.services.len())
     }
 
+    /// Who is known to have inherited the connection, and whether to see to it now: only where it
+    /// was answered before, and not all the time.
+    fn heirs(&mut self, now: Instant) -> (Option<Arc<Sighting>>, bool) {
+        let recently = |at: Instant| now.duration_since(at) < LIFETIME;
+        let look = !self.answers.is_empty() && !self.looked_for_heirs.is_some_and(recently);
+        if look {
+            self.looked_for_heirs = Some(now);
+        }
+        (self.heirs.clone(), look)
+    }
+
     fn note_service(&mut self, resource: &Resource) {
         let known = |(service, instance): &(String, String)| {
             *service == resource.service && *instance == resource.instance_id
@@ -363,6 +383,29 @@ fn processor_time() -> Duration {
 }
 
 impl Shared {
+    /// Who holds a connection whose processes have all ended, if anybody does. Blocks on reads of
+    /// `/proc`.
+    fn heirs(&self, connection: &Connection, before: &Sighting) -> Option<Arc<Sighting>> {
+        if !before.has_ended(&self.identifier)
+            || !self.allowance.lock().wait(Instant::now()).is_zero()
+        {
+            return None;
+        }
+        let sighting = self.look(connection);
+        (!sighting.holders.is_empty()).then(|| Arc::new(sighting))
+    }
+
+    /// One search, at the expense of all.
+    fn look(&self, connection: &Connection) -> Sighting {
+        let before = processor_time();
+        let peer = self.finder.find(connection);
+        tracing::debug!(?peer, "Looked for a sender's process");
+        let sighting = Sighting::new(&self.identifier, peer);
+        let spent = processor_time().saturating_sub(before);
+        self.allowance.lock().spent(spent);
+        sighting
+    }
+
     /// Blocks on reads of `/proc`.
     fn answer(&self, question: &Question) -> Joined {
         let recent_key = question.address().map(|address| RecentKey {

@@ -15,6 +15,8 @@ mod netns;
 mod place;
 
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -31,11 +33,11 @@ use isostack_agent::{
     pipeline::{Pipeline, PipelineConfig},
     process::SharedIdentity,
     run::attribute::Attributor,
-    sensor::Selection,
+    sensor::{Activation, Selection},
     span::{Joined, Resource as SpanResource, ResourceSpans, SpanBatch, SpanView},
     time::{MonoNs, UnixNs, WallClock},
     verdict::Verdict,
-    vocabulary::{Cause, Confidence},
+    vocabulary::{Cause, Confidence, Fault},
 };
 use netns::Pair;
 use place::LoopDisk;
@@ -418,4 +420,50 @@ fn who_floods_the_network_is_named() {
     assert_eq!(same.unwrap().culprit, name);
     let other = seen.verdict(&identity, (start, end), &[wait(Slice::Physical)]);
     assert_eq!(other.unwrap().culprit, "", "it went another way");
+}
+
+/// Everything is real: the answer is dropped once, and who asked waits until it is sent again.
+#[test]
+fn who_waits_for_a_dropped_answer_is_told_that() {
+    let agent = Agent::start("tcp,net,wait");
+    agent.sensors.demand(Activation::WhileTracking, true);
+    let pair = Pair::ipv4_only();
+    let listener = pair.b.enter(|| TcpListener::bind("0.0.0.0:0").unwrap());
+    let port = listener.local_addr().unwrap().port();
+    pair.a.run(
+        "iptables -A INPUT -p tcp --tcp-flags PSH PSH \
+         -m statistic --mode nth --every 1000 --packet 1 -j DROP",
+    );
+    let answers = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        while client.read_exact(&mut [0]).is_ok() {
+            client.write_all(b"y").unwrap();
+        }
+    });
+    let victim = Home::new();
+    let mut asking = victim.spawn(&format!(
+        "exec nsenter {} bash -c 'exec 4<>/dev/tcp/{}/{port}; sleep 0.5; \
+         for n in 1 2 3; do printf x >&4; read -r -N 1 -u 4 answer; done'",
+        pair.a.net(),
+        pair.b.address
+    ));
+    let pid = asking.pid();
+    let identity = agent.identify(pid, &victim);
+    assert!(agent.sensors.track(pid));
+    asking.begin();
+    asking.end();
+    answers.join().unwrap();
+    let seen = agent.finish();
+    let waits: Vec<&Delay> = seen
+        .delays(pid, Cause::NetDrop)
+        .filter(|delay| delay.end > delay.start)
+        .collect();
+    let [wait] = waits[..] else {
+        panic!("one of three answers was dropped: {waits:?}");
+    };
+    let span = (wait.start.0 - MS, wait.end.0 + MS);
+    let verdict = seen.verdict(&identity, span, &[]).expect("it waited");
+    assert_eq!((verdict.fault, verdict.cause), (Fault::L3, Cause::NetDrop));
+    let said = "packets were dropped through ve1 (NETFILTER_DROP)";
+    assert!(verdict.summary.ends_with(said), "{}", verdict.summary);
 }

@@ -7,7 +7,7 @@ use crate::{
     host::{
         identify::Identifier,
         peer::Peer,
-        proc::{self, ProcDir},
+        proc::{self, ProcDir, Stat},
     },
     process::{ProcessKey, SharedIdentity},
 };
@@ -71,6 +71,18 @@ impl Sighting {
                 .collect(),
             is_agent: self.is_agent,
         })
+    }
+
+    /// Whether all of its processes have ended: then others may have inherited the connection.
+    pub fn has_ended(&self, identifier: &Identifier) -> bool {
+        let lives = |holder: &Holder| {
+            let key = holder.identity.process;
+            let dir = ProcDir::new(identifier.roots(), key.pid);
+            // One that nobody has waited for yet has no descriptors any more.
+            let lives = |stat: Stat| stat.key(key.pid) == key && !matches!(stat.state, 'Z' | 'X');
+            dir.stat().is_ok_and(lives)
+        };
+        !self.holders.is_empty() && !self.holders.iter().any(lives)
     }
 
     /// Nothing is known.

@@ -247,6 +247,35 @@ async fn a_batch_is_joined_after_its_sender_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_a_child_inherited_is_the_childs() {
+    let lab = lab();
+    let server = Server::on("127.0.0.1:0");
+    // A service that becomes a daemon: the child has the connection, the parent ends.
+    let then = "read; (read <&3; :) & echo; read; exit 0";
+    let mut parent = start("bash", &["-c", &connecting(server.address(), then)]);
+    let (stream, connection) = server.accept();
+    let sender = lab.joiner.connected(connection);
+    let joined = lab.resolve(&sender, &Arc::new(shop())).await;
+    let expected = (Some(key(parent.pid())), Confidence::Process);
+    assert_eq!(process(&joined), expected);
+    parent.send("");
+    parent.line();
+    let daemon = key(descendants(parent.pid())[0]);
+    parent.send("");
+    let dir = ProcDir::new(&Roots::default(), parent.pid());
+    // Until nothing of it is left but its status for this process.
+    while dir.stat().unwrap().state != 'Z' {
+        std::thread::yield_now();
+    }
+    // What comes then is the child's, also from a resource that names no pid.
+    let joined = lab.resolve(&sender, &Arc::new(shop())).await;
+    assert_eq!(process(&joined), (Some(daemon), Confidence::Process));
+    let joined = lab.resolve(&sender, &Arc::new(of_pid(daemon.pid))).await;
+    assert_eq!(process(&joined), (Some(daemon), Confidence::Process));
+    drop(stream); // ends the child
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_closed_at_once_is_joined_by_what_is_provable() {
     let lab = lab();
     let server = Server::on("127.0.0.1:0");

@@ -100,7 +100,8 @@ async fn a_container_of_a_pod_sends_from_its_own_namespaces() {
     let net = Net::new();
     let server = Server::on(&format!("{}:0", net.host_address));
     let uid = "11111111-2222-3333-4444-555555555555";
-    const PARENT: &str = "kubepods/burstable/pod11111111-2222-3333-4444-555555555555";
+    // Not where the kubelet of a real node here would clear up what it knows nothing of.
+    const PARENT: &str = "kubelet/kubepods/burstable/pod11111111-2222-3333-4444-555555555555";
     let _groups = Groups(PARENT);
     let id = hexadecimal_id();
     let address = server.address();

@@ -4,7 +4,8 @@
 use std::{fs, os::unix::fs::chown, path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
-use harness::{http, process::Process, wait};
+use harness::{agent::Agent, http, process::Process, wait};
+use serde_json::Value;
 
 use crate::case::{BUSY, Case, descendant, stack, throttled};
 
@@ -161,10 +162,56 @@ fn a_name_of_four_kilobytes_is_cut_and_escaped_everywhere() -> anyhow::Result<()
     })?;
     assert!(!raw(&line) && line.contains("vm\\\""), "{line:?}");
     assert!(!line.contains(&"y".repeat(512)), "{line}");
-    let rows = case.agent.api("/api/v1/workloads?limit=1000")?;
+    let said = http::get(&case.agent.url("/api/v1/workloads?limit=1000"))?.body;
+    assert!(!raw(&said) && said.contains("\\u202e"), "{said}");
+    let page = on_the_page(&case.agent, &said)?;
+    assert!(!raw(&page) && page.contains("\\u{202e}") && page.contains("\\u{a}"));
+    let rows: Value = serde_json::from_str(&said)?;
     let rows = rows["workloads"].as_array().context("workloads")?;
     let group = &report["workload"]["cgroup_id"];
     let row = rows.iter().find(|r| r["workload"]["cgroup_id"] == *group);
     assert_eq!(row.context("its row")?["workload"]["container"], container);
     Ok(())
+}
+
+/// What the page's script makes of an answer of the API, before it puts it in as text.
+fn on_the_page(agent: &Agent, answer: &str) -> anyhow::Result<String> {
+    let mut script = String::new();
+    for (file, reads) in [("app.js", 1), ("trace.js", 0)] {
+        let source = http::get(&agent.url(&format!("/{file}")))?.body;
+        for sink in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            ".json()",
+            "eval(",
+        ] {
+            ensure!(!source.contains(sink), "{file} has {sink}");
+        }
+        let found = source.matches("JSON.parse(").count();
+        ensure!(found == reads, "{file} reads JSON in {found} places");
+        let wanted = |line: &&str| {
+            let names = ["const BENDS = ", "const visible = ", "const read = "];
+            names.iter().any(|name| line.starts_with(name))
+        };
+        for line in source.lines().filter(wanted) {
+            script.push_str(line);
+            script.push('\n');
+        }
+    }
+    script.push_str(
+        "const all = (v) => typeof v === 'object' && v ? Object.values(v).map(all).join(' ') : v;
+process.stdout.write(all(read(require('fs').readFileSync(0, 'utf8'))));",
+    );
+    let dir = tempfile::tempdir()?;
+    let answered = dir.path().join("answer");
+    fs::write(&answered, answer)?;
+    let output = Command::new("node")
+        .args(["-e", &script])
+        .stdin(fs::File::open(answered)?)
+        .output()
+        .context("node")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    Ok(String::from_utf8(output.stdout)?)
 }

@@ -29,6 +29,12 @@ let paused = false;
 let drawn = 0;           // time of the last redraw
 let timer = 0;
 
+// What others chose is shown, and obeyed by nobody: a character that would do more than show itself
+// is written as its number, as in the terminal. Everything that the API says is read by this.
+const BENDS = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+const visible = (text) => text.replace(BENDS, (c) => "\\u{" + c.charCodeAt(0).toString(16) + "}");
+const read = (json) => JSON.parse(json, (_, value) => typeof value === "string" ? visible(value) : value);
+
 function el(tag, cls, text) {
   const e = document.createElement(tag);
   if (cls) e.className = cls;
@@ -517,7 +523,7 @@ function say(state, text) {
 async function get(path) {
   const answer = await fetch(path);
   if (!answer.ok) throw new Error(path + ": " + answer.status);
-  return answer.json();
+  return read(await answer.text());
 }
 
 async function load() {
@@ -557,12 +563,12 @@ function follow() {
     if (source.readyState === EventSource.CLOSED) setTimeout(follow, pause);
   };
   source.addEventListener("verdict", (m) => {
-    const row = JSON.parse(m.data);
+    const row = read(m.data);
     take("verdicts", row);
     take("spans", { ...row, verdict: row });
   });
-  source.addEventListener("span", (m) => take("spans", JSON.parse(m.data)));
-  source.addEventListener("sensors", (m) => showSensors(JSON.parse(m.data)));
+  source.addEventListener("span", (m) => take("spans", read(m.data)));
+  source.addEventListener("sensors", (m) => showSensors(read(m.data)));
 }
 
 $("pause").addEventListener("click", () => {

@@ -190,7 +190,7 @@ async function route() {
   const answer = await fetch("api/v1/traces/" + id).catch(() => null);
   // Another one may have been asked for meanwhile.
   if (asked !== id) return;
-  const json = answer ? await answer.json().catch(() => null) : null;
+  const json = answer ? await answer.text().then(read).catch(() => null) : null;
   if (answer && answer.ok && json) drawTrace(json);
   else {
     const box = el("div", "empty");

@@ -184,7 +184,8 @@ fn ids(salt: u32) -> (String, String) {
 fn names_that_come_after_the_end_reach_the_dead() {
     let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
     let (uid, id) = ids(1);
-    let path = format!("/kubepods/burstable/pod{uid}/{id}");
+    // Not where the kubelet of a real node here would clear up what it knows nothing of.
+    let path = format!("/kubelet/kubepods/burstable/pod{uid}/{id}");
     let brief = Inhabited::start(identifier.cgroups(), &path);
     let identity = identifier.identify(brief.child.id()).unwrap();
     assert_eq!(identity.workload.pod_uid, uid);
