@@ -48,11 +48,13 @@ pub struct CpuSlot {
     pub limiter_cgroup_id: u64,
     /// `rq.clock` of that.
     pub limiter_clock: u64,
+    /// `rq.clock` at which that throttle began; 0: the window is among `windows` already.
+    pub throttled_since: u64,
     /// Index of the next window to overwrite.
     pub next_window: u64,
 }
 
-const _: () = assert!(size_of::<CpuSlot>() == 8 + 448 + 8 + 16 * WINDOWS + 8 + 8 + 8);
+const _: () = assert!(size_of::<CpuSlot>() == 8 + 448 + 8 + 16 * WINDOWS + 8 + 8 + 8 + 8);
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)` of u64 only: no padding, any bytes are a valid value.

@@ -43,6 +43,9 @@ macro_rules! for_each_kernel_field {
             TASK_GROUP_LEADER: "task_struct" "group_leader" 8 every, "first thread of the group";
             TASK_START_BOOTTIME: "task_struct" "start_boottime" 8 every, "ns since boot; 5.5";
             TASK_CFS_RQ: "task_struct" "se.cfs_rq" 8 cpu, "queue of the task's group on its CPU; FAIR_GROUP_SCHED";
+            TASK_SE_PARENT: "task_struct" "se.parent" 8 optional, "what stands for its group in the queue above; null in the root group";
+            SE_PARENT: "sched_entity" "parent" 8 optional, "likewise, one level up";
+            SE_CFS_RQ: "sched_entity" "cfs_rq" 8 optional, "the queue that it stands in";
             TASK_CGROUPS: "task_struct" "cgroups" 8 every, "its css_set";
             TASK_LAST_QUEUED: "task_struct" "sched_info.last_queued" 8 cpu, "rq clock at which it became runnable; SCHED_INFO";
             TASK_LAST_ARRIVAL: "task_struct" "sched_info.last_arrival" 8 cpu, "rq clock at which it last got a CPU";
@@ -59,8 +62,6 @@ macro_rules! for_each_kernel_field {
             RQ_CLOCK: "rq" "clock" 8 cpu, "the clock of everything above";
             RQ_CLOCK_PELT: "rq" "clock_pelt" 8 optional, "load-tracking clock, lost idle time included";
             RQ_LOST_IDLE_TIME: "rq" "lost_idle_time" 8 optional, "what to subtract from it";
-            TG_PARENT: "task_group" "parent" 8 optional, "the group above";
-            TG_CFS_RQ: "task_group" "cfs_rq" 8 optional, "its queues by CPU";
             TG_CGROUP: "task_group" "css.cgroup" 8 optional, "its cgroup";
             CSS_SET_DFL_CGRP: "css_set" "dfl_cgrp" 8 every, "cgroup in the unified hierarchy";
             CSS_SET_CPU: "css_set" "subsys[cpu_cgrp_id]" 8 every, "state in the CPU controller's hierarchy; CGROUP_SCHED";
@@ -118,6 +119,7 @@ macro_rules! for_each_kernel_field {
             SKB_TRANSPORT: "sk_buff" "transport_header" 2 optional, "where TCP begins, from its memory's begin";
             SOCK_TX_QUEUE: "sock_common" "skc_tx_queue_mapping" 2 optional, "queue that it sends through";
             TCP_LAST_SENT: "tcp_sock" "lsndtime" 4 optional, "tick at which it sent data last";
+            CSK_LAST_RECEIVED: "inet_connection_sock" "icsk_ack.lrcvtime" 4 optional, "tick at which data came last";
             DEV_TX: "net_device" "_tx" 8 optional, "its transmit queues";
             DEV_TX_QUEUES: "net_device" "real_num_tx_queues" 4 optional, "how many are in use";
             TXQ_TRANS_START: "netdev_queue" "trans_start" 8 optional, "tick at which it transmitted last";

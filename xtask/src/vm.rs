@@ -45,8 +45,8 @@ pub struct Args {
     /// Of each sensor one test only.
     #[arg(long, conflicts_with_all = ["script", "write_docs"])]
     quick: bool,
-    /// Run this shell script instead of the tests, and show what it says.
-    #[arg(long, conflicts_with_all = ["test", "write_docs"])]
+    /// Run this shell script instead of the tests, which are in `/tests`, and show what it says.
+    #[arg(long, conflicts_with = "write_docs")]
     script: Option<PathBuf>,
     /// Write docs/kernels.md instead of comparing with it; runs no tests.
     #[arg(long, conflicts_with_all = ["test", "kernel", "cgroups"])]
@@ -145,13 +145,13 @@ fn selected(named: &[String]) -> anyhow::Result<Vec<&'static str>> {
 }
 
 fn print(outcome: &Outcome) {
+    let name = match outcome.seconds {
+        Some(seconds) => format!("{}, {seconds} s", outcome.name),
+        None => outcome.name.clone(),
+    };
     match (&outcome.wrong, &outcome.not_here) {
-        (Some(wrong), _) => println!(
-            "  FAILED {}: {}",
-            outcome.name,
-            wrong.replace('\n', "\n    ")
-        ),
-        (None, Some(reason)) => println!("  ok     {} ({reason})", outcome.name),
-        (None, None) => println!("  ok     {}", outcome.name),
+        (Some(wrong), _) => println!("  FAILED {name}: {}", wrong.replace('\n', "\n    ")),
+        (None, Some(reason)) => println!("  ok     {name} ({reason})"),
+        (None, None) => println!("  ok     {name}"),
     }
 }

@@ -255,6 +255,12 @@ impl Sock {
         self.get(&field::TCP_LAST_SENT)
     }
 
+    /// Low half of the tick at which data came last; `None` where the kernel does not say.
+    #[inline(always)]
+    pub fn last_received_tick(self) -> Option<u32> {
+        has(&field::CSK_LAST_RECEIVED).then(|| self.get(&field::CSK_LAST_RECEIVED))
+    }
+
     /// Segments sent again so far.
     #[inline(always)]
     pub fn total_retransmits(self) -> u32 {

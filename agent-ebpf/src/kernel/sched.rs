@@ -2,10 +2,7 @@
 
 use core::marker::PhantomData;
 
-use aya_ebpf::{
-    Global,
-    helpers::{bpf_get_current_task, bpf_get_smp_processor_id, bpf_probe_read_kernel},
-};
+use aya_ebpf::{Global, helpers::bpf_get_current_task};
 
 use super::{Memory, Probed, field, has};
 
@@ -176,6 +173,54 @@ impl<M: Memory> Task<M> {
         )
     }
 
+    /// Inode of the nearest cgroup, its own or an ancestor's, that is throttled by its own
+    /// quota on the task's CPU; 0 when none is found. A queue counts the throttled ones among
+    /// itself and its ancestors: where the count falls from one to the next, a quota is used
+    /// up. (`throttled_clock` says so too, but on some kernels only once a task was dequeued.)
+    /// The way up is by the entities that stand for groups: where a group keeps its queues
+    /// has changed (an array of pointers, per-CPU memory in 7.2), these have not.
+    #[inline(never)]
+    pub fn limiter(self) -> u64 {
+        if !has(&field::TASK_SE_PARENT)
+            || !has(&field::SE_PARENT)
+            || !has(&field::SE_CFS_RQ)
+            || !has(&field::CFS_RQ_TG)
+            || !has(&field::CFS_RQ_THROTTLE_COUNT)
+            || !has(&field::TG_CGROUP)
+        {
+            return 0;
+        }
+        // SAFETY: `Probed` copes with any address; a wrong one yields 0 and ends the walk.
+        let (mut queue, mut entity) = unsafe {
+            (
+                Probed::pointer(self.0, &field::TASK_CFS_RQ),
+                Probed::pointer(self.0, &field::TASK_SE_PARENT),
+            )
+        };
+        // SAFETY: as above.
+        let mut count: u32 = unsafe { Probed::read(queue, &field::CFS_RQ_THROTTLE_COUNT) };
+        for _ in 0..MAX_DEPTH {
+            if count == 0 {
+                return 0;
+            }
+            // SAFETY: as above.
+            unsafe {
+                let group = Probed::pointer(queue, &field::CFS_RQ_TG);
+                let mut above = 0;
+                if !entity.is_null() {
+                    queue = Probed::pointer(entity, &field::SE_CFS_RQ);
+                    entity = Probed::pointer(entity, &field::SE_PARENT);
+                    above = Probed::read(queue, &field::CFS_RQ_THROTTLE_COUNT);
+                }
+                if above < count {
+                    return id_of_cgroup::<Probed>(Probed::pointer(group, &field::TG_CGROUP));
+                }
+                count = above;
+            }
+        }
+        0
+    }
+
     /// Inode of its cgroup in the CPU controller's hierarchy.
     #[inline(always)]
     pub fn cgroup_id(self) -> u64 {
@@ -276,53 +321,6 @@ impl<M: Memory> CfsRq<M> {
             now = now.wrapping_sub(unsafe { M::read::<u64>(rq, &field::RQ_LOST_IDLE_TIME) });
         }
         now.saturating_sub(self.get(&field::CFS_RQ_PELT_CLOCK))
-    }
-
-    /// Inode of the nearest cgroup, itself or an ancestor, that is throttled by its own
-    /// quota on this CPU; 0 when none is found. A queue counts the throttled ones among itself
-    /// and its ancestors: where the count falls from one to the next, a quota is used up.
-    /// (`throttled_clock` says so too, but on some kernels only once a task was dequeued.)
-    #[inline(never)]
-    pub fn limiter(self) -> u64 {
-        if !has(&field::CFS_RQ_TG)
-            || !has(&field::CFS_RQ_THROTTLE_COUNT)
-            || !has(&field::TG_PARENT)
-            || !has(&field::TG_CFS_RQ)
-            || !has(&field::TG_CGROUP)
-        {
-            return 0;
-        }
-        // SAFETY: the helper returns a number, nothing is dereferenced.
-        let cpu = unsafe { bpf_get_smp_processor_id() } as usize;
-        let mut queue = self.0;
-        // SAFETY: `Probed` copes with any address; a wrong one yields 0 and ends the walk.
-        let mut count: u32 = unsafe { Probed::read(queue, &field::CFS_RQ_THROTTLE_COUNT) };
-        for _ in 0..MAX_DEPTH {
-            if count == 0 {
-                return 0;
-            }
-            // SAFETY: as above.
-            unsafe {
-                let group = Probed::pointer(queue, &field::CFS_RQ_TG);
-                let parent = Probed::pointer(group, &field::TG_PARENT);
-                let mut above = 0;
-                if !parent.is_null() {
-                    let queues = Probed::pointer(parent, &field::TG_CFS_RQ);
-                    let slot = queues.wrapping_add(cpu * size_of::<usize>());
-                    queue = bpf_probe_read_kernel(slot.cast::<usize>()).unwrap_or(0) as *const u8;
-                    above = Probed::read(queue, &field::CFS_RQ_THROTTLE_COUNT);
-                }
-                if above < count {
-                    let directory = Probed::pointer(
-                        Probed::pointer(group, &field::TG_CGROUP),
-                        &field::CGROUP_KN,
-                    );
-                    return Probed::read(directory, &field::KERNFS_NODE_ID);
-                }
-                count = above;
-            }
-        }
-        0
     }
 }
 

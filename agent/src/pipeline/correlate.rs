@@ -248,7 +248,7 @@ impl Correlator {
         let case = Case {
             split,
             at: &|cause| asked.circumstances(scope, cause),
-            certain: scope.certain(),
+            is_certain: scope.is_certain(),
             baselines,
             key,
         };

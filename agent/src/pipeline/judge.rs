@@ -15,8 +15,7 @@
 //!   where of a wait for a disk or for memory no more is known than the system call.
 //! - *own* (on CPU, waiting for a lock, a timer, a peer): what a program does is never
 //!   abnormal by itself; news only with a baseline, and only where it is known that the time is
-//!   this request's: its thread is known, or it was the only one of an event loop. While one
-//!   loop waits for a peer it works on none of its requests, so that all of them wait.
+//!   this request's: its thread is known, or it was the only one of an event loop.
 //! - *downstream* (child spans): likewise news only with a baseline; and only where nothing of
 //!   the span's own is named, as its self time is what a verdict is about.
 //!
@@ -129,17 +128,6 @@ impl Nature {
     }
 }
 
-/// What of the threads that a span is measured by is known to be its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Certain {
-    /// Nothing.
-    Nothing,
-    /// That they wait: one thread works on all requests, and works on none meanwhile.
-    Waits,
-    /// All.
-    All,
-}
-
 /// What a span is judged by.
 #[derive(Clone, Copy)]
 pub struct Case<'a> {
@@ -148,7 +136,7 @@ pub struct Case<'a> {
     /// What the fault of a cause depends on.
     pub at: &'a dyn Fn(Cause) -> Circumstances,
     /// What its threads did is known to be its own, and no other request's.
-    pub certain: Certain,
+    pub is_certain: bool,
     /// What is usual.
     pub baselines: &'a Baselines,
     /// Of it.
@@ -163,14 +151,7 @@ pub fn blame(case: &Case<'_>, rules: Rules) -> Option<(Cause, Fault)> {
         .parts
         .iter()
         .filter(|(cause, ns)| match Nature::of(*cause) {
-            Nature::Own => {
-                let is_its_own = match case.certain {
-                    Certain::Nothing => false,
-                    Certain::Waits => *cause == Cause::SocketWait,
-                    Certain::All => true,
-                };
-                is_its_own && case.is_own_news(rules, *cause, *ns)
-            }
+            Nature::Own => case.is_certain && case.is_own_news(rules, *cause, *ns),
             _ => {
                 case.is_candidate(rules, *cause, *ns)
                     && (*ns as f64 >= rules.share_threshold * split.self_time_ns as f64

@@ -26,7 +26,6 @@ use super::{
     behind::Waits,
     contexts::{Whose, Worked},
     correlate::Context,
-    judge::Certain,
     place::{Place, place},
     requests::{Request, Requests, Worker},
     thread::{self, Window},
@@ -323,17 +322,8 @@ impl Presence {
 
 impl Scope {
     /// What was done meanwhile is known to be this request's, and no other's.
-    fn is_certain(&self) -> bool {
+    pub fn is_certain(&self) -> bool {
         self.is_alone || self.worked.is_some() || self.confidence == Confidence::ThreadInferred
-    }
-
-    /// What of it is known to be this request's.
-    pub fn certain(&self) -> Certain {
-        match self.only {
-            _ if self.is_certain() => Certain::All,
-            Some(_) => Certain::Waits,
-            None => Certain::Nothing,
-        }
     }
 
     /// Its time is told apart from that of other requests: by its thread, or as there was none.

@@ -83,17 +83,22 @@ impl Group {
 
     /// What `cpu.stat` says, summed over CPUs.
     pub fn throttled_ns(&self) -> u64 {
-        let stat = fs::read_to_string(self.path.join("cpu.stat")).unwrap();
-        let (key, unit) = if self.v1 {
-            ("throttled_time ", 1)
+        if self.v1 {
+            self.cpu_stat("throttled_time ")
         } else {
-            ("throttled_usec ", 1_000)
-        };
-        let value = stat
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .unwrap();
-        value.parse::<u64>().unwrap() * unit
+            self.cpu_stat("throttled_usec ") * 1_000
+        }
+    }
+
+    /// Periods at whose end it was throttled somewhere.
+    pub fn periods_throttled(&self) -> u64 {
+        self.cpu_stat("nr_throttled ")
+    }
+
+    fn cpu_stat(&self, key: &str) -> u64 {
+        let stat = fs::read_to_string(self.path.join("cpu.stat")).unwrap();
+        let value = stat.lines().find_map(|line| line.strip_prefix(key));
+        value.unwrap().parse().unwrap()
     }
 
     /// Moves a process into it.

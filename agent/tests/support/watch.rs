@@ -75,6 +75,16 @@ impl Watch {
         Counted(self.sensors.counted().measured)
     }
 
+    /// What the sensors say that they lost until now.
+    pub fn lost(&self) -> u64 {
+        self.sensors.observe(&self.metrics);
+        let of = |&sensor: &&'static str| {
+            let lost = self.metrics.events_lost.get_or_create(&Sensor { sensor });
+            lost.get()
+        };
+        self.names.iter().map(of).sum()
+    }
+
     /// Stops, so that everything has arrived, and returns all intervals.
     pub fn finish(self) -> Vec<Delay> {
         self.sensors.stop();

@@ -63,11 +63,19 @@ fn a_hundred_processes_that_live_a_moment() {
 
     let counted = watch.counted();
     let netns = pair.a.inode();
-    for group in &groups {
-        assert_eq!(counted.count(CONNECT, netns, group.id()), 1);
-    }
-    assert_eq!(counted.of(CONNECT, netns).count(), 100, "and nobody else");
-    watch.finish();
+    let of = |group: &Group| counted.count(CONNECT, netns, group.id());
+    let told: u64 = groups.iter().map(of).sum();
+    assert!(groups.iter().all(|group| of(group) <= 1));
+    let all = counted.of(CONNECT, netns).count() as u64;
+    assert_eq!(all, told, "and nobody else");
+    // The kernel runs no program that was interrupted in the middle of itself on that CPU, as
+    // when an answer arrives while another connection begins: that it counts.
+    let (missing, lost) = (100 - told, watch.lost());
+    println!("{missing} not told, {lost} said to be lost");
+    assert!(
+        missing <= lost,
+        "{missing} not told, {lost} said to be lost"
+    );
 }
 
 /// The parent connects, the child inherits the socket and only writes to it.

@@ -112,16 +112,6 @@ impl Boot<'_> {
             println!("{} did not boot: once more", self.kernel.release());
             output = guest::boot(&self.kernel.image, &segments, GUEST_LIMIT)?;
         }
-        // And, rarely, one that is at work: it enters an interrupt wrongly. Once more then,
-        // which is said, and what happens then counts. A failed test is never tried again.
-        if let Some(words) = report::emulator_died(&output) {
-            println!(
-                "{} with cgroup {} died in the emulator, a fresh guest once: {words}",
-                self.kernel.release(),
-                self.cgroups.name()
-            );
-            output = guest::boot(&self.kernel.image, &segments, GUEST_LIMIT)?;
-        }
         Ok(output)
     }
 }

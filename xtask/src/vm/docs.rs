@@ -29,6 +29,7 @@ pub fn settle(columns: &[Column], whole: bool, write: bool, agent: &Path) -> any
         let section = Section {
             name: "doctor:host".to_owned(),
             status: output.status.code(),
+            seconds: None,
             text: String::from_utf8(output.stdout)?,
         };
         let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;

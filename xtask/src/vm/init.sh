@@ -28,8 +28,12 @@ modprobe -a -q $(cat /etc/modules) 2> /dev/console
 ip link set lo up
 ip link set eth0 up && ip address add 10.0.2.15/24 dev eth0
 
-begin() { printf '\n%%%% begin %s\n' "$1"; }
-end() { printf '\n%%%% end %s %s\n' "$1" "$2"; }
+uptime_s() { cut -d. -f1 /proc/uptime; }
+begin() {
+  printf '\n%%%% begin %s\n' "$1"
+  began=$(uptime_s)
+}
+end() { printf '\n%%%% end %s %s %s\n' "$1" "$2" $(($(uptime_s) - began)); }
 
 # One hierarchy with every controller, or one for each and the new one beside them.
 cgroups() {

@@ -12,6 +12,8 @@ pub struct Section {
     pub name: String,
     /// Exit code; none: the guest ended before it did.
     pub status: Option<i32>,
+    /// Seconds it took.
+    pub seconds: Option<u64>,
     /// What it printed.
     pub text: String,
 }
@@ -38,6 +40,8 @@ pub struct Outcome {
     pub wrong: Option<String>,
     /// Why it proves nothing here, in its own words.
     pub not_here: Option<String>,
+    /// Seconds it took; none: unknown.
+    pub seconds: Option<u64>,
 }
 
 impl Outcome {
@@ -47,6 +51,7 @@ impl Outcome {
             name: "guest".to_owned(),
             wrong: Some(format!("{error:#}")),
             not_here: None,
+            seconds: None,
         }
     }
 }
@@ -75,12 +80,16 @@ pub fn sections(results: &str) -> Vec<Section> {
             found.push(Section {
                 name: name.to_owned(),
                 status: None,
+                seconds: None,
                 text: String::new(),
             });
             open = true;
         } else if let (Some(rest), Some(section)) = (line.strip_prefix("%% end "), found.last_mut())
         {
-            section.status = rest.rsplit(' ').next().and_then(|code| code.parse().ok());
+            // Its name, how it ended, how long it took.
+            let mut words = rest.split(' ').skip(1);
+            section.status = words.next().and_then(|code| code.parse().ok());
+            section.seconds = words.next().and_then(|seconds| seconds.parse().ok());
             section.text = section.text.trim().to_owned();
             open = false;
         } else if let (true, Some(section)) = (open, found.last_mut()) {
@@ -107,6 +116,7 @@ pub fn judge(output: &Output) -> Vec<Outcome> {
                 name: section.name,
                 wrong,
                 not_here,
+                seconds: section.seconds,
             }
         })
         .collect();
@@ -115,21 +125,9 @@ pub fn judge(output: &Output) -> Vec<Outcome> {
         name: "guest".to_owned(),
         wrong: kernel,
         not_here: None,
+        seconds: None,
     });
     outcomes
-}
-
-/// The kernel's words where the emulator failed it before it came to its end, and nothing
-/// else was wrong until then.
-pub fn emulator_died(output: &Output) -> Option<&str> {
-    let line = output
-        .console
-        .lines()
-        .find(|line| line.contains("double fault"))?;
-    let sections = sections(&output.results);
-    let mut ended = sections.iter().filter(|section| section.status.is_some());
-    let failed = ended.any(|section| section.wrong().is_some());
-    (!failed && !is_done(output)).then_some(line)
 }
 
 fn is_done(output: &Output) -> bool {
@@ -271,40 +269,17 @@ mod tests {
     #[test]
     fn a_guest_in_which_all_went_well_passes() {
         let outcomes = judged(&format!(
-            "\n%% begin doctor:plain\n{ON}\n\n%% end doctor:plain 0\n\n%% begin doctor:no_btf\n\
+            "\n%% begin doctor:plain\n{ON}\n\n%% end doctor:plain 0 7\n\n%% begin doctor:no_btf\n\
              {OFF}\n\n%% end doctor:no_btf 1\n%% begin test:cpu_sensor:a\n\
              cannot run here: no netem\n%% end test:cpu_sensor:a 0\n%% done\n"
         ));
         assert_eq!(wrong(&outcomes), []);
         assert_eq!(outcomes.len(), 4);
+        assert_eq!(outcomes[0].seconds, Some(7));
         assert_eq!(
             outcomes[2].not_here.as_deref(),
             Some("cannot run here: no netem")
         );
-    }
-
-    #[test]
-    fn only_a_guest_that_the_emulator_failed_may_try_again() {
-        let died = |results: &str| {
-            let output = Output {
-                results: results.to_owned(),
-                console: "Linux\ntraps: PANIC: double fault, error_code: 0x0\n".to_owned(),
-            };
-            emulator_died(&output).is_some()
-        };
-        assert!(died("%% begin test:t:a\nhalf a li"));
-        assert!(died(
-            "%% begin test:t:a\n%% end test:t:a 0\n%% begin test:t:b\n"
-        ));
-        assert!(!died(
-            "%% begin test:t:a\n%% end test:t:a 101\n%% begin test:t:b\n"
-        ));
-        assert!(!died("%% begin test:t:a\n%% end test:t:a 0\n%% done"));
-        let hung = Output {
-            results: "%% begin test:t:a\n".to_owned(),
-            console: "Linux\n".to_owned(),
-        };
-        assert_eq!(emulator_died(&hung), None);
     }
 
     #[test]

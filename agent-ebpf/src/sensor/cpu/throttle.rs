@@ -77,8 +77,11 @@ pub fn on_switch_out<M: Memory>(prev: Task<M>, clock: u64) {
     } else if prev.cfs_rq().is_throttled()
         && let Some(slot) = account::slot(prev.cgroup_id())
     {
-        slot.limiter_cgroup_id = prev.cfs_rq().limiter();
+        slot.limiter_cgroup_id = prev.limiter();
         slot.limiter_clock = clock;
+        // It is switched out for that reason: where the kernel does not say, it began now.
+        let since = prev.cfs_rq().held_since();
+        slot.throttled_since = if since != 0 { since } else { clock };
     }
 }
 
@@ -93,7 +96,7 @@ fn hold<M: Memory>(task: Task<M>, clock: u64) {
         cfs_rq: queue.address(),
         held_since: queue.held_since(),
         held_ns: queue.held_ns(),
-        limiter_cgroup_id: queue.limiter(),
+        limiter_cgroup_id: task.limiter(),
     };
     if HELD.insert(tid, held, u64::from(BPF_ANY)).is_ok() {
         mark(tid, 1);
@@ -166,9 +169,14 @@ pub fn windows_overlap<M: Memory>(
     if held_ns != slot.throttled_seen_ns {
         let grown_ns = held_ns.saturating_sub(slot.throttled_seen_ns);
         slot.throttled_seen_ns = held_ns;
+        // Seen to begin, or else to be told from the load-tracking clock, which runs slower: it
+        // leaves out interrupts.
+        let since = core::mem::take(&mut slot.throttled_since);
         let age_ns = queue.last_throttle_age_ns();
         let waited_ns = clock.saturating_sub(last_queued);
-        let start = if grown_ns <= age_ns + age_ns / 8 {
+        let start = if since != 0 && grown_ns <= clock.saturating_sub(since) {
+            Some(since)
+        } else if grown_ns <= age_ns + age_ns / 8 {
             Some(clock.saturating_sub(age_ns.max(grown_ns)))
         } else if grown_ns <= waited_ns {
             Some(last_queued)

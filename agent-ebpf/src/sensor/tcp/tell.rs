@@ -124,7 +124,15 @@ pub fn local_waits(sock: Sock, flow: *mut Flow) {
     let dropped_ns = core::mem::take(&mut flow.dropped.in_ns);
     if dropped_ns != 0 {
         let (device, reason) = (flow.dropped.device, flow.dropped.reason);
-        net_wait(flow, KIND_DROP_WAIT, (dropped_ns, now_ns), device, reason);
+        // Until it came after all, not until somebody read it. The other end sends it again
+        // after its timer, which is much like this end's: what comes later is something else.
+        let again_ns = dropped_ns.saturating_add(sock.rto_us() * 2000);
+        let came_ns = match sock.last_received_tick() {
+            Some(tick) => stall::ns_of(tick, now_ns),
+            None => now_ns,
+        };
+        let end_ns = came_ns.min(again_ns);
+        net_wait(flow, KIND_DROP_WAIT, (dropped_ns, end_ns), device, reason);
     }
     let dropped_ns = flow.dropped.out_ns;
     if dropped_ns != 0 && flow.dropped.is_alone != 0 {

@@ -26,10 +26,10 @@ fn split(self_us: u64, parts: &[(Cause, u64)]) -> Split {
 
 /// What is blamed after `learned` was seen often.
 fn blamed(learned: Option<&Split>, split: &Split) -> Option<Cause> {
-    blamed_if(Certain::All, learned, split)
+    blamed_if(true, learned, split)
 }
 
-fn blamed_if(certain: Certain, learned: Option<&Split>, split: &Split) -> Option<Cause> {
+fn blamed_if(is_certain: bool, learned: Option<&Split>, split: &Split) -> Option<Cause> {
     let mut baselines = Baselines::new(4, 7);
     let key = baselines.key("shop", b"GET /cart");
     for _ in 0..40 {
@@ -41,7 +41,7 @@ fn blamed_if(certain: Certain, learned: Option<&Split>, split: &Split) -> Option
     let case = Case {
         split,
         at: &|_| at,
-        certain,
+        is_certain,
         baselines: &baselines,
         key,
     };
@@ -277,7 +277,7 @@ fn what_the_program_does_is_news_only_beyond_what_it_usually_does() {
         let (learned, now) = (split(*usual_us, usual), split(*self_us, parts));
         assert_eq!(blamed(Some(&learned), &now), *expected, "{what}");
         assert_eq!(
-            blamed_if(Certain::Nothing, Some(&learned), &now),
+            blamed_if(false, Some(&learned), &now),
             expected
                 .filter(|cause| Nature::of(*cause) != Nature::Own)
                 .or(
@@ -286,21 +286,6 @@ fn what_the_program_does_is_news_only_beyond_what_it_usually_does() {
                 ),
             "{what}, and it may be another request's"
         );
-    }
-}
-
-/// A loop that waits works on no request; one that runs works on one of them.
-#[test]
-fn of_a_loops_own_time_only_its_waits_are_every_requests() {
-    use Cause::{LockWait, OnCpu, Sleep, SocketWait};
-    let usual = split(5_000, &[(OnCpu, 4_000)]);
-    for cause in [OnCpu, LockWait, Sleep, SocketWait] {
-        let now = split(200_000, &[(cause, 190_000)]);
-        let with = |certain| blamed_if(certain, Some(&usual), &now);
-        assert_eq!(with(Certain::All), Some(cause));
-        let waits = (cause == SocketWait).then_some(SocketWait);
-        assert_eq!(with(Certain::Waits), waits, "{cause}");
-        assert_eq!(with(Certain::Nothing), None, "{cause}");
     }
 }
 
@@ -321,11 +306,7 @@ fn a_slow_callee_is_news_where_nothing_of_its_own_is() {
             Some(Cause::CpuThrottle),
         ),
     ] {
-        assert_eq!(
-            blamed_if(Certain::Nothing, Some(&usual), &now),
-            expected,
-            "{now:?}"
-        );
+        assert_eq!(blamed_if(false, Some(&usual), &now), expected, "{now:?}");
         let alone = blamed(None, &now);
         assert_eq!(
             alone,
@@ -352,7 +333,7 @@ fn what_is_sometimes_slow_is_usual() {
         let case = Case {
             split: &slow,
             at: &|_| at,
-            certain: Certain::All,
+            is_certain: true,
             baselines: &baselines,
             key,
         };
