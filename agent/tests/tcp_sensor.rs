@@ -26,8 +26,9 @@ use std::{
 };
 
 use isostack_agent::{
-    event::{Particulars, Slice},
+    event::{Delay, Particulars, Slice},
     host::btf::KernelTypes,
+    time::MonoNs,
     vocabulary::Cause,
 };
 use netns::Pair;
@@ -196,6 +197,34 @@ fn a_full_queue_on_the_way_is_told() {
     }
     let mut pairs = told.windows(2);
     assert!(pairs.all(|two| two[0].end <= two[1].start), "nothing twice");
+}
+
+/// It waits for what its own round trips do not show, as it sends nothing; of answers in one
+/// segment, which it acknowledges late itself, it is told nothing.
+#[test]
+fn who_reads_is_told_what_the_sender_waited_for() {
+    let watch = Watch::start(&["tcp"]);
+    assert!(watch.sensors.track(std::process::id()));
+    let pair = Pair::new();
+    pair.a.limit_rate("10mbit", 100_000);
+    let mut connection = Connection::new(&pair);
+    let start = Instant::now();
+    connection.send(1 << 20);
+    let took_ns = start.elapsed().as_nanos() as f64;
+    thread::sleep(Duration::from_millis(100));
+    let single = MonoNs::now();
+    (0..20).for_each(|_| {
+        connection.send(100);
+        thread::sleep(Duration::from_millis(60));
+    });
+    let delays = watch.finish();
+    let told = of(&delays, Cause::TcpRtt, std::process::id());
+    let is_readers = |delay: &&&Delay| matches!(&delay.particulars, Particulars::Flow(f) if f.device == pair.b.device);
+    let told: Vec<&&Delay> = told.iter().filter(is_readers).collect();
+    let told_ns: u64 = told.iter().map(|d| d.end.0 - d.start.0).sum();
+    let ratio = told_ns as f64 / took_ns;
+    assert!((0.5..=1.0).contains(&ratio), "ratio {ratio:.3}: {told:?}");
+    assert!(told.iter().all(|d| d.end < single), "{told:?}");
 }
 
 /// The first SYN is lost: the kernel sends it again after a second.

@@ -36,21 +36,36 @@ pub fn target_tmp() -> anyhow::Result<PathBuf> {
     Ok(profile.with_file_name("tmp"))
 }
 
+/// `cargo` in the root of the sources, as if a person had called it: what the cargo that runs this
+/// program says of its package makes build scripts that look at it run again, and all that
+/// depends on them (the TLS library, and so the agent) is built anew.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    let of_a_package = |name: &str| {
+        ["CARGO_MANIFEST_", "CARGO_PKG_"]
+            .iter()
+            .any(|start| name.starts_with(start))
+    };
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(of_a_package) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
 /// Builds `isostack-agent`, `shop` and `tasks` where they are older than their sources.
 ///
 /// # Errors
 /// When they do not build.
 fn build() -> anyhow::Result<PathBuf> {
     let dir = profile_dir()?;
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root()).args(["build", "--quiet"]).args([
-        "-p",
-        "isostack-agent",
-        "-p",
-        "shop",
-        "-p",
-        "tasks",
-    ]);
+    let mut cargo = cargo();
+    cargo
+        .args(["build", "--quiet"])
+        .args(["-p", "isostack-agent", "-p", "shop", "-p", "tasks"]);
     if dir.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");
     }

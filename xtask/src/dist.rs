@@ -39,8 +39,8 @@ pub fn dist() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When it does not build.
 pub fn static_binary(program: &str, debug: bool) -> anyhow::Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(artifact::root()).arg("build").env(
+    let mut cargo = artifact::cargo();
+    cargo.arg("build").env(
         "RUSTC_WORKSPACE_WRAPPER",
         artifact::root().join("xtask/static-rustc"),
     );

@@ -1,6 +1,6 @@
 //! `cargo xtask lab`: builds the fault lab and becomes it.
 
-use std::{env, os::unix::process::CommandExt as _, process::Command};
+use std::os::unix::process::CommandExt as _;
 
 use anyhow::bail;
 use harness::artifact;
@@ -31,8 +31,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         setup::need_root("cargo xtask lab (it loads eBPF programs, makes cgroups and namespaces)")?;
         setup::run(Purpose::Lab)?;
     }
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(artifact::root());
+    let mut cargo = artifact::cargo();
     cargo.args(["run", "--quiet", "--package", "isostack-lab"]);
     if asks("--release") {
         cargo.arg("--release");

@@ -147,7 +147,7 @@ const fn suite(name: &'static str, command: Command) -> Suite {
 }
 
 fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new("cargo");
+    let mut command = artifact::cargo();
     command.args(args);
     command
 }

@@ -1,10 +1,6 @@
 //! Memory limits of the store, and collections of the Java service.
 
-use std::{
-    fs::{self, File},
-    process::Command,
-    sync::Arc,
-};
+use std::{fs, process::Command, sync::Arc};
 
 use harness::{http, process::Process};
 
@@ -15,18 +11,19 @@ use crate::{
     stage::{NEIGHBOUR, Stage},
 };
 
-/// Reads without end what costs memory and no disk: the holes of a file.
-const READER: &str =
-    "while :; do dd if=\"$0\" of=/dev/null bs=1M count=256 2>/dev/null; sleep 0.02; done";
+/// Writes a file over and over through the page cache: what is not written back yet cannot be
+/// freed at once, so that whoever needs memory has to wait for it. (What is only read is freed in
+/// microseconds.)
+const WRITER: &str = "while :; do dd if=/dev/zero of=\"$0\" bs=1M count=256 conv=notrunc 2>/dev/null; sleep 0.02; done";
 
-/// A limit 160 to 200 MiB above what the store has, and a helper in its group that fills all
+/// A limit 100 to 140 MiB above what the store has, and a helper in its group that fills all
 /// of it with page cache; each request writes 60 MiB, which the kernel has to free first.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
     let group = Service::Store.group();
-    let room = between(200.0, 160.0, fault.strength) as u64;
+    let room = between(140.0, 100.0, fault.strength) as u64;
     let before = stage.groups.memory_hits(group)?;
     set(stage, room)?;
     let groups = Arc::clone(&stage.groups);
@@ -37,18 +34,17 @@ pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
             there: hits >= 10,
         })
     };
-    let holes = stage.dir.join(NEIGHBOUR).join("holes");
-    File::create(&holes)?.set_len(1 << 30)?;
-    let cached = holes.clone();
+    let cached = stage.dir.join(NEIGHBOUR).join("cached");
+    let written = cached.clone();
     let active = Active::measured_by(measure).undone_by(move || {
         // The group is gone only when the lab is ending. With the file goes its page cache.
         let _ = groups.limit_memory(group, None);
         let _ = fs::remove_file(cached);
     });
-    let mut reader = Command::new("sh");
-    reader.args(["-c", READER]).arg(&holes);
+    let mut writer = Command::new("sh");
+    writer.args(["-c", WRITER]).arg(&written);
     let procs = stage.groups.procs(group);
-    Ok(active.with(vec![Process::start_in("reader", &mut reader, &procs)?]))
+    Ok(active.with(vec![Process::start_in("writer", &mut writer, &procs)?]))
 }
 
 /// A limit that a helper process of the store runs into and is killed for.
