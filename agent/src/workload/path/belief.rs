@@ -8,7 +8,7 @@ mod tests;
 
 use super::{
     Level, PARENTS, PathNames, levels,
-    place::{is_below, is_kubelet_group, is_kubelets_place},
+    place::{is_kubelet_group, is_kubelets_place},
 };
 
 /// What is known of the groups in a path and is not written there.
@@ -172,13 +172,6 @@ pub fn doubtful_ids<'a>(
         }
     }
     ids
-}
-
-/// Whether another group has this id in its path: one that is not `own` nor below it.
-#[must_use]
-pub fn is_of_another(id: &str, own: &str, other: &str) -> bool {
-    let names_it = other.contains(id) || other.contains(&id.replace('-', "_"));
-    names_it && !is_below(other, own)
 }
 
 /// Groups in which engines put containers, and in which unprivileged users cannot make any.
