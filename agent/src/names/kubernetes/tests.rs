@@ -271,6 +271,13 @@ fn whom_to_ask() {
         let error = ask(Some(wrong)).unwrap_err().to_string();
         assert!(error.contains(wrong), "{error}");
     }
+    for wrong in ["https://me:secret@x:6443", "ftp://secret@x:6443"] {
+        let error = ask(Some(wrong)).unwrap_err().to_string();
+        assert!(
+            error.contains("@x:6443") && !error.contains("secret"),
+            "{error}"
+        );
+    }
     let pod = |name: &str| (name == "KUBERNETES_SERVICE_HOST").then(|| "fd00::1".to_owned());
     let in_pod = KubernetesConfig::new(None, Some("/token".into()), None, pod);
     let server = in_pod.unwrap().unwrap().server;
