@@ -72,6 +72,13 @@ macro_rules! for_each_kernel_field {
             SOCK_STATE: "sock_common" "skc_state" 1 tcp, "TCP_ESTABLISHED ..";
             SOCK_NET: "sock_common" "skc_net.net" 8 tcp, "its network namespace";
             SOCK_OWNED: "sock" "sk_lock.owned" 4 tcp, "1 while a process holds its lock, 0 in interrupts";
+            SOCK_FAMILY: "sock_common" "skc_family" 2 optional, "AF_";
+            SOCK_PORT: "sock_common" "skc_num" 2 optional, "local port";
+            SOCK_REMOTE_PORT: "sock_common" "skc_dport" 2 optional, "the other end's, big endian";
+            SOCK_ADDRESS: "sock_common" "skc_rcv_saddr" 4 optional, "local address";
+            SOCK_REMOTE_ADDRESS: "sock_common" "skc_daddr" 4 optional, "the other end's";
+            SOCK_ADDRESS_V6: "sock_common" "skc_v6_rcv_saddr" 16 optional, "local address; IPV6";
+            SOCK_REMOTE_ADDRESS_V6: "sock_common" "skc_v6_daddr" 16 optional, "the other end's; IPV6";
             SOCK_PROTOCOL: "sock" "sk_protocol" 2 tcp, "IPPROTO_; a bit-field before 5.6";
             SOCK_DST: "sock" "sk_dst_cache" 8 tcp, "the route that it sends by";
             SOCK_RX_IFINDEX: "sock" "sk_rx_dst_ifindex" 4 optional, "device that it received from; 5.17";
@@ -85,6 +92,9 @@ macro_rules! for_each_kernel_field {
             TCP_PACKETS_OUT: "tcp_sock" "packets_out" 4 tcp, "segments under way";
             TCP_DELIVERED: "tcp_sock" "delivered" 4 tcp, "segments that arrived";
             TCP_TOTAL_RETRANS: "tcp_sock" "total_retrans" 4 tcp, "segments sent again";
+            TCP_SND_UNA: "tcp_sock" "snd_una" 4 optional, "first byte sent that is not acknowledged";
+            TCP_SND_NXT: "tcp_sock" "snd_nxt" 4 optional, "next byte to send";
+            TCP_RCV_NXT: "tcp_sock" "rcv_nxt" 4 optional, "next byte expected";
             TCP_CB_SEGMENTS: "tcp_skb_cb" "tcp_gso_segs" 2 tcp, "segments in one buffer";
             SKB_CB: "sk_buff" "cb" 48 tcp, "where that is";
             NET_INUM: "net" "ns.inum" 4 tcp, "inode of the namespace";
@@ -107,9 +117,9 @@ macro_rules! for_each_kernel_field {
             SKB_HEAD: "sk_buff" "head" 8 optional, "its memory";
             SKB_DATA: "sk_buff" "data" 8 optional, "where whoever has it now begins to read";
             SKB_TRANSPORT: "sk_buff" "transport_header" 2 optional, "where TCP begins, from its memory's begin";
-            SOCK_PORT: "sock_common" "skc_num" 2 optional, "its local port";
             SOCK_TX_QUEUE: "sock_common" "skc_tx_queue_mapping" 2 optional, "queue that it sends through";
             TCP_LAST_SENT: "tcp_sock" "lsndtime" 4 optional, "tick at which it sent data last";
+            CSK_LAST_RECEIVED: "inet_connection_sock" "icsk_ack.lrcvtime" 4 optional, "tick at which data came last";
             DEV_TX: "net_device" "_tx" 8 optional, "its transmit queues";
             DEV_TX_QUEUES: "net_device" "real_num_tx_queues" 4 optional, "how many are in use";
             TXQ_TRANS_START: "netdev_queue" "trans_start" 8 optional, "tick at which it transmitted last";

@@ -300,6 +300,8 @@ pub enum Resource {
     },
     /// The network from this slice on, `None` where that is not known; in UDP datagrams.
     Network(Option<Slice>),
+    /// The host's own loopback, which nothing that leaves it waits for; in UDP datagrams.
+    Loopback,
 }
 
 /// What one cgroup consumed of a resource in a short stretch of time.

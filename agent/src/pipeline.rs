@@ -26,6 +26,7 @@ mod by_process;
 mod contexts;
 mod correlate;
 mod held;
+mod kills;
 mod requests;
 mod ring;
 mod scope;
@@ -53,7 +54,7 @@ use crate::{
     span::SpanBatch,
     time::{MonoNs, UnixNs, WallClock},
     verdict::Judgement,
-    vocabulary::Confidence,
+    vocabulary::{Cause, Confidence},
 };
 
 /// What can be set.
@@ -174,7 +175,12 @@ impl Pipeline {
     /// Takes what a sensor saw. `Delay::limiter` should be filled.
     pub fn on_event(&mut self, event: &Event, now: MonoNs) {
         let taken = match event {
-            Event::Delay(delay) => self.timeline.add(delay, now),
+            Event::Delay(delay) => {
+                if delay.cause == Cause::OomKill {
+                    self.timeline.add_to_cgroup(delay, now);
+                }
+                self.timeline.add(delay, now)
+            }
             Event::Steal(steal) => self.timeline.add_steal(steal, now),
             Event::Turn(turn) => self.turns.add(turn, self.timeline.horizon(now), now),
             Event::Away(away) => self.contexts.add(away, self.timeline.horizon(now), now),

@@ -15,6 +15,9 @@ pub const TCP: u16 = 6;
 /// `IPPROTO_UDP`.
 pub const UDP: u16 = 17;
 
+/// `AF_INET6`.
+const AF_INET6: u16 = 10;
+
 /// `TCP_ESTABLISHED`.
 pub const ESTABLISHED: u32 = 1;
 /// `TCP_SYN_SENT`.
@@ -183,6 +186,40 @@ impl Sock {
         self.get(&field::TCP_DELIVERED)
     }
 
+    /// A number for this end of the connection and one for the other, which has the same two the
+    /// other way round, unless addresses are translated in between; 0 where not known.
+    #[inline(always)]
+    pub fn ends(self) -> (u64, u64) {
+        let (port, remote_port) = (
+            self.port(),
+            u16::from_be(self.get(&field::SOCK_REMOTE_PORT)),
+        );
+        if !has(&field::SOCK_FAMILY) || port == 0 || remote_port == 0 {
+            return (0, 0);
+        }
+        let mut local = [0, self.get::<u32>(&field::SOCK_ADDRESS).into()];
+        let mut remote = [0, self.get::<u32>(&field::SOCK_REMOTE_ADDRESS).into()];
+        if self.get::<u16>(&field::SOCK_FAMILY) == AF_INET6 {
+            let remote_v6 = self.get::<[u64; 2]>(&field::SOCK_REMOTE_ADDRESS_V6);
+            // ::ffff:0:0/96 is IPv4 by a socket that can do both.
+            if remote_v6[0] != 0 || (remote_v6[1] as u32).swap_bytes() != 0xffff {
+                local = self.get::<[u64; 2]>(&field::SOCK_ADDRESS_V6);
+                remote = remote_v6;
+            }
+        }
+        (end(local, port), end(remote, remote_port))
+    }
+
+    /// What this socket expects next lies in what the other one has sent and was told of: it is
+    /// the other end of this connection, whoever else has the same addresses elsewhere.
+    #[inline(always)]
+    pub fn receives_from(self, other: Self) -> bool {
+        let next = self.get::<u32>(&field::TCP_RCV_NXT);
+        let first = other.get::<u32>(&field::TCP_SND_UNA);
+        let sent = other.get::<u32>(&field::TCP_SND_NXT).wrapping_sub(first);
+        has(&field::TCP_RCV_NXT) && next.wrapping_sub(first) <= sent
+    }
+
     /// It was accepted rather than connected; false where the kernel does not say. An accepted
     /// connection shares the local port with who listens on it; one that was connected got a
     /// port that is marked as picked for that.
@@ -216,6 +253,12 @@ impl Sock {
     #[inline(always)]
     pub fn last_sent_tick(self) -> u32 {
         self.get(&field::TCP_LAST_SENT)
+    }
+
+    /// Low half of the tick at which data came last; `None` where the kernel does not say.
+    #[inline(always)]
+    pub fn last_received_tick(self) -> Option<u32> {
+        has(&field::CSK_LAST_RECEIVED).then(|| self.get(&field::CSK_LAST_RECEIVED))
     }
 
     /// Segments sent again so far.
@@ -388,6 +431,15 @@ impl Packet {
         // SAFETY: as above.
         unsafe { Probed::read::<u16>(cb, &field::TCP_CB_SEGMENTS) }.into()
     }
+}
+
+/// One end's number.
+#[inline(always)]
+fn end(address: [u64; 2], port: u16) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut mixed = u64::from(port).wrapping_mul(ODD);
+    mixed = (mixed.rotate_left(29) ^ address[0]).wrapping_mul(ODD);
+    (mixed.rotate_left(29) ^ address[1]).wrapping_mul(ODD)
 }
 
 #[inline(always)]

@@ -7,6 +7,7 @@
 //! segment.
 
 mod flow;
+mod other_end;
 mod tell;
 mod turn;
 mod user;
@@ -113,6 +114,8 @@ pub fn tcp_state(ctx: RawTracePointContext) -> u32 {
                     attempted(sock, flow, true);
                 }
                 flow::account(sock, flow, true);
+                // SAFETY: a map's value, which lives as long as the program runs.
+                other_end::forget(unsafe { &*flow });
                 flow::end(sock);
             }
         }

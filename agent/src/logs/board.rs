@@ -137,6 +137,8 @@ impl<T> Numbered<T> {
 /// As [`Entry`], without what only a person wants to see.
 struct Support {
     workload: Workload,
+    /// The kernel said it, and of nobody.
+    is_of_host: bool,
     rule: &'static LogRule,
     first: u64,
     last: u64,
@@ -164,7 +166,10 @@ impl Board {
     /// Takes a line that says something.
     pub fn take(&self, hit: Hit, workload: &Workload, source: &str, line: &[u8], at: UnixNs) {
         let mut inner = self.inner.lock();
-        let key = (hit.index, inner.hasher.hash_one(workload));
+        let key = (
+            hit.index,
+            inner.hasher.hash_one((workload, source == KERNEL_LOG)),
+        );
         if let Some(flow) = inner.flows.get(&key) {
             flow.counter.inc();
             if at.0.saturating_sub(flow.first) < MERGE_NS {
@@ -188,7 +193,7 @@ impl Board {
             counter,
             first: at.0,
             entry: inner.remember(hit.rule, workload, source, line, at.0),
-            support: inner.support(hit.rule, workload, at.0),
+            support: inner.support(hit.rule, (workload, source), at.0),
         };
         inner.flows.insert(key, flow);
     }
@@ -261,7 +266,7 @@ impl Board {
         for one in &known.kept {
             let in_time = one.last.saturating_add(SLACK_NS) >= start_unix_ns
                 && one.first <= end_unix_ns.saturating_add(SLACK_NS);
-            if !in_time || !concerns(&one.workload, cause, workload) {
+            if !in_time || !one.concerns(cause, workload) {
                 continue;
             }
             match out.iter_mut().find(|(rule, _)| *rule == one.rule.id) {
@@ -320,10 +325,16 @@ impl Inner {
         self.recent.push(entry, MAX_ENTRIES)
     }
 
-    fn support(&mut self, rule: &'static LogRule, workload: &Workload, at: u64) -> u64 {
+    fn support(
+        &mut self,
+        rule: &'static LogRule,
+        (workload, source): (&Workload, &str),
+        at: u64,
+    ) -> u64 {
         let Some(cause) = rule.cause else { return 0 };
         let one = Support {
             workload: workload.clone(),
+            is_of_host: source == KERNEL_LOG && *workload == Workload::default(),
             rule,
             first: at,
             last: at,
@@ -356,28 +367,35 @@ impl Entry {
     }
 }
 
-/// Whether a line of (or about) `named` concerns `workload`.
-fn concerns(named: &Workload, cause: Cause, workload: &Workload) -> bool {
-    let equal = |a: &str, b: &str| !a.is_empty() && a == b;
-    if *named == Workload::default() {
-        // Of the whole host: what a device, a table or the hypervisor did to all on it.
-        return matches!(
-            cause,
-            Cause::Steal
-                | Cause::Virtqueue
-                | Cause::Conntrack
-                | Cause::NetDrop
-                | Cause::BlockDevice
-                | Cause::KvmExit
-        );
+/// Where the kernel's own lines come from.
+pub const KERNEL_LOG: &str = "kmsg";
+
+impl Support {
+    /// Whether a line of (or about) its workload concerns this one. Of the whole host only the
+    /// kernel speaks: a file or a sender that names nobody speaks of nobody.
+    fn concerns(&self, cause: Cause, workload: &Workload) -> bool {
+        let named = &self.workload;
+        let equal = |a: &str, b: &str| !a.is_empty() && a == b;
+        if self.is_of_host {
+            // What a device, a table or the hypervisor did to all on it.
+            return matches!(
+                cause,
+                Cause::Steal
+                    | Cause::Virtqueue
+                    | Cause::Conntrack
+                    | Cause::NetDrop
+                    | Cause::BlockDevice
+                    | Cause::KvmExit
+            );
+        }
+        if named.cgroup_id != 0 && named.cgroup_id == workload.cgroup_id {
+            return true;
+        }
+        if !named.container_id.is_empty() && !workload.container_id.is_empty() {
+            return named.container_id == workload.container_id;
+        }
+        let same_pod = equal(&named.pod_uid, &workload.pod_uid)
+            || (equal(&named.pod, &workload.pod) && equal(&named.namespace, &workload.namespace));
+        same_pod && equal(&named.container, &workload.container)
     }
-    if named.cgroup_id != 0 && named.cgroup_id == workload.cgroup_id {
-        return true;
-    }
-    if !named.container_id.is_empty() && !workload.container_id.is_empty() {
-        return named.container_id == workload.container_id;
-    }
-    let same_pod = equal(&named.pod_uid, &workload.pod_uid)
-        || (equal(&named.pod, &workload.pod) && equal(&named.namespace, &workload.namespace));
-    same_pod && equal(&named.container, &workload.container)
 }

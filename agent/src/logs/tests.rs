@@ -147,7 +147,20 @@ fn lines_support_a_cause_of_their_workload_and_time_only() {
         support(Cause::Conntrack, &other, 100),
         [("conntrack_full", 1)]
     );
-    // But nobody is killed by a line without a name.
+    // Who writes the same into a file of no workload's hits nobody.
+    let line = "nf_conntrack: nf_conntrack: table full, dropping packet";
+    board.take(
+        hit(line),
+        &Workload::default(),
+        "/srv/app/x.log",
+        line.as_bytes(),
+        UnixNs(100 * second),
+    );
+    assert_eq!(
+        support(Cause::Conntrack, &other, 100),
+        [("conntrack_full", 1)]
+    );
+    // And nobody is killed by a line without a name.
     board.take(
         hit("OOMKilled"),
         &Workload::default(),

@@ -17,6 +17,7 @@ use crate::{
         incident::{Incidents, Story},
         intervals,
         judge::{self, Case, Nature, Rules},
+        kills::Kills,
         losses::Losses,
         place::{Place, Unjudged, place},
         requests::{Requests, Worker},
@@ -59,6 +60,7 @@ pub(super) struct Correlator {
     scopes: Scopes,
     retries: Retries,
     resends: Resends,
+    kills: Kills,
     held: Held,
     incidents: Incidents,
     counts: Counts,
@@ -112,6 +114,7 @@ impl Correlator {
             scopes: Scopes::default(),
             retries: Retries::default(),
             resends: Resends::default(),
+            kills: Kills::default(),
             held: Held::default(),
             incidents: Incidents::default(),
             counts: Counts::default(),
@@ -301,6 +304,7 @@ impl Correlator {
         let from = i128::from(place.start.0);
         let (sweep, held) = (&mut self.sweep, &mut self.held);
         let (retries, resends) = (&mut self.retries, &mut self.resends);
+        let kills = &mut self.kills;
         sweep.shared_by(scope.sharers);
         for (start, end) in &scope.others {
             sweep.other_request(i128::from(*start) - from, i128::from(*end) - from);
@@ -315,6 +319,7 @@ impl Correlator {
                     let times = (entry.start, entry.end);
                     retries.note(entry.cause, entry.tid, times, particulars);
                     resends.note(entry.cause, entry.tid, times);
+                    kills.note(entry.cause, times, particulars);
                     if held.takes(entry) {
                         return;
                     }
@@ -331,7 +336,8 @@ impl Correlator {
             .held
             .stretches(scope, context.timeline, identity, place);
         let retried = retried.into_iter().filter(|_| scope.is_apart());
-        for stretch in retried.chain(resent).chain(held) {
+        let killed = self.kills.stretches();
+        for stretch in retried.chain(resent).chain(held).chain(killed) {
             let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
             self.sweep.delay(stretch.cause, 0, start - from, end - from);
         }

@@ -99,6 +99,9 @@ pub fn find(
             | Cause::TcpConnect,
             Particulars::Flow(flow),
         ) => {
+            if cause == Cause::NetDrop && !is_for_want_of_room(&flow.reason) {
+                return Culprit::default();
+            }
             let is_stuck = cause == Cause::Virtqueue;
             let mut windows = windows(waits);
             if is_stuck && let Some((start, _)) = windows.first_mut() {
@@ -126,6 +129,22 @@ pub fn find(
         }
         _ => Culprit::default(),
     }
+}
+
+/// Whether a packet was dropped as a queue was full, which a flood may fill, and not because a rule
+/// or a protocol said so. Kernels before 5.17 give no reason.
+fn is_for_want_of_room(reason: &str) -> bool {
+    const FULL: [&str; 8] = [
+        "QDISC",
+        "CAKE",
+        "FQ_",
+        "FULL_RING",
+        "CPU_BACKLOG",
+        "NOMEM",
+        "TX_TIMEOUT",
+        "NOT_SPECIFIED",
+    ];
+    reason.is_empty() || FULL.iter().any(|full| reason.contains(full))
 }
 
 /// Adds what each had more.

@@ -105,6 +105,9 @@ const FUTURE_SLACK_NS: u64 = 1_000_000_000;
 /// A process with more than one in this many of all intervals is a noisy one.
 const NOISY: usize = 64;
 
+/// Processes of a cgroup that are told of what happened to another one.
+const MAX_TOLD: usize = 256;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Timeline {
@@ -201,6 +204,24 @@ impl Timeline {
         self.intervals += 1;
         self.bytes = self.bytes + track.bytes() - bytes;
         Ok(())
+    }
+
+    /// Takes what happened to one process of a cgroup as a moment of the others, of all their
+    /// threads; of a hundred thousand processes, of the first [`MAX_TOLD`].
+    pub fn add_to_cgroup(&mut self, delay: &Delay, now: MonoNs) {
+        let members = self.by_cgroup.get(&delay.cgroup_id).into_iter().flatten();
+        let others = members.filter(|process| **process != delay.process);
+        let others: Vec<ProcessKey> = others.take(MAX_TOLD).copied().collect();
+        for process in others {
+            let moment = Delay {
+                process,
+                tid: 0,
+                start: delay.end,
+                ..delay.clone()
+            };
+            // What cannot be kept of its own process is counted there.
+            let _ = self.add(&moment, now);
+        }
     }
 
     /// Takes a steal sample.

@@ -1,7 +1,7 @@
 //! Which threads answered requests lately: the turns of each process, in order of writing.
 //!
-//! Bounds: 24 bytes a turn, at most [`MAX_TURNS`] of all processes together (6 MB, twice that
-//! while rings grow); the process with the most gives way first, and that is counted.
+//! Bounds: 24 bytes a turn, at most [`MAX_TURNS`] of all processes together (6 MB, a quarter
+//! more while rings grow); the process with the most gives way first, and that is counted.
 
 use super::{by_process::ByProcess, ring::Interval, timeline::Dropped};
 use crate::{event::Turn, process::ProcessKey, time::MonoNs};

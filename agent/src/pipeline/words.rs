@@ -1,7 +1,7 @@
 //! The sentences and numbers of a verdict. Names in them come from processes and cgroups:
 //! what bends a terminal's or a page's line is taken out and lengths bounded; escaping is the output's part.
 
-use super::culprit::Culprit;
+use super::{culprit::Culprit, kills};
 use crate::{
     event::{Limiter, Particulars},
     knowledge::{self, sentence::Slot},
@@ -154,6 +154,9 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
                 who(identity)
             ),
         },
+        Cause::LockWait if kills::is_for_a_child(particulars) => {
+            format!("waited for a child process of its own{usual}")
+        }
         Cause::LockWait => format!("waited for a lock of its own process{usual}"),
         Cause::Sleep => format!("slept because its own code asked to{usual}"),
         Cause::SocketWait => format!("waited for a peer's answer{usual}"),

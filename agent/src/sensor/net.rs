@@ -190,8 +190,11 @@ impl Interpreter for NetInterpreter {
         if record.kind != KIND_CONSUMED {
             return delay(self, record);
         }
-        let slice = self.devices.get(record.detail).kind.slice();
-        let resource = Resource::Network(slice);
+        let kind = self.devices.get(record.detail).kind;
+        let resource = match kind {
+            DeviceKind::Loopback => Resource::Loopback,
+            _ => Resource::Network(kind.slice()),
+        };
         Ok(consumption(record, resource, record.cgroup_id))
     }
 

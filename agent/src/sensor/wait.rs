@@ -50,7 +50,18 @@ const FAMILIES: &[Family] = &[Family {
 
 /// What a thread waits for in each of these system calls. Those not named are `other`.
 const CALLS: &[(u32, &[&str])] = &[
-    (KIND_LOCK, &["futex", "futex_wait", "futex_waitv", "flock"]),
+    (
+        KIND_LOCK,
+        &[
+            "futex",
+            "futex_wait",
+            "futex_waitv",
+            "flock",
+            // A child process, see `pipeline::kills`.
+            "wait4",
+            "waitid",
+        ],
+    ),
     (KIND_SLEEP, &["nanosleep", "clock_nanosleep", "pause"]),
     (
         KIND_SOCKET,

@@ -29,6 +29,8 @@ pub struct Sample {
     /// Milliseconds that the threads of each service were runnable and did not run
     /// (`schedstat`; includes time held back by a quota), in the order of the chain.
     pub waited_ms: [f64; 3],
+    /// Milliseconds that the threads of each service ran.
+    pub ran_ms: [f64; 3],
     /// Milliseconds of I/O, summed over requests in flight (`/proc/diskstats`).
     pub disk_ms: f64,
     /// Milliseconds that the hypervisor took, of all CPUs (`/proc/stat`).
@@ -80,14 +82,18 @@ impl Sampler {
         let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         let before = samples.iter().rev().find(|s| s.done_ns <= start_ns)?;
         let after = samples.iter().find(|s| s.at_ns >= end_ns)?;
-        let mut waited_ms = after.waited_ms;
-        for (waited, before) in waited_ms.iter_mut().zip(before.waited_ms) {
-            *waited -= before;
-        }
+        let since = |after: [f64; 3], before: [f64; 3]| {
+            let mut grown = after;
+            for (grown, before) in grown.iter_mut().zip(before) {
+                *grown -= before;
+            }
+            grown
+        };
         Some(Sample {
             at_ns: after.at_ns - before.at_ns,
             done_ns: after.done_ns,
-            waited_ms,
+            waited_ms: since(after.waited_ms, before.waited_ms),
+            ran_ms: since(after.ran_ms, before.ran_ms),
             disk_ms: after.disk_ms - before.disk_ms,
             stolen_ms: after.stolen_ms - before.stolen_ms,
         })
@@ -113,24 +119,29 @@ impl Drop for Sampler {
 
 fn sample(pids: [u32; 3], disk: &str) -> Sample {
     let at_ns = unix_ns();
-    let waited_ms = pids.map(waited_ms);
+    let of_each = pids.map(scheduled_ms);
     let stolen_ms = stolen_ms(&fs::read_to_string("/proc/stat").unwrap_or_default());
     Sample {
         at_ns,
-        waited_ms,
+        waited_ms: of_each.map(|(_, waited)| waited),
+        ran_ms: of_each.map(|(ran, _)| ran),
         disk_ms: disk_ms(disk),
         stolen_ms,
         done_ns: unix_ns(),
     }
 }
 
-fn waited_ms(pid: u32) -> f64 {
+/// How long the threads of a process ran, and how long they waited for a CPU.
+fn scheduled_ms(pid: u32) -> (f64, f64) {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
-    let waits = tasks.into_iter().flatten().flatten().filter_map(|task| {
-        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split(' ').nth(1)?.parse::<f64>().ok()
-    });
-    waits.sum::<f64>() / 1e6
+    let (mut ran, mut waited) = (0.0, 0.0);
+    for task in tasks.into_iter().flatten().flatten() {
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let mut numbers = text.split(' ').map(|n| n.trim().parse().unwrap_or(0.0));
+        ran += numbers.next().unwrap_or(0.0) / 1e6;
+        waited += numbers.next().unwrap_or(0.0) / 1e6;
+    }
+    (ran, waited)
 }
 
 /// Milliseconds of I/O of a disk so far, summed over requests in flight.

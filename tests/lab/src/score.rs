@@ -105,7 +105,8 @@ pub struct Outcome {
     pub healthy: usize,
     /// Verdicts on them that nothing confirms.
     pub false_verdicts: Vec<FalseVerdict>,
-    /// Verdicts on them that the kernel's books confirm: another program was in the way.
+    /// Verdicts on them that the kernel's books confirm: another program was in the way, or
+    /// another request of the same.
     pub disturbed: Vec<FalseVerdict>,
     /// Of them those that point to a callee, which is judged by itself.
     #[serde(default)]
@@ -337,6 +338,9 @@ fn false_verdict(span: &Span, sampler: &Sampler) -> FalseVerdict {
     let service = Service::ALL.iter().find(|s| s.name() == span.service);
     let measured_ms = match (span.text("cause"), measured, service) {
         ("runqueue", Some(sample), Some(service)) => sample.waited_ms[*service as usize],
+        // A lock of its own process (an interpreter's) that another of its requests had,
+        // and ran.
+        ("lock_wait", Some(sample), Some(service)) => sample.ran_ms[*service as usize],
         ("steal", Some(sample), _) => sample.stolen_ms + 10.0,
         ("block_queue" | "block_device", Some(sample), _) => sample.disk_ms,
         _ => 0.0,

@@ -70,6 +70,16 @@ pub struct Flow {
     pub delivered: u32,
     /// Tick of the first writing since it was read from, low half; 0 for none.
     pub asked_tick: u32,
+    /// The same as `delivered` of the other end, when it was last looked at from this one.
+    pub delivered_to_us: u64,
+    /// Address of the other end's socket, where that is on this host; 0: not known.
+    pub other_end: u64,
+    /// From when the last segment that was sent again was waited for,
+    pub resent_from_ns: u64,
+    /// and until when.
+    pub resent_ns: u64,
+    /// By what [`other_end`](super::other_end) finds it; 0: not yet.
+    pub listed: u64,
     /// What was dropped of it.
     pub dropped: Dropped,
 }
@@ -121,6 +131,11 @@ impl Flow {
         retransmits_seen: 0,
         retransmits_unowned: 0,
         delivered: 0,
+        delivered_to_us: 0,
+        other_end: 0,
+        resent_from_ns: 0,
+        resent_ns: 0,
+        listed: 0,
         asked_tick: 0,
         dropped: Dropped::NONE,
     };

@@ -81,6 +81,11 @@ pub fn retransmission(sock: Sock, flow: *mut Flow) {
     // SAFETY: returns a number.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let start_ns = now_ns.saturating_sub(waited_us * 1000);
+    // One wait, however often its segments are sent again.
+    if flow.resent_ns < start_ns {
+        flow.resent_from_ns = start_ns;
+    }
+    flow.resent_ns = now_ns;
     interval(flow, KIND_RETRANSMIT, start_ns, now_ns, expired.into());
     let dropped_ns = flow.dropped.out_ns;
     if dropped_ns == 0 {
@@ -119,7 +124,15 @@ pub fn local_waits(sock: Sock, flow: *mut Flow) {
     let dropped_ns = core::mem::take(&mut flow.dropped.in_ns);
     if dropped_ns != 0 {
         let (device, reason) = (flow.dropped.device, flow.dropped.reason);
-        net_wait(flow, KIND_DROP_WAIT, (dropped_ns, now_ns), device, reason);
+        // Until it came after all, not until somebody read it. The other end sends it again
+        // after its timer, which is much like this end's: what comes later is something else.
+        let again_ns = dropped_ns.saturating_add(sock.rto_us() * 2000);
+        let came_ns = match sock.last_received_tick() {
+            Some(tick) => stall::ns_of(tick, now_ns),
+            None => now_ns,
+        };
+        let end_ns = came_ns.min(again_ns);
+        net_wait(flow, KIND_DROP_WAIT, (dropped_ns, end_ns), device, reason);
     }
     let dropped_ns = flow.dropped.out_ns;
     if dropped_ns != 0 && flow.dropped.is_alone != 0 {
@@ -171,9 +184,39 @@ fn net_wait(flow: &Flow, kind: u32, (start_ns, end_ns): (u64, u64), device: u64,
 pub fn round_trip(sock: Sock, flow: *mut Flow, delivered_before: u32) {
     // SAFETY: as above.
     let flow = unsafe { &mut *flow };
-    if flow.delivered.wrapping_sub(delivered_before) < MIN_ARRIVED {
-        return;
+    if flow.delivered.wrapping_sub(delivered_before) >= MIN_ARRIVED {
+        excess(sock, flow);
     }
+}
+
+/// What the other end, which is on this host, waited for, now that the process has read what
+/// it sent: it was waited for on this end, too.
+#[inline(always)]
+pub fn of_the_other_end(other: Sock, theirs: &Flow, flow: &mut Flow) {
+    if theirs.resent_ns > flow.told_ns {
+        interval(
+            flow,
+            KIND_RETRANSMIT,
+            theirs.resent_from_ns,
+            theirs.resent_ns,
+            0,
+        );
+    }
+    let delivered = other.delivered();
+    let streams = other.packets_out() >= MIN_ARRIVED;
+    if streams && delivered.wrapping_sub(flow.delivered_to_us as u32) >= MIN_ARRIVED {
+        excess(other, flow);
+        flow.delivered_to_us = delivered.into();
+    }
+    // Of a request in one or two segments this end puts the acknowledgement off itself.
+    if !streams {
+        flow.delivered_to_us = delivered.into();
+    }
+}
+
+/// Tells by how much the round trip that a socket saw is longer than its usual one.
+#[inline(always)]
+fn excess(sock: Sock, flow: &mut Flow) {
     let (srtt_us, min_us) = (sock.srtt_us(), sock.min_rtt_us());
     if min_us == 0 || srtt_us < UNUSUAL_FACTOR.saturating_mul(min_us) {
         return;

@@ -11,7 +11,7 @@ use aya_ebpf::{
 
 use super::{
     flow::{self, Flow, Owner},
-    tell,
+    other_end, tell,
 };
 use crate::kernel::net::{CLOSE, LISTEN, Sock, TCP};
 
@@ -146,6 +146,8 @@ fn look(sock: Sock, how: Use) -> u32 {
             flow::account(sock, flow, false);
             (*flow).owner = owner;
             tell::round_trip(sock, flow, delivered_before);
+            other_end::list(sock, &mut *flow);
+            other_end::tell(sock, &mut *flow);
             if how == Use::Read {
                 tell::local_waits(sock, flow);
             }

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     event::{Disk, Flow, Slice, SystemCall, VmExit},
     knowledge::data,
+    process::ProcessKey,
 };
 
 /// A row's story: what the kernel tells while one request is served.
@@ -62,7 +63,7 @@ fn with(particulars: &Particulars, delay: Delay) -> Delay {
 
 fn cases() -> Vec<Case> {
     use Cause::{
-        BlockQueue, Conntrack, CpuThrottle, KvmExit, MemoryReclaim, OomKill, Runqueue,
+        BlockQueue, Conntrack, CpuThrottle, KvmExit, LockWait, MemoryReclaim, OomKill, Runqueue,
         SeccompDenied, SocketWait, Steal, TcpRetransmit, Virtqueue,
     };
     let virtio = through(Slice::Paravirtual, "eth0");
@@ -79,6 +80,18 @@ fn cases() -> Vec<Case> {
         name: "connect".into(),
         action: "errno".into(),
     }));
+    let child = Particulars::SystemCall(Arc::new(SystemCall {
+        name: "wait4".into(),
+        action: String::new(),
+    }));
+    let killed = Delay {
+        process: ProcessKey {
+            pid: 4_321,
+            start_ticks: 4_321,
+        },
+        tid: 4_321,
+        ..with(&limit, delay(OomKill, 189, 189))
+    };
     let exit = Particulars::VmExit(Arc::new(VmExit {
         reason: "IO_INSTRUCTION".into(),
         nested_page_fault: false,
@@ -111,6 +124,10 @@ fn cases() -> Vec<Case> {
             .remedied_by("memory"),
         Case::new("memory-kills", 200, (Fault::L3, OomKill))
             .told([with(&limit, delay(OomKill, 20, 190))])
+            .remedied_by("memory"),
+        // Another process of its container, for which it waited.
+        Case::new("memory-kills", 200, (Fault::L3, OomKill))
+            .told([with(&child, delay(LockWait, 20, 190)), killed])
             .remedied_by("memory"),
         Case::new("bad-gateway", 700, (Fault::L2, TcpRetransmit)).told(
             [(10, 210), (210, 410), (410, 690)]
