@@ -24,7 +24,6 @@ fn namespaces(all: u64) -> Namespaces {
         mnt: Some(all),
         pid: Some(all),
         user: Some(all),
-        ..Namespaces::default()
     }
 }
 
