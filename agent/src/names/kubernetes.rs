@@ -24,7 +24,7 @@ pub use self::config::{KubernetesConfig, KubernetesError};
 pub(super) use self::kubelet::Kubelet;
 use self::{api::Api, client::Failure, event::WatchEvent};
 use super::state::Source;
-use crate::workload::{NamesFrom, directory::Directory, pod::Pod};
+use crate::workload::{NamesFrom, directory::Directory};
 
 /// First wait after a failure; doubled with each more.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -99,7 +99,8 @@ impl Kubernetes {
             Some(position) => position.clone(),
             None => {
                 let list = self.api.list(latest).await?;
-                let pods = list.pods.into_iter().filter_map(Option::<Pod>::from);
+                let pods = list.pods.into_iter();
+                let pods = pods.filter_map(|object| object.into_pod(NamesFrom::Api));
                 directory.replace(pods.collect(), NamesFrom::Api, Instant::now());
                 *position = Some(list.version.clone());
                 list.version
@@ -113,14 +114,18 @@ impl Kubernetes {
             }
             match event {
                 WatchEvent::Present(object) => {
-                    if let Some(pod) = Option::<Pod>::from(*object) {
+                    if let Some(pod) = object.into_pod(NamesFrom::Api) {
                         directory.apply(pod, NamesFrom::Api);
                     }
                 }
                 WatchEvent::Deleted(object) => {
                     // Its last state may hold containers that no earlier one did.
-                    if let Some(pod) = Option::<Pod>::from(*object) {
-                        let uid = pod.uid.clone();
+                    if let Some(pod) = object.into_pod(NamesFrom::Api) {
+                        // By its own uid: a mirror takes nobody along but whom it was taken for.
+                        let uid = match pod.mirror_uid.is_empty() {
+                            true => pod.uid.clone(),
+                            false => pod.mirror_uid.clone(),
+                        };
                         directory.apply(pod, NamesFrom::Api);
                         directory.remove(&uid, Instant::now());
                     }

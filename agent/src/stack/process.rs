@@ -6,6 +6,8 @@ mod facts;
 mod machine;
 mod nesting;
 mod sandbox;
+#[cfg(test)]
+mod tests;
 mod wasm;
 
 pub use container::is_runtime;
@@ -81,7 +83,7 @@ impl<'a> Inference<'a> {
     /// What a person recognises behind the process.
     #[must_use]
     pub fn workload(&self) -> Workload {
-        let Self { facts, .. } = *self;
+        let Self { facts, host, .. } = *self;
         let names = self.place.names();
         let mut workload = Workload {
             pod_uid: names.pod_uid,
@@ -114,7 +116,7 @@ impl<'a> Inference<'a> {
         // runsc called by hand: the group has a name, the container another.
         if !self.runtimes.is_container()
             && workload.container.is_empty()
-            && let Some(id) = sandbox::served_by_gvisor(facts)
+            && let Some(id) = sandbox::served_by_gvisor(facts, host)
         {
             id.clone_into(&mut workload.container_id);
             "gvisor".clone_into(&mut workload.runtime);

@@ -82,7 +82,8 @@ impl Directory {
     }
 
     /// Takes a pod's new state. A weaker word than the one known does not change the names,
-    /// only adds containers. A cached word never overrides.
+    /// only adds containers. A cached word never overrides. A mirror never gives a static pod
+    /// another name.
     pub fn apply(&self, pod: Pod, from: NamesFrom) {
         let mut inner = self.inner.write();
         if inner.apply(pod, from) {
@@ -212,7 +213,17 @@ impl Inner {
         }
         match self.pods.get_mut(&pod.uid) {
             Some(entry) => {
-                let (pod, from, gone) = if from >= entry.from {
+                // Whoever may make pods can call one the mirror of any static pod. A real one has
+                // that pod's names, and the node itself knows them.
+                let known = &entry.pod;
+                let renames = (&pod.namespace, &pod.name) != (&known.namespace, &known.name);
+                if renames && !pod.mirror_uid.is_empty() {
+                    return false;
+                }
+                let exposes = renames && !known.mirror_uid.is_empty() && from > NamesFrom::Cache;
+                let (pod, from, gone) = if exposes {
+                    (pod, from, None)
+                } else if from >= entry.from {
                     pod.keep_containers_of(&entry.pod);
                     (pod, from, None)
                 } else {

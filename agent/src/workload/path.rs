@@ -3,6 +3,7 @@
 
 pub mod belief;
 mod level;
+mod namesakes;
 pub mod place;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ mod tests;
 pub use self::{
     belief::{Belief, Circumstances},
     level::{Level, levels},
+    namesakes::Namesakes,
 };
 
 /// What kind of thing a cgroup path names.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Labels;
+use super::{Labels, NamesFrom};
 
 /// Containers kept of one pod, those of earlier restarts among them.
 pub const MAX_CONTAINERS: usize = 64;
@@ -230,19 +230,21 @@ pub struct Terminated {
     pub container_id: String,
 }
 
-impl From<PodObject> for Option<Pod> {
-    /// `None` for what is no pod, or not one that could run.
-    fn from(object: PodObject) -> Self {
+impl PodObject {
+    /// The pod that `from` tells of; `None` for what is no pod, or not one that could run.
+    #[must_use]
+    pub fn into_pod(self, from: NamesFrom) -> Option<Pod> {
         let PodObject {
             metadata,
             spec,
             status,
-        } = object;
-        // The kubelet names the cgroup of a static pod by its manifest's hash.
+        } = self;
+        // The kubelet names the cgroup of a static pod by its manifest's hash. Annotations are
+        // the word of whoever made the object: no other pod has such a uid.
         let hash = metadata
             .annotations
             .get("kubernetes.io/config.mirror")
-            .filter(|hash| !hash.is_empty());
+            .filter(|hash| is_manifest_hash(hash));
         let (uid, mirror_uid) = match hash {
             Some(hash) => (hash.clone(), metadata.uid.clone()),
             None => (metadata.uid.clone(), String::new()),
@@ -272,7 +274,7 @@ impl From<PodObject> for Option<Pod> {
         Pod {
             uid,
             mirror_uid,
-            owner: owner(&metadata, &spec.node_name),
+            owner: owner(&metadata, &spec.node_name, from),
             labels: select_labels(&metadata.labels),
             namespace: metadata.namespace,
             name: metadata.name,
@@ -282,6 +284,11 @@ impl From<PodObject> for Option<Pod> {
     }
 }
 
+/// An MD5 sum, in hexadecimal without dashes.
+fn is_manifest_hash(uid: &str) -> bool {
+    uid.len() == 32 && uid.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 /// `containerd://ID`, `cri-o://ID`, `docker://ID`.
 fn bare_id(id: &str) -> &str {
     id.rsplit_once("://").map_or(id, |(_, id)| id)
@@ -289,10 +296,12 @@ fn bare_id(id: &str) -> &str {
 
 /// The controller; a ReplicaSet whose name ends with the pod's template hash was made by the
 /// Deployment of the rest of the name, so that ReplicaSets need not be asked for.
-fn owner(metadata: &Metadata, node: &str) -> String {
+fn owner(metadata: &Metadata, node: &str, from: NamesFrom) -> String {
     let Some(owner) = metadata.owner_references.iter().find(|o| o.controller) else {
-        // A kubelet tells of a pod of its own as it has it; the API of a mirror that the node owns.
+        // A kubelet tells of a pod of its own as it has it, and where it has each from; the API of
+        // a mirror that the node owns, and of anybody's annotations.
         let source = metadata.annotations.get("kubernetes.io/config.source");
+        let source = source.filter(|_| from == NamesFrom::Kubelet);
         return match source {
             Some(source) if source != "api" && !node.is_empty() => format!("Node/{node}"),
             _ => String::new(),

@@ -1,6 +1,9 @@
 //! Where the groups in a path come from: what decides whether their names are believed.
 
-use std::{sync::OnceLock, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
@@ -8,15 +11,15 @@ use super::{Identifier, cache::Generations, known::CGROUP_LIFETIME};
 use crate::{
     host::proc::{ProcDir, own_pid},
     workload::path::{
-        Belief, Circumstances, Level, PathNames,
-        belief::{doubtful_ids, is_of_another},
-        levels,
+        Belief, Circumstances, Level, Namesakes, PathNames, belief::doubtful_ids, levels,
         place::kubelet_root,
     },
 };
 
 /// Paths with doubtful ids that are remembered.
 const MAX_DOUBTFUL: usize = 4_096;
+/// What the host's groups name is made out anew after this long, as the groups themselves are.
+const NAMESAKES_LIFETIME: Duration = Duration::from_secs(1);
 
 /// Where the groups of a path come from.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +35,8 @@ pub(super) struct Origin {
 pub(super) struct Doubtful {
     /// Which of them are another's, by path.
     foreign: Mutex<Generations<String, (Vec<String>, Instant)>>,
+    /// What the host's groups name; nothing before the first doubt.
+    namesakes: Mutex<Option<(Arc<Namesakes>, Instant)>>,
     kubelet_roots: OnceLock<Vec<String>>,
 }
 
@@ -39,6 +44,7 @@ impl Default for Doubtful {
     fn default() -> Self {
         Self {
             foreign: Mutex::new(Generations::new(MAX_DOUBTFUL)),
+            namesakes: Mutex::default(),
             kubelet_roots: OnceLock::new(),
         }
     }
@@ -103,13 +109,26 @@ impl Identifier {
     /// Those ids that are another's: by the engine's or Kubernetes' word, or because another
     /// group has them too.
     fn foreign_of(&self, doubtful: &[(&str, &str)]) -> Vec<String> {
-        let all = self.cgroups.all();
         let is_foreign = |(id, own): &&(&str, &str)| {
             self.naming
                 .word_on(id, own)
-                .unwrap_or_else(|| all.iter().any(|(_, other)| is_of_another(id, own, other)))
+                .unwrap_or_else(|| self.namesakes().has_another(id, own))
         };
         let foreign = doubtful.iter().filter(is_foreign);
         foreign.map(|(id, _)| (*id).to_owned()).collect()
+    }
+
+    /// Made out once for the many doubts that come together, as with an agent that starts.
+    fn namesakes(&self) -> Arc<Namesakes> {
+        let mut known = self.doubtful.namesakes.lock();
+        if let Some((namesakes, at)) = &*known
+            && at.elapsed() < NAMESAKES_LIFETIME
+        {
+            return namesakes.clone();
+        }
+        let all = self.cgroups.all();
+        let namesakes = Arc::new(Namesakes::of(all.iter().map(|(_, path)| &**path)));
+        *known = Some((namesakes.clone(), Instant::now()));
+        namesakes
     }
 }

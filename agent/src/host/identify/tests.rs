@@ -248,6 +248,29 @@ fn a_group_that_looks_like_a_pod_s_is_none() {
 }
 
 #[test]
+fn a_rootless_container_beside_its_monitor_is_that_container() {
+    // Not where engines of root put theirs: the id is asked about.
+    let top = format!("/isostack-test-rootless-{}", std::process::id());
+    let (_, id) = ids(3);
+    let of = |other: &str| {
+        let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
+        let own = format!("{top}/libpod-{id}.scope/container");
+        let own = Inhabited::start(identifier.cgroups(), &own);
+        let other = Inhabited::start(identifier.cgroups(), other);
+        let found = identifier.identify(own.child.id()).unwrap();
+        drop((own, other));
+        (
+            found.workload.container_id.clone(),
+            found.workload.unit.clone(),
+        )
+    };
+    let beside = of(&format!("{top}/libpod-conmon-{id}.scope"));
+    assert_eq!(beside, (id.clone(), String::new()));
+    let (foreign, _) = of(&format!("{top}/other/docker-{id}.scope"));
+    assert_eq!(foreign, "", "two have this id");
+}
+
+#[test]
 fn a_cgroup_id_that_is_given_again_is_looked_up_anew() {
     let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
     let (top, me) = ("/isostack-test-reused", std::process::id());

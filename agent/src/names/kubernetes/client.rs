@@ -65,7 +65,7 @@ impl Client {
         };
         let document = timeout(ANSWER, document).await.map_err(|_| slow())??;
         serde_json::from_slice(&document)
-            .map_err(|error| Failure::Other(format!("the list cannot be read: {error}")))
+            .map_err(|error| Failure::Other(format!("the list cannot be read: {}", quoted(&error))))
     }
 
     /// The beginning of an answer.
@@ -174,13 +174,16 @@ async fn message(answer: Response<Incoming>) -> String {
     };
     match said.is_empty() {
         true => status.to_string(),
-        false => shortened(&said).escape_debug().to_string(),
+        false => quoted(&said),
     }
 }
 
-/// What another program says, as far as it fits into a sentence.
-pub(super) fn shortened(text: &str) -> &str {
-    &text[..text.floor_char_boundary(300)]
+/// What another program says, as far as it fits into a sentence, and on one line.
+pub(super) fn quoted(said: &impl ToString) -> String {
+    let said = said.to_string();
+    said[..said.floor_char_boundary(300)]
+        .escape_debug()
+        .to_string()
 }
 
 /// An error and what caused it.

@@ -220,9 +220,13 @@ fn account(name: &str) -> Option<PathBuf> {
 }
 
 fn server(key: &'static str, address: &str) -> Result<Uri, KubernetesError> {
+    // What stands before the @ may be a password: it is not repeated.
+    let shown = address
+        .rsplit_once('@')
+        .map_or(address.to_owned(), |(_, host)| format!("...@{host}"));
     let refuse = |reason| KubernetesError::Address {
         key,
-        address: address.to_owned(),
+        address: shown.clone(),
         reason,
     };
     let uri: Uri = address
@@ -236,6 +240,11 @@ fn server(key: &'static str, address: &str) -> Result<Uri, KubernetesError> {
                 "begin it with https:// (or http:// for a local proxy)",
             ));
         }
+    }
+    if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+        return Err(refuse(
+            "leave user and password out: who asks is shown by the token of --kubernetes-token-file",
+        ));
     }
     if uri.path() != "/" || uri.query().is_some() {
         return Err(refuse("leave the path out"));

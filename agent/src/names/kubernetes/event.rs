@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::client::{Failure, shortened};
+use super::client::{Failure, quoted};
 use crate::workload::pod::{Metadata, PodObject};
 
 /// What a line says.
@@ -56,7 +56,7 @@ impl WatchEvent {
                     410 => Failure::Gone,
                     code => Failure::Other(format!(
                         "the watch ended with {code}: {}",
-                        shortened(&status.message)
+                        quoted(&status.message)
                     )),
                 });
             }
@@ -75,6 +75,30 @@ impl WatchEvent {
 }
 
 fn json<'de, T: Deserialize<'de>>(line: &'de [u8]) -> Result<T, Failure> {
-    serde_json::from_slice(line)
-        .map_err(|error| Failure::Other(format!("the watch sent what cannot be read: {error}")))
+    serde_json::from_slice(line).map_err(|error| {
+        // It quotes what it could not take.
+        let error = quoted(&error);
+        Failure::Other(format!("the watch sent what cannot be read: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_short_and_on_one_line() {
+        let nasty = format!("\u{1b}[31m\n\u{202e}{}", "x".repeat(10_000));
+        for line in [
+            serde_json::json!({ "type": "ERROR", "object": { "code": 500, "message": nasty } }),
+            serde_json::json!({ "type": "ADDED", "object": { "metadata": nasty } }),
+        ] {
+            let Err(Failure::Other(reason)) = WatchEvent::parse(line.to_string().as_bytes()) else {
+                panic!("{line} is no failure");
+            };
+            assert!(reason.contains("u{1b}[31m"), "{reason}");
+            assert!(reason.len() < 500, "{}", reason.len());
+            assert!(!reason.contains(|c: char| c.is_control() || c == '\u{202e}'));
+        }
+    }
 }

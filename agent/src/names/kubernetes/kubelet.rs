@@ -118,6 +118,8 @@ impl Kubelet {
     async fn pods(&self) -> Result<Vec<Pod>, Failure> {
         let list: PodList = self.client.read("/pods").await?;
         let pods = list.items.unwrap_or_default().into_iter();
-        Ok(pods.filter_map(Option::<Pod>::from).collect())
+        Ok(pods
+            .filter_map(|object| object.into_pod(NamesFrom::Kubelet))
+            .collect())
     }
 }

@@ -177,6 +177,27 @@ async fn a_forgotten_position_is_a_new_list() {
 }
 
 #[tokio::test]
+async fn a_pod_that_calls_itself_a_mirror_takes_no_static_pod_along() {
+    const HASH: &str = "0f2e1f0a5d4b3c2e1f0a5d4b3c2e1f0a";
+    let mirror = |uid, name, version| {
+        let mut object = object(uid, name, version);
+        object["metadata"]["annotations"] =
+            serde_json::json!({ "kubernetes.io/config.mirror": HASH });
+        object
+    };
+    let events = event("ADDED", &mirror("m", "etcd", 6))
+        + &event("ADDED", &mirror("e", "evil", 7))
+        + &event("DELETED", &mirror("e", "evil", 8))
+        + &event("ADDED", &object("b", "new", 9));
+    let server = Server::start(vec![list(5, &[]), (200, events)]).await;
+    let (directory, _) = follow(&server, None).await;
+    until("the last event", || directory.pod("b").is_some()).await;
+    assert_eq!(directory.pod(HASH).unwrap().pod.name, "etcd");
+    let size = directory.size();
+    assert_eq!((size.live, size.dead), (2, 0), "etcd lives");
+}
+
+#[tokio::test]
 async fn a_refusal_is_said_and_the_token_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
@@ -249,6 +270,13 @@ fn whom_to_ask() {
     ] {
         let error = ask(Some(wrong)).unwrap_err().to_string();
         assert!(error.contains(wrong), "{error}");
+    }
+    for wrong in ["https://me:secret@x:6443", "ftp://secret@x:6443"] {
+        let error = ask(Some(wrong)).unwrap_err().to_string();
+        assert!(
+            error.contains("@x:6443") && !error.contains("secret"),
+            "{error}"
+        );
     }
     let pod = |name: &str| (name == "KUBERNETES_SERVICE_HOST").then(|| "fd00::1".to_owned());
     let in_pod = KubernetesConfig::new(None, Some("/token".into()), None, pod);

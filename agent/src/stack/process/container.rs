@@ -73,7 +73,7 @@ impl Runtimes {
             }
             // What is not believed may be shown, but not by the names that it gives itself.
             for maker in place.makers(index).filter(|_| believed) {
-                runtime.take(maker);
+                runtime.take(maker, host);
             }
             runtime.finish(
                 facts,
@@ -185,7 +185,7 @@ impl Runtime {
                     && ancestor.is_what_it_is_called()
         });
         for ancestor in outside {
-            runtime.take(ancestor);
+            runtime.take(ancestor, host);
         }
         if let Some(technology) = application {
             let text = by_cgroup(facts, &facts.cgroup_path);
@@ -228,7 +228,7 @@ impl Runtime {
     }
 
     /// What a parent says: `runc run ID`, a containerd shim, conmon.
-    fn take(&mut self, ancestor: &Ancestor) {
+    fn take(&mut self, ancestor: &Ancestor, host: &HostFacts) {
         if !ancestor.is_what_it_is_called() {
             return;
         }
@@ -244,8 +244,10 @@ impl Runtime {
         if LOW_LEVEL.contains(&name) {
             self.low_level
                 .get_or_insert_with(|| (name.to_owned(), by(exe)));
-            // `runc [global flags] run [flags] ID`: the id is the last word.
-            if cmdline.iter().any(|arg| arg == "run" || arg == "create") {
+            // `runc [global flags] run [flags] ID`: the id is the last word. Anybody can call
+            // the host's own runtime with any id; it is a name where root does.
+            let starts = cmdline.iter().any(|arg| arg == "run" || arg == "create");
+            if starts && ancestor.rules_the_host(host) {
                 self.id = self.id.take().or_else(|| cmdline.last().cloned());
             }
         } else if let Some(shim) = name.strip_prefix("containerd-shim") {

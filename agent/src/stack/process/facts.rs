@@ -35,7 +35,7 @@ pub struct ProcessFacts {
     #[serde(skip_serializing_if = "is_default")]
     pub cgroup_maker: u32,
     /// Ids of containers and pods in the path that are another's on this host (looked for only
-    /// where that matters).
+    /// where that matters); of a user's container without one, its name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign_ids: Vec<String>,
     /// Groups besides `/` in which kubelets of this host keep their pods.

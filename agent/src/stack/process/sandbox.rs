@@ -150,7 +150,9 @@ fn gvisor(facts: &ProcessFacts) -> Option<String> {
     if let Some(platform) = sentry {
         text.push_str(&format!(", platform {platform}"));
     }
-    if let Some(id) = served(facts) {
+    let mut parents = facts.ancestors.iter().filter(|a| a.exe_name() == "runsc");
+    let id = served(&facts.cmdline).or_else(|| parents.find_map(|a| served(&a.cmdline)));
+    if let Some(id) = id {
         text.push_str(&format!(", container {id}"));
     }
     Some(text)
@@ -162,26 +164,25 @@ fn platform(cmdline: &[String]) -> Option<&str> {
         .find_map(|arg| arg.strip_prefix("--platform="))
 }
 
-/// The container that a process of gVisor serves, by the command line that runsc gave to
-/// the sentry, or to itself.
-pub(super) fn served_by_gvisor(facts: &ProcessFacts) -> Option<&str> {
+/// The container that a process of gVisor serves, by the command line that root gave to it or
+/// to a runsc above it: anybody can call the host's own runsc with any id.
+pub(super) fn served_by_gvisor<'a>(facts: &'a ProcessFacts, host: &HostFacts) -> Option<&'a str> {
     gvisor(facts)?;
-    served(facts)
+    let is_roots = facts.uid == 0 && facts.uid_map.is_empty();
+    let own = is_roots.then_some(&facts.cmdline);
+    let parents = facts
+        .ancestors
+        .iter()
+        .filter(|a| a.exe_name() == "runsc" && a.is_what_it_is_called() && a.rules_the_host(host));
+    let mut called = own.into_iter().chain(parents.map(|a| &a.cmdline));
+    called.find_map(|cmdline| served(cmdline))
 }
 
-fn served(facts: &ProcessFacts) -> Option<&str> {
-    let last = |cmdline: &'_ Vec<String>| {
-        let starts = |arg: &String| matches!(&**arg, "boot" | "run" | "create");
-        cmdline.iter().any(starts).then(|| cmdline.len() - 1)
-    };
-    let own = last(&facts.cmdline).map(|at| &*facts.cmdline[at]);
-    own.or_else(|| {
-        let parents = facts.ancestors.iter().filter(|a| a.exe_name() == "runsc");
-        parents
-            .filter_map(|a| last(&a.cmdline).map(|at| &*a.cmdline[at]))
-            .next()
-    })
-    .filter(|id| !id.starts_with('-'))
+/// The container that a command line of runsc is about: its last word.
+fn served(cmdline: &[String]) -> Option<&str> {
+    let starts = |arg: &String| matches!(&**arg, "boot" | "run" | "create");
+    let id = cmdline.last().filter(|_| cmdline.iter().any(starts))?;
+    (!id.starts_with('-')).then_some(id)
 }
 
 /// Chrome's renderers and helpers: a filter and namespaces of their own.

@@ -133,3 +133,32 @@ fn a_name_in_two_namespaces_is_nobody_s() {
     directory.remove("m2", Instant::now());
     assert_eq!(directory.uid_of("", "web").as_deref(), Some("u1"));
 }
+
+#[test]
+fn a_pod_that_is_annotated_as_a_mirror_takes_no_static_pods_name() {
+    const HASH: &str = "0f2e1f0a5d4b3c2e1f0a5d4b3c2e1f0a";
+    let mirror = |name, uid: &str| Pod {
+        mirror_uid: uid.into(),
+        owner: format!("Node/{uid}"),
+        ..pod(HASH, name, &[])
+    };
+    let told = |words: &[(Pod, NamesFrom)]| {
+        let directory = Directory::default();
+        for (pod, from) in words {
+            directory.apply(pod.clone(), *from);
+        }
+        let known = directory.pod(HASH).unwrap();
+        (known.pod.name.clone(), known.pod.mirror_uid.clone())
+    };
+    let node = |from| (pod(HASH, "etcd", &[]), from);
+    let (real, evil) = (mirror("etcd", "m"), mirror("evil", "e"));
+    let (real, evil) = ((real, NamesFrom::Api), (evil, NamesFrom::Api));
+    let etcd = |uid: &str| ("etcd".to_owned(), uid.to_owned());
+    for from in [NamesFrom::Cri, NamesFrom::Kubelet] {
+        assert_eq!(told(&[node(from), evil.clone()]), etcd(""));
+        assert_eq!(told(&[evil.clone(), node(from)]), etcd(""));
+        let all = [evil.clone(), node(from), evil.clone(), real.clone()];
+        assert_eq!(told(&all), etcd("m"));
+    }
+    assert_eq!(told(&[real, evil]), etcd("m"));
+}

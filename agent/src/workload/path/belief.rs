@@ -8,7 +8,7 @@ mod tests;
 
 use super::{
     Level, PARENTS, PathNames, levels,
-    place::{is_below, is_kubelet_group, is_kubelets_place},
+    place::{is_kubelet_group, is_kubelets_place},
 };
 
 /// What is known of the groups in a path and is not written there.
@@ -18,7 +18,8 @@ pub struct Circumstances<'a> {
     pub kubelet_roots: &'a [String],
     /// Owner of the directory that the outermost container's or pod's group was made in.
     pub maker: u32,
-    /// Ids of containers and pods in this path that are another's on this host.
+    /// Ids of containers and pods in this path that are another's on this host; of a container
+    /// without one, its name.
     pub foreign_ids: &'a [String],
 }
 
@@ -98,7 +99,7 @@ impl Circumstances<'_> {
             (true, true) => Some("no kubelet of this host keeps pods there"),
             (true, false) if !foreign => None,
             (true, false) if self.maker != 0 => {
-                Some("made in a group that is not root's, with another container's id")
+                Some("made in a group that is not root's, with another container's id or name")
             }
             (true, false) => Some("made where no engine does, with another container's id"),
             (false, _) if !vouched() => Some("made inside the container by itself"),
@@ -110,9 +111,10 @@ impl Circumstances<'_> {
         let PathNames {
             pod_uid,
             container_id,
+            container,
             ..
         } = &level.names;
-        let is = |id: &String| id == pod_uid || id == container_id;
+        let is = |id: &String| [pod_uid, container_id, container].contains(&id);
         self.foreign_ids.iter().any(is)
     }
 }
@@ -169,16 +171,12 @@ pub fn doubtful_ids<'a>(
         }
         if !names.container_id.is_empty() {
             ids.push((&*names.container_id, level.path(path)));
+        } else if index == 0 && maker != 0 && !names.container.is_empty() {
+            // A machine or a system container of a user: its name is all that it has.
+            ids.push((&*names.container, level.path(path)));
         }
     }
     ids
-}
-
-/// Whether another group has this id in its path: one that is not `own` nor below it.
-#[must_use]
-pub fn is_of_another(id: &str, own: &str, other: &str) -> bool {
-    let names_it = other.contains(id) || other.contains(&id.replace('-', "_"));
-    names_it && !is_below(other, own)
 }
 
 /// Groups in which engines put containers, and in which unprivileged users cannot make any.

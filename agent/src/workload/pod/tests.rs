@@ -3,7 +3,12 @@ use serde_json::json;
 use super::*;
 
 fn pod(value: serde_json::Value) -> Option<Pod> {
-    serde_json::from_value::<PodObject>(value).unwrap().into()
+    pod_from(value, NamesFrom::Api)
+}
+
+fn pod_from(value: serde_json::Value, from: NamesFrom) -> Option<Pod> {
+    let object: PodObject = serde_json::from_value(value).unwrap();
+    object.into_pod(from)
 }
 
 #[test]
@@ -46,6 +51,31 @@ fn a_static_pod_has_the_uid_of_its_cgroup() {
     .unwrap();
     assert_eq!(pod.uid, "0f2e1f0a5d4b3c2e1f0a5d4b3c2e1f0a");
     assert_eq!((&*pod.mirror_uid, &*pod.owner), ("mirror", "Node/node1"));
+}
+
+#[test]
+fn annotations_make_no_pod_another_one() {
+    for other in [
+        "4053557b-d6c9-4ef9-818e-131c4cf4f220",
+        "4053557bd6c94ef9818e131c4cf4f22",
+        "x053557bd6c94ef9818e131c4cf4f220",
+        "",
+    ] {
+        let pod = pod(json!({ "metadata": {
+            "name": "evil", "uid": "own", "annotations": { "kubernetes.io/config.mirror": other },
+        } }));
+        let pod = pod.unwrap();
+        assert_eq!((&*pod.uid, &*pod.mirror_uid), ("own", ""), "{other}");
+    }
+    let from_file = json!({
+        "metadata": {
+            "name": "p", "uid": "u", "annotations": { "kubernetes.io/config.source": "file" },
+        },
+        "spec": { "nodeName": "node1" },
+    });
+    let owner = |from| pod_from(from_file.clone(), from).unwrap().owner;
+    assert_eq!(owner(NamesFrom::Kubelet), "Node/node1");
+    assert_eq!(owner(NamesFrom::Api), "", "anybody can annotate a pod so");
 }
 
 #[test]

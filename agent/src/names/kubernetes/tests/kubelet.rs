@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::workload::pod::Pod;
 
 fn pods(uids: &[&str]) -> (u16, String) {
     let items: Vec<_> = uids.iter().map(|uid| object(uid, "told", 1)).collect();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::workload::path::place::kubelet_root;
+use crate::workload::path::{Namesakes, place::kubelet_root};
 
 const A: &str = "aaaa9e8adb076670dd192fa0cee52aef8c493640b730232ed3d8433a12f1184b";
 const B: &str = "bbbb9e8adb076670dd192fa0cee52aef8c493640b730232ed3d8433a12f1184b";
@@ -203,13 +203,6 @@ fn ids_are_asked_about_where_anybody_may_have_made_them() {
     assert_eq!(asked(&users, 1000, &[]), [(A.to_owned(), users.clone())]);
     let elsewhere = format!("/system.slice/evil.service/docker-{A}.scope");
     assert_eq!(asked(&elsewhere, 0, &[]).len(), 1);
-
-    let (own, sibling) = (format!("/a/pod{PA}"), format!("/a/pod{PA}/{B}"));
-    assert!(!is_of_another(PA, &own, &own) && !is_of_another(PA, &own, &sibling));
-    assert!(is_of_another(PA, &own, &format!("/b/pod{PA}")));
-    let systemd = format!("/kubepods.slice/kubepods-pod{}.slice", PA.replace('-', "_"));
-    assert!(is_of_another(PA, &own, &systemd));
-    assert!(!is_of_another(PA, &own, "/a"));
 }
 
 #[test]
@@ -222,5 +215,34 @@ fn what_is_no_container_is_as_it_was() {
     ] {
         let names = believed(path, &[], 0, &[]);
         assert_eq!(names, PathNames::parse(path), "{path}");
+    }
+}
+
+#[test]
+fn a_machine_of_a_user_has_no_other_machines_name() {
+    const USER: &str = "/user.slice/user-1000.slice/user@1000.service";
+    for group in [
+        "lxc.payload.web",
+        "machine-web.scope",
+        "systemd-nspawn@web.service",
+    ] {
+        let path = format!("{USER}/{group}");
+        let names = |foreign: &[&str]| {
+            let names = believed(&path, &[], 1000, foreign);
+            (names.container, names.unit)
+        };
+        assert_eq!(names(&[]), ("web".into(), String::new()), "{group}");
+        assert_eq!(
+            names(&["web"]),
+            (String::new(), "user@1000.service".into()),
+            "{group}"
+        );
+        let levels = levels(&path);
+        let asked = |maker| doubtful_ids(&path, &levels, maker, &[]);
+        assert_eq!(asked(1000), [("web", &*path)]);
+        assert_eq!(asked(0), [], "root's name is its own");
+        let all = [&*path, "/lxc.payload.web", "/lxc.payload.db"];
+        assert!(Namesakes::of(all).has_another("web", &path), "{group}");
+        assert!(!Namesakes::of([&*path]).has_another("web", &path));
     }
 }
