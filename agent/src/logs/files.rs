@@ -3,10 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs,
-    io::Write as _,
     ops::ControlFlow,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::{Board, origin};
@@ -17,6 +17,7 @@ use crate::{
         tail::{Begin, Look, Place, Tail},
     },
     metrics::{AgentMetrics, Reason},
+    state_file,
     time::UnixNs,
     workload::Workload,
 };
@@ -27,6 +28,8 @@ const MAX_FILES: usize = 512;
 const PIECES_AT_ONCE: usize = 64;
 /// A file is not read further behind its end than this: what is left out is counted.
 const MAX_BEHIND_BYTES: u64 = 64 << 20;
+/// A file that could not be followed, or read, is tried again after so long.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Name of the file with the positions, in the state directory.
 const POSITIONS: &str = "log_positions.json";
 /// A file of positions that is larger is not one of ours.
@@ -41,6 +44,8 @@ pub struct Files {
     /// The first look was taken: what comes from now on is new, and read from its start.
     started: bool,
     complained: HashSet<PathBuf>,
+    /// When they are tried again.
+    forgive: Instant,
     /// What was read at the last two looks, by device and inode.
     inodes: [HashSet<(u64, u64)>; 2],
 }
@@ -63,6 +68,7 @@ impl Files {
             positions,
             started: false,
             complained: HashSet::new(),
+            forgive: Instant::now() + FORGIVEN_AFTER,
             inodes: Default::default(),
         }
     }
@@ -75,6 +81,10 @@ impl Files {
             .filter_map(|f| f.tail.inode())
             .collect();
         self.inodes = [now, std::mem::take(&mut self.inodes[0])];
+        if Instant::now() >= self.forgive {
+            self.forgive = Instant::now() + FORGIVEN_AFTER;
+            self.complained.clear();
+        }
         for pattern in &self.globs {
             let Ok(paths) = glob::glob(pattern) else {
                 continue;
@@ -159,7 +169,10 @@ impl Files {
         if places == self.remembered {
             return;
         }
-        if let Err(error) = write_positions(path, &places) {
+        let written = serde_json::to_vec(&places)
+            .map_err(Into::into)
+            .and_then(|bytes| state_file::replace(path, &bytes));
+        if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "Positions in log files are not remembered");
             self.positions = None;
             return;
@@ -227,13 +240,4 @@ fn read_positions(path: &Path) -> BTreeMap<PathBuf, Place> {
         tracing::warn!(path = %path.display(), %error, "Positions in log files are damaged: only new lines are read");
         BTreeMap::new()
     })
-}
-
-/// Whole or not at all: a crash in between leaves the old ones.
-fn write_positions(path: &Path, places: &BTreeMap<PathBuf, Place>) -> std::io::Result<()> {
-    let new = path.with_extension("json.new");
-    let mut file = fs::File::create(&new)?;
-    file.write_all(&serde_json::to_vec(places)?)?;
-    file.sync_data()?;
-    fs::rename(&new, path)
 }

@@ -179,7 +179,8 @@ fn files_from_now_on_across_rotation_and_restart() {
     append(&log, "OOMKilled 0: history\n");
     let globs = vec![format!("{}/*.log*", dir.path().display())];
     let (board, metrics) = board();
-    let start = || Files::new(globs.clone(), Some(state.path()));
+    let state_dir = state.path().join("made-when-needed");
+    let start = || Files::new(globs.clone(), Some(&state_dir));
     let mut files = start();
     let look = |files: &mut Files| {
         files.discover(&metrics);
