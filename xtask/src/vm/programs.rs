@@ -27,19 +27,11 @@ impl Programs {
     }
 }
 
-/// Builds the agent and those tests whose name contains `only`.
+/// Builds the agent, the library's own tests and these of the sensors.
 ///
 /// # Errors
-/// When they do not build, or no test has such a name.
-pub fn build(only: Option<&str>) -> anyhow::Result<Programs> {
-    let tests: Vec<String> = sensor_tests()?
-        .into_iter()
-        .filter(|name| only.is_none_or(|only| name.contains(only)))
-        .collect();
-    ensure!(
-        !tests.is_empty(),
-        "no test of agent/tests/*_sensor.rs has that in its name"
-    );
+/// When they do not build.
+pub fn build(tests: Vec<String>) -> anyhow::Result<Programs> {
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(artifact::root())
@@ -78,19 +70,27 @@ pub fn build(only: Option<&str>) -> anyhow::Result<Programs> {
     })
 }
 
-/// `agent/tests/*_sensor.rs`
-fn sensor_tests() -> anyhow::Result<Vec<String>> {
+/// Names of the programs that test a sensor, `agent/tests/*_sensor.rs`, that contain `only`.
+///
+/// # Errors
+/// When there is none.
+pub fn sensor_tests(only: Option<&str>) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(artifact::root().join("agent/tests"))? {
         let path = entry?.path();
         let name = path.file_stem().and_then(|name| name.to_str());
         if let Some(name) = name
             && name.ends_with("_sensor")
+            && only.is_none_or(|only| name.contains(only))
             && path.extension().is_some_and(|kind| kind == "rs")
         {
             names.push(name.to_owned());
         }
     }
+    ensure!(
+        !names.is_empty(),
+        "no test of agent/tests/*_sensor.rs has that in its name"
+    );
     names.sort();
     Ok(names)
 }
