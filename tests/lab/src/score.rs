@@ -210,16 +210,15 @@ pub fn score(
         .zip(effects)
         .zip(&right)
         .map(|((fault, effect), expected)| {
-            // Of two faults either may cost more: the right one of the first two counts.
-            let first = outcome
-                .answers
-                .get(..spec.faults.len())
-                .unwrap_or(&outcome.answers);
+            let others: Vec<&Expected> = right
+                .iter()
+                .filter(|other| !std::ptr::eq(*other, expected))
+                .collect();
             verdict(
                 fault,
                 effect,
                 expected,
-                first,
+                &first(&outcome.answers, &others),
                 is_wrong(fault, &outcome.answers, &right),
             )
         })
@@ -290,15 +289,34 @@ fn blamed_ms(span: &Span) -> f64 {
     span.number(&key)
 }
 
+/// The answers that count for one fault: as many as there are faults, most blamed first. What is
+/// right of another fault takes one place, however many services are told of it (both ends of a
+/// connection wait for a lost segment).
+fn first<'a>(answers: &'a [Answer], others: &[&Expected]) -> Vec<&'a Answer> {
+    let mut seen = vec![false; others.len()];
+    let counts = |answer: &&Answer| {
+        let of = others.iter().position(|other| is_answer(answer, other));
+        of.is_none_or(|other| !std::mem::replace(&mut seen[other], true))
+    };
+    answers
+        .iter()
+        .filter(counts)
+        .take(others.len() + 1)
+        .collect()
+}
+
 fn verdict(
     fault: &Fault,
     effect: &Effect,
     expected: &Expected,
-    first: &[Answer],
+    first: &[&Answer],
     wrong_blame: bool,
 ) -> Verdict {
-    let is_right = |answer: &&Answer| is_answer(answer, expected);
-    let answered = first.iter().find(is_right).or_else(|| first.first());
+    let is_cause = |answer: &&&Answer| expected.answers.contains(&said(answer));
+    let right = first.iter().find(|answer| is_answer(answer, expected));
+    // Of what is not right the nearest: the cause at another hop.
+    let near = || first.iter().find(is_cause);
+    let answered = right.or_else(near).or_else(|| first.first()).copied();
     let has = |test: &dyn Fn(&Answer) -> bool| answered.is_some_and(test);
     let nobody = |culprit: &str| matches!(culprit, "" | "none");
     Verdict {
@@ -320,8 +338,13 @@ fn verdict(
 }
 
 fn is_answer(answer: &Answer, expected: &Expected) -> bool {
-    let said = (answer.fault.as_str(), answer.cause.as_str());
-    expected.services.iter().any(|s| s.name() == answer.service) && expected.answers.contains(&said)
+    expected.services.iter().any(|s| s.name() == answer.service)
+        && expected.answers.contains(&said(answer))
+}
+
+/// Fault and cause.
+fn said(answer: &Answer) -> (&str, &str) {
+    (&answer.fault, &answer.cause)
 }
 
 /// Whether the application's own fault is mostly blamed on something that was not done.
