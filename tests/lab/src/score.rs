@@ -382,3 +382,52 @@ fn false_verdict(span: &Span, sampler: &Sampler) -> FalseVerdict {
 fn is_confirmed(said: &FalseVerdict) -> bool {
     said.measured_ms > 0.0 && said.measured_ms >= 0.9 * said.blamed_ms
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Kind;
+
+    fn answer(service: Service, (fault, cause): (&str, &str)) -> Answer {
+        Answer {
+            service: service.name().to_owned(),
+            fault: fault.to_owned(),
+            cause: cause.to_owned(),
+            ..Answer::default()
+        }
+    }
+
+    fn expected(kind: Kind, victim: Service) -> Expected {
+        let fault = Fault {
+            kind,
+            victim,
+            strength: 0.5,
+            choice: 0,
+        };
+        expect::expected(&fault, true)
+    }
+
+    #[test]
+    fn both_ends_of_one_loss_are_one_answer() {
+        use Service::{Front, Orders, Store};
+        let loss = expected(Kind::Loss, Orders);
+        let quota = expected(Kind::OwnQuota, Store);
+        let lost = ("L-3", "tcp_retransmit");
+        let answers = [
+            answer(Front, lost),
+            answer(Orders, lost),
+            answer(Store, ("L-3", "cpu_throttle")),
+            answer(Store, ("host", "runqueue")),
+        ];
+        let counted = first(&answers, &[&loss]);
+        assert_eq!(counted.len(), 2);
+        assert!(is_answer(counted[1], &quota));
+        // What was not done takes places as ever.
+        let wrong = answer(Orders, ("app", "sleep"));
+        let answers = [vec![wrong.clone(), wrong], answers.to_vec()].concat();
+        let counted = first(&answers, &[&loss]);
+        assert!(!counted.iter().any(|answer| is_answer(answer, &quota)));
+        // Of one fault the first answer counts, right or wrong.
+        assert_eq!(first(&answers[2..], &[]).len(), 1);
+    }
+}
