@@ -19,7 +19,7 @@ const GUESTS: usize = 2;
 /// A guest that takes longer hangs.
 pub const GUEST_LIMIT: Duration = Duration::from_secs(1800);
 /// Likewise for one that runs no test of a sensor.
-pub const LOAD_LIMIT: Duration = Duration::from_secs(600);
+pub const LOAD_LIMIT: Duration = Duration::from_secs(900);
 
 /// Times that a guest is started whose kernel crashes. A crash for a reason of its own comes
 /// again.
