@@ -78,6 +78,14 @@ pub struct Identifier {
     changes: Changes,
 }
 
+/// What was so when a look began: what changes during it is not in what it finds.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    epoch: u64,
+    /// Of the directory of names.
+    version: u64,
+}
+
 /// Who lives in a cgroup.
 #[derive(Clone, Debug, PartialEq)]
 struct Inhabitant {
@@ -202,7 +210,7 @@ impl Identifier {
         {
             return Some(self.with_late_names(known.clone()));
         }
-        let epoch = self.begin_look(key);
+        let look = self.begin_look(key);
         match self.look_up(key.pid, Some(key)) {
             Ok(identity) => {
                 let (identity, confirmed) = match known {
@@ -211,7 +219,7 @@ impl Identifier {
                     }
                     _ => (Arc::new(identity), 0),
                 };
-                self.remember(&identity, confirmed, epoch);
+                self.remember(&identity, confirmed, look);
                 Some(identity)
             }
             // Gone: what was known of it stays true of its past.
@@ -257,7 +265,7 @@ impl Identifier {
         if let Some(identity) = self.identify_key(key) {
             return Some(identity);
         }
-        let epoch = self.changes.epoch();
+        let look = self.look();
         let inhabitant = self.inhabitant(cgroup_id)?;
         let identity = Arc::new(Identity {
             process: key,
@@ -267,7 +275,7 @@ impl Identifier {
             workload: inhabitant.workload,
             stack: inhabitant.stack,
         });
-        self.remember(&identity, 0, epoch);
+        self.remember(&identity, 0, look);
         Some(identity)
     }
 
@@ -453,16 +461,23 @@ impl Identifier {
 
     /// From now on a change counts as one after the look: it makes the next one look again.
     /// Where the process was never looked at, the second look, a while later, makes up for it.
-    fn begin_look(&self, key: ProcessKey) -> u64 {
-        let epoch = self.changes.epoch();
+    fn begin_look(&self, key: ProcessKey) -> Look {
+        let look = self.look();
         if let Some(known) = self.processes.lock().get_mut(&key) {
-            known.epoch = Some(epoch);
+            known.epoch = Some(look.epoch);
         }
         self.metrics.identity_reads.inc();
-        epoch
+        look
     }
 
-    fn remember(&self, identity: &SharedIdentity, confirmed: u32, epoch: u64) {
+    fn look(&self) -> Look {
+        Look {
+            epoch: self.changes.epoch(),
+            version: self.naming.directory().version(),
+        }
+    }
+
+    fn remember(&self, identity: &SharedIdentity, confirmed: u32, look: Look) {
         let mut processes = self.processes.lock();
         let changed = processes
             .get_mut(&identity.process)
@@ -470,9 +485,9 @@ impl Identifier {
         let known = Known {
             found: identity.clone(),
             at: Instant::now(),
-            version: self.naming.directory().version(),
+            version: look.version,
             confirmed,
-            epoch: (!changed).then_some(epoch),
+            epoch: (!changed).then_some(look.epoch),
         };
         processes.insert(identity.process, known);
         self.metrics.identities.set(processes.len() as i64);

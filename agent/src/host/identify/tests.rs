@@ -216,6 +216,24 @@ fn names_that_come_after_the_end_reach_the_dead() {
 }
 
 #[test]
+fn names_that_come_during_a_look_are_not_missed() {
+    let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
+    let (uid, id) = ids(4);
+    let path = format!("/kubelet/kubepods/burstable/pod{uid}/{id}");
+    let brief = Inhabited::start(identifier.cgroups(), &path);
+    let look = identifier.look();
+    let found = identifier.look_up_pid(brief.child.id()).unwrap();
+    identifier
+        .naming()
+        .directory()
+        .apply(pod(&uid, &id), NamesFrom::Api);
+    identifier.remember(&found, 0, look);
+    drop(brief);
+    let late = identifier.identify_key(found.process).unwrap();
+    assert_eq!(late.workload.display_name(), "shop/web-0/http");
+}
+
+#[test]
 fn a_group_that_looks_like_a_pod_s_is_none() {
     let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
     let (uid, id) = ids(2);
