@@ -11,7 +11,7 @@ use super::{Identifier, cache::Generations, known::CGROUP_LIFETIME};
 use crate::{
     host::proc::{ProcDir, own_pid},
     workload::path::{
-        Belief, Circumstances, Level, Namesakes, PathNames, belief::doubtful_ids, levels,
+        Belief, Circumstances, Level, Namesakes, PathNames, belief::doubtful_ids, levels, made_in,
         place::kubelet_root,
     },
 };
@@ -51,7 +51,7 @@ impl Default for Doubtful {
 }
 
 impl Identifier {
-    /// The names in a cgroup path that can be believed without a look at its processes.
+    /// The containers' names in a cgroup path that can be believed without a look at its processes.
     #[must_use]
     pub fn settled_names(&self, path: &str) -> PathNames {
         let levels = levels(path);
@@ -81,10 +81,10 @@ impl Identifier {
 
     /// Where the groups of this path come from.
     pub(super) fn origin(&self, path: &str, levels: &[Level]) -> Origin {
-        let Some(outermost) = levels.first() else {
-            return Origin::default();
+        let parent = match levels.first() {
+            Some(outermost) => &path[..outermost.begin],
+            None => made_in(path),
         };
-        let parent = &path[..outermost.begin];
         let maker = self.cgroups.owner_of(parent).unwrap_or(0);
         let doubtful = doubtful_ids(path, levels, maker, self.kubelet_roots());
         if doubtful.is_empty() {

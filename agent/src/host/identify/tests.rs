@@ -266,6 +266,21 @@ fn a_group_that_looks_like_a_pod_s_is_none() {
 }
 
 #[test]
+fn a_user_s_group_is_not_the_system_s_unit() {
+    let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
+    let given = format!("isostack-test-given-{}", std::process::id());
+    let path = format!("/{given}/nginx.service");
+    let evil = Inhabited::start(identifier.cgroups(), &path);
+    let parent = evil.dir.parent().unwrap();
+    std::os::unix::fs::chown(parent, Some(65_534), None).unwrap();
+    let identity = identifier.identify(evil.child.id()).unwrap();
+    let by_cgroup = identifier.workload_of_cgroup(identity.cgroup_id);
+    for workload in [&identity.workload, &by_cgroup] {
+        assert_eq!(workload.unit, format!("{given}/nginx.service"));
+    }
+}
+
+#[test]
 fn a_rootless_container_beside_its_monitor_is_that_container() {
     // Not where engines of root put theirs: the id is asked about.
     let top = format!("/isostack-test-rootless-{}", std::process::id());

@@ -31,11 +31,12 @@ pub struct ProcessFacts {
     pub cgroup_path: String,
     /// Inode of that directory.
     pub cgroup_id: u64,
-    /// Owner of the directory that the outermost container's or pod's group was made in.
+    /// Owner of the directory that the outermost container's or pod's group was made in; without
+    /// any, the unit's or the group itself.
     #[serde(skip_serializing_if = "is_default")]
     pub cgroup_maker: u32,
     /// Ids of containers and pods in the path that are another's on this host (looked for only
-    /// where that matters); of a user's container without one, its name.
+    /// where that matters).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign_ids: Vec<String>,
     /// Groups besides `/` in which kubelets of this host keep their pods.

@@ -16,10 +16,10 @@ use super::{
 pub struct Circumstances<'a> {
     /// Groups besides `/` in which kubelets of this host keep their pods.
     pub kubelet_roots: &'a [String],
-    /// Owner of the directory that the outermost container's or pod's group was made in.
+    /// Owner of the directory that the outermost container's or pod's group was made in; of a path
+    /// without any, of [`super::made_in`].
     pub maker: u32,
-    /// Ids of containers and pods in this path that are another's on this host; of a container
-    /// without one, its name.
+    /// Ids of containers and pods in this path that are another's on this host.
     pub foreign_ids: &'a [String],
 }
 
@@ -32,6 +32,7 @@ pub struct Belief {
     pub believed: usize,
     /// Why not all are.
     pub doubt: Option<&'static str>,
+    maker: u32,
 }
 
 impl Belief {
@@ -54,6 +55,7 @@ impl Belief {
             levels,
             believed,
             doubt,
+            maker: known.maker,
         }
     }
 
@@ -61,7 +63,11 @@ impl Belief {
     #[must_use]
     pub fn names(&self, path: &str) -> PathNames {
         let Some(doubted) = self.levels.get(self.believed) else {
-            return PathNames::parse(path);
+            let names = PathNames::parse(path);
+            return match self.levels.first() {
+                None => names.of_maker(path, self.maker),
+                Some(outermost) => names.in_group_of(&path[..outermost.begin], self.maker),
+            };
         };
         // The groups in front of it that are made for pods say nothing without one.
         let mut before = path[..doubted.begin].trim_end_matches('/');
@@ -99,7 +105,7 @@ impl Circumstances<'_> {
             (true, true) => Some("no kubelet of this host keeps pods there"),
             (true, false) if !foreign => None,
             (true, false) if self.maker != 0 => {
-                Some("made in a group that is not root's, with another container's id or name")
+                Some("made in a group that is not root's, with another container's id")
             }
             (true, false) => Some("made where no engine does, with another container's id"),
             (false, _) if !vouched() => Some("made inside the container by itself"),
@@ -108,13 +114,8 @@ impl Circumstances<'_> {
     }
 
     fn is_foreign(&self, level: &Level) -> bool {
-        let PathNames {
-            pod_uid,
-            container_id,
-            container,
-            ..
-        } = &level.names;
-        let is = |id: &String| [pod_uid, container_id, container].contains(&id);
+        let names = &level.names;
+        let is = |id: &String| [&names.pod_uid, &names.container_id].contains(&id);
         self.foreign_ids.iter().any(is)
     }
 }
@@ -171,9 +172,6 @@ pub fn doubtful_ids<'a>(
         }
         if !names.container_id.is_empty() {
             ids.push((&*names.container_id, level.path(path)));
-        } else if index == 0 && maker != 0 && !names.container.is_empty() {
-            // A machine or a system container of a user: its name is all that it has.
-            ids.push((&*names.container, level.path(path)));
         }
     }
     ids
