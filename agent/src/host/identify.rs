@@ -102,7 +102,7 @@ impl Identifier {
         let host_root = host_root(&roots, &host);
         Self {
             host_stack: host_stack(&host),
-            cgroups: Cgroups::new(&roots),
+            cgroups: Cgroups::new(&roots).counting(metrics.cgroups_left_out.clone()),
             naming: Naming::new(host_root.clone()),
             processes: Mutex::new(Generations::new(MAX_PROCESSES)),
             inhabitants: Mutex::new(Generations::new(MAX_CGROUPS)),
@@ -175,7 +175,7 @@ impl Identifier {
     /// a while after its start, and may come after its end.
     fn with_late_names(&self, mut known: Known<SharedIdentity>) -> SharedIdentity {
         let version = self.naming.directory().version();
-        if known.version == version || known.found.workload.pod_uid.is_empty() {
+        if known.version == version || !known.found.workload.may_be_a_pods() {
             return known.found;
         }
         let workload = self.renamed(known.found.workload.clone(), &known.found.cgroup_path);
@@ -251,11 +251,11 @@ impl Identifier {
             let moved =
                 cgroup_id != 0 && identity.cgroup_id != 0 && identity.cgroup_id != cgroup_id;
             // Threads of one process may sit in several groups: not a look-up for each event.
-            let mut belief = self.changes.of_process();
+            let mut trust = self.changes.of_process();
             if moved {
-                belief.at_most = FIRST_LIFETIME;
+                trust.at_most = FIRST_LIFETIME;
             }
-            if known.is_fresh(belief, &identity.workload) {
+            if known.is_fresh(trust, &identity.workload) {
                 return Some(self.with_late_names(known));
             }
             if moved {
@@ -314,10 +314,10 @@ impl Identifier {
         // Another path is another group that was given the id of one that is gone.
         let known = known.filter(|known| known.found.path == path);
         let version = self.naming.directory().version();
-        let belief = self.changes.of_group();
+        let trust = self.changes.of_group();
         let inhabitant = match known {
-            Some(mut known) if known.is_fresh(belief, &known.found.workload) => {
-                if known.version == version || known.found.workload.pod_uid.is_empty() {
+            Some(mut known) if known.is_fresh(trust, &known.found.workload) => {
+                if known.version == version || !known.found.workload.may_be_a_pods() {
                     return Some(known.found);
                 }
                 known.found.workload = self.renamed(known.found.workload, &path);
