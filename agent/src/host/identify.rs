@@ -436,6 +436,7 @@ impl Identifier {
                     cgroup_id,
                     cgroup_path: path.to_owned(),
                     cgroup_maker: group.origin.maker,
+                    unit_maker: group.origin.unit_maker,
                     foreign_ids: group.origin.foreign_ids.clone(),
                     kubelet_roots: self.kubelet_roots().to_owned(),
                     runtime_state: group.runtime_state.clone(),

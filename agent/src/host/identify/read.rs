@@ -45,6 +45,7 @@ impl Identifier {
             ..ProcessFacts::default()
         };
         facts.cgroup_maker = group.origin.maker;
+        facts.unit_maker = group.origin.unit_maker;
         facts.foreign_ids.clone_from(&group.origin.foreign_ids);
         if matches!(group.names.kind, PathKind::Container | PathKind::Pod) {
             facts.kubelet_roots = self.kubelet_roots().to_owned();

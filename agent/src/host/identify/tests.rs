@@ -269,10 +269,12 @@ fn a_group_that_looks_like_a_pod_s_is_none() {
 fn a_user_s_group_is_not_the_system_s_unit() {
     let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
     let given = format!("isostack-test-given-{}", std::process::id());
-    let path = format!("/{given}/nginx.service");
+    let (uid, id) = ids(5);
+    let path = format!("/{given}/nginx.service/pod{uid}/{id}");
     let evil = Inhabited::start(identifier.cgroups(), &path);
-    let parent = evil.dir.parent().unwrap();
-    std::os::unix::fs::chown(parent, Some(65_534), None).unwrap();
+    for dir in evil.dir.ancestors().skip(1).take(3) {
+        std::os::unix::fs::chown(dir, Some(65_534), None).unwrap();
+    }
     let identity = identifier.identify(evil.child.id()).unwrap();
     let by_cgroup = identifier.workload_of_cgroup(identity.cgroup_id);
     for workload in [&identity.workload, &by_cgroup] {

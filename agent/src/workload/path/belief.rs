@@ -16,9 +16,10 @@ use super::{
 pub struct Circumstances<'a> {
     /// Groups besides `/` in which kubelets of this host keep their pods.
     pub kubelet_roots: &'a [String],
-    /// Owner of the directory that the outermost container's or pod's group was made in; of a path
-    /// without any, of [`super::made_in`].
+    /// Owner of the directory that the outermost container's or pod's group was made in.
     pub maker: u32,
+    /// Owner of the directory that the group [`outside`] of them was made in.
+    pub unit_maker: u32,
     /// Ids of containers and pods in this path that are another's on this host.
     pub foreign_ids: &'a [String],
 }
@@ -33,6 +34,7 @@ pub struct Belief {
     /// Why not all are.
     pub doubt: Option<&'static str>,
     maker: u32,
+    unit_maker: u32,
 }
 
 impl Belief {
@@ -56,6 +58,7 @@ impl Belief {
             believed,
             doubt,
             maker: known.maker,
+            unit_maker: known.unit_maker,
         }
     }
 
@@ -64,20 +67,32 @@ impl Belief {
     pub fn names(&self, path: &str) -> PathNames {
         let Some(doubted) = self.levels.get(self.believed) else {
             let names = PathNames::parse(path);
-            return match self.levels.first() {
-                None => names.of_maker(path, self.maker),
-                Some(outermost) => names.in_group_of(&path[..outermost.begin], self.maker),
+            return match self.levels.is_empty() {
+                true => names.of_maker(path, self.unit_maker),
+                false => names.in_group_of(outside(path, &self.levels), self.maker),
             };
         };
-        // The groups in front of it that are made for pods say nothing without one.
-        let mut before = path[..doubted.begin].trim_end_matches('/');
-        while let Some((outer, last)) = before.rsplit_once('/')
-            && is_kubelet_group(last)
-        {
-            before = outer;
-        }
-        PathNames::parse(before)
+        let before = before(path, doubted);
+        PathNames::parse(before).of_maker(before, self.unit_maker)
     }
+}
+
+/// The group that the containers and pods of a path were made in; of a path without any, itself.
+#[must_use]
+pub fn outside<'a>(path: &'a str, levels: &[Level]) -> &'a str {
+    levels.first().map_or(path, |level| before(path, level))
+}
+
+/// What is in front of a level, without groups that are made for pods: they say nothing without
+/// one.
+fn before<'a>(path: &'a str, level: &Level) -> &'a str {
+    let mut before = path[..level.begin].trim_end_matches('/');
+    while let Some((outer, last)) = before.rsplit_once('/')
+        && is_kubelet_group(last)
+    {
+        before = outer;
+    }
+    before
 }
 
 impl Circumstances<'_> {

@@ -27,6 +27,7 @@ fn believed(path: &str, kubelet_roots: &[String], maker: u32, foreign: &[&str]) 
     let known = Circumstances {
         kubelet_roots,
         maker,
+        unit_maker: maker,
         foreign_ids: &foreign_ids,
     };
     Belief::of(path, &known, |_, _| false).names(path)
@@ -229,8 +230,18 @@ fn a_machine_of_a_user_has_nobody_elses_name() {
         let name = |path: &str, maker| believed(path, &[], maker, &[]).container;
         let users = format!("{USER}/{group}/payload");
         assert_eq!(name(&users, 1000), "user@1000.service/web", "{group}");
-        assert_eq!(name(&format!("/{group}"), 1000), "uid 1000/web", "{group}");
+        assert_eq!(name(&format!("/{group}"), 1000), "uid 1000/web");
         assert_eq!(name(&format!("/given/{group}"), 1000), "given/web");
         assert_eq!(name(&format!("/{group}"), 0), "web", "root's is its own");
     }
+}
+
+#[test]
+fn what_is_not_believed_leaves_no_other_s_unit() {
+    let users = |path: &str| believed(path, &[], 1000, &[A]).unit;
+    let path = format!("/given/nginx.service/kubepods/pod{PA}/{A}");
+    assert_eq!(users(&path), "given/nginx.service");
+    let path = format!("/given/nginx.service/docker-{A}.scope");
+    assert_eq!(users(&path), "given/nginx.service");
+    assert_eq!(outside(&path, &levels(&path)), "/given/nginx.service");
 }
