@@ -18,6 +18,7 @@ mod reader;
 mod self_test;
 mod series;
 mod sink;
+mod traces_map;
 mod tracked;
 mod unseen;
 mod upkeep;
@@ -246,6 +247,11 @@ impl Sensors {
         self.running
             .as_ref()
             .is_some_and(|r| r.contexts.set(pid, place))
+    }
+
+    /// Where the contexts of thread groups are that publish none themselves; `None`: nowhere.
+    pub fn published_by_others(&self) -> Option<ContextPlace> {
+        self.running.as_ref()?.contexts.of_others()
     }
 
     /// Says whether there is somebody for whom the sensors of this activation run.

@@ -99,7 +99,8 @@ impl Publishers {
             }
         };
         let place = match publishing {
-            Publishing::Nothing => None,
+            // What a program says of itself goes before what others say of it.
+            Publishing::Nothing => self.sensors.published_by_others(),
             Publishing::At(place) => Some(place),
             Publishing::Unusable(reason) => {
                 tracing::info!(
