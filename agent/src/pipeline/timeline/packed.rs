@@ -19,10 +19,16 @@ use std::{cell::RefCell, collections::VecDeque, sync::Arc};
 use super::track::Entry;
 use crate::vocabulary::Cause;
 
-/// Intervals of a block; one that got late ones may have up to twice as many.
+/// Intervals of a block,
 const BLOCK: usize = 96;
-/// Latest intervals that are not packed before so many more are there. With a block's a power of
-/// two, to which the list of them grows: a process that is heard of now and then has little else.
+/// and from [`MANY`] blocks on, so that each has less of what a block takes.
+const LARGE: usize = 224;
+/// Blocks of a process that is heard of often.
+const MANY: usize = 16;
+/// One that got late ones may have as many.
+const MOST: usize = 2 * LARGE;
+/// Latest intervals that are not packed before so many more are there. With a block's a power
+/// of two, to which the list of them grows: a process that is heard of now and then has little else.
 const LOOSE: usize = 32;
 /// What times are kept in.
 const UNIT_NS: u64 = 1_000;
@@ -74,7 +80,7 @@ impl Unpacked {
         let is = |(packed, _): &UnpackedBlock| Arc::ptr_eq(packed, &block.packed);
         let Ok(mut blocks) = self.0.try_borrow_mut() else {
             // Asked for while another's are gone through.
-            let mut entries = Vec::with_capacity(2 * BLOCK);
+            let mut entries = Vec::with_capacity(block.count.into());
             block.unpack(&mut |entry| entries.push(*entry));
             return f(&entries);
         };
@@ -130,9 +136,14 @@ impl Packed {
             _ => self.loose.len(),
         };
         self.loose.insert(at, entry);
-        if self.loose.len() >= BLOCK + LOOSE {
-            let block = Block::pack(&self.loose[..BLOCK]);
-            self.loose.drain(..BLOCK);
+        let size = if self.blocks.len() < MANY {
+            BLOCK
+        } else {
+            LARGE
+        };
+        if self.loose.len() >= size + LOOSE {
+            let block = Block::pack(&self.loose[..size]);
+            self.loose.drain(..size);
             self.bytes += block.bytes();
             self.blocks.push_back(block);
         }
@@ -140,16 +151,16 @@ impl Packed {
 
     /// Puts one into a block: a buffer was read so late that others are packed already.
     fn insert_late(&mut self, at: usize, entry: Entry) {
-        let mut entries = Vec::with_capacity(2 * BLOCK);
+        let mut entries = Vec::with_capacity(MOST);
         self.blocks[at].unpack(&mut |e| entries.push(*e));
         let place = entries.partition_point(|e| e.end <= entry.end);
         entries.insert(place, entry);
         self.bytes -= self.blocks[at].bytes();
-        if entries.len() >= 2 * BLOCK {
-            let second = Block::pack(&entries[BLOCK..]);
+        if entries.len() >= MOST {
+            let second = Block::pack(&entries[LARGE..]);
             self.bytes += second.bytes();
             self.blocks.insert(at + 1, second);
-            entries.truncate(BLOCK);
+            entries.truncate(LARGE);
         }
         let block = Block::pack(&entries);
         self.bytes += block.bytes();
@@ -283,8 +294,8 @@ impl Block {
 
     /// Calls `f` with each.
     fn unpack(&self, f: &mut dyn FnMut(&Entry)) {
-        let mut threads = [((0, 0), self.first_end); 2 * BLOCK];
-        let mut kinds = [(Cause::Unexplained, 0); 2 * BLOCK];
+        let mut threads = [((0, 0), self.first_end); MOST];
+        let mut kinds = [(Cause::Unexplained, 0); MOST];
         let mut bytes = Bytes(&self.packed);
         let thread_count = (bytes.number() as usize).min(threads.len());
         for (thread, _) in &mut threads[..thread_count] {
@@ -299,7 +310,7 @@ impl Block {
         for _ in 0..self.count {
             let which = bytes.number() as usize;
             let (cause, particulars) = kinds[which % kind_count];
-            let ((tid, cpu), last) = &mut threads[(which / kind_count) % (2 * BLOCK)];
+            let ((tid, cpu), last) = &mut threads[(which / kind_count) % MOST];
             end += bytes.number() * UNIT_NS;
             let coded = bytes.number();
             let start = match coded & 1 {
@@ -413,7 +424,7 @@ mod tests {
         /// Packed or not, in whatever order they came: the same as of a sorted list.
         #[test]
         fn what_is_packed_comes_back_whole(
-            entries in prop::collection::vec(any_entry(), 0..700),
+            entries in prop::collection::vec(any_entry(), 0..3_000),
             sorted in any::<bool>(),
             query in (0u64..(1 << 41), 1u64..(1 << 40)),
         ) {
