@@ -122,6 +122,7 @@ macro_rules! for_each_kernel_field {
             CSK_LAST_RECEIVED: "inet_connection_sock" "icsk_ack.lrcvtime" 4 optional, "tick at which data came last";
             DEV_TX: "net_device" "_tx" 8 optional, "its transmit queues";
             DEV_TX_QUEUES: "net_device" "real_num_tx_queues" 4 optional, "how many are in use";
+            DEV_WATCHDOG_TIMEO: "net_device" "watchdog_timeo" 4 optional, "ticks that a queue may stand still";
             TXQ_TRANS_START: "netdev_queue" "trans_start" 8 optional, "tick at which it transmitted last";
 
             // block

@@ -311,6 +311,15 @@ impl Device {
         self.get(&field::DEV_TX_QUEUES)
     }
 
+    /// Ticks that a queue may stand still before the watchdog says so; 0 where not known.
+    #[inline(always)]
+    pub fn watchdog_ticks(self) -> u32 {
+        if !has(&field::DEV_WATCHDOG_TIMEO) {
+            return 0;
+        }
+        self.get(&field::DEV_WATCHDOG_TIMEO)
+    }
+
     /// One of them; null where it cannot be found.
     #[inline(always)]
     pub fn tx_queue(self, index: u32) -> TxQueue {

@@ -96,21 +96,33 @@ pub fn retransmission(sock: Sock, flow: *mut Flow) {
     flow.dropped.out_ns = if again { flow.dropped.last_out_ns } else { 0 };
     // Of one that was dropped long before this wait, the loss was met otherwise.
     if now_ns.saturating_sub(dropped_ns) <= waited_us * 2000 + JUST_NS {
-        let (device, reason) = (flow.dropped.device, flow.dropped.reason);
+        let (device, reason) = (flow.dropped.out_device, flow.dropped.out_reason);
         net_wait(flow, KIND_DROP_WAIT, (dropped_ns, now_ns), device, reason);
     }
 }
 
-/// The process writes to the connection: what was never sent goes out with that.
+/// The process is about to write to the connection: what was never sent goes out with that.
 #[inline(always)]
-pub fn before_write(flow: *mut Flow, tick: u64) {
+pub fn before_write(flow: *mut Flow) {
     // SAFETY: as above.
     let flow = unsafe { &mut *flow };
     if flow.dropped.is_alone != 0 {
         flow.dropped.out_ns = 0;
     }
-    if flow.asked_tick == 0 {
+}
+
+/// The process writes to the connection for the first time in this tick. What it wrote before lies
+/// in no queue of this host if something has arrived at the other end since: then it waits from now
+/// on. (That it has read the answer need not be known: on a fast connection that is mostly in the
+/// tick of the writing, and not looked at; and not everything is answered.)
+#[inline(always)]
+pub fn asks(sock: Sock, flow: *mut Flow, tick: u64) {
+    // SAFETY: as above.
+    let flow = unsafe { &mut *flow };
+    let delivered = sock.delivered();
+    if flow.asked_tick == 0 || flow.asked_delivered != delivered {
         flow.asked_tick = (tick as u32).max(1);
+        flow.asked_delivered = delivered;
     }
 }
 
@@ -123,7 +135,7 @@ pub fn local_waits(sock: Sock, flow: *mut Flow) {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let dropped_ns = core::mem::take(&mut flow.dropped.in_ns);
     if dropped_ns != 0 {
-        let (device, reason) = (flow.dropped.device, flow.dropped.reason);
+        let (device, reason) = (flow.dropped.in_device, flow.dropped.in_reason);
         // Until it came after all, not until somebody read it. The other end sends it again
         // after its timer, which is much like this end's: what comes later is something else.
         let again_ns = dropped_ns.saturating_add(sock.rto_us() * 2000);
@@ -137,7 +149,7 @@ pub fn local_waits(sock: Sock, flow: *mut Flow) {
     let dropped_ns = flow.dropped.out_ns;
     if dropped_ns != 0 && flow.dropped.is_alone != 0 {
         flow.dropped.out_ns = 0;
-        let (device, reason) = (flow.dropped.device, flow.dropped.reason);
+        let (device, reason) = (flow.dropped.out_device, flow.dropped.out_reason);
         let sent_ns = stall::ns_of(sock.last_sent_tick(), now_ns);
         net_wait(flow, KIND_DROP_WAIT, (dropped_ns, sent_ns), device, reason);
     }
