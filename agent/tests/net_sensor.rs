@@ -424,6 +424,46 @@ fn senders_of_udp_are_counted_by_cgroup() {
     watch.finish();
 }
 
+/// What is larger than a datagram can be is refused, and was never sent.
+#[test]
+fn what_could_not_be_sent_is_no_flood() {
+    let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("who sends how much UDP") {
+        return;
+    }
+    if !has_tracepoint("sock_send_length") {
+        println!("cannot run here: this kernel does not say which sends failed");
+        return;
+    }
+    let pair = Pair::ipv4_only();
+    let (socket, to) = sender(&pair);
+    let receiver = pair.b.enter(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
+    socket.connect(to).unwrap();
+    for _ in 0..400 {
+        socket.send(b"x").unwrap();
+        socket.send(&[0; 70_000]).unwrap_err();
+    }
+    // The last ones are counted when the same place in the table is used again.
+    thread::sleep(std::time::Duration::from_millis(50));
+    socket.send(b"x").unwrap();
+    let counted = watch.counted();
+    let of_space = counted.of("isostack_net_udp_sends", pair.a.inode());
+    let count: u64 = of_space
+        .map(|one| match one.value {
+            Value::Count(count) => count,
+            Value::Histogram(_) => panic!("it is a counter"),
+        })
+        .sum();
+    assert!((350..=401).contains(&count), "{count} of 401");
+    drop(receiver);
+    watch.finish();
+}
+
+fn has_tracepoint(name: &str) -> bool {
+    let types = KernelTypes::read(Path::new("/sys")).unwrap();
+    types.has_tracepoint(name)
+}
+
 /// A number of `/proc/net/snmp` of the namespace.
 fn snmp(space: &Space, protocol: &str, name: &str) -> u64 {
     let text = space.run("cat /proc/net/snmp");
