@@ -71,9 +71,6 @@ const FAMILIES: &[Family] = &[
     },
 ];
 
-/// Reason that is shown for a stuck queue of a device that is not paravirtual.
-const TX_TIMEOUT: &str = "TX_TIMEOUT";
-
 impl Sensor for Net {
     fn id(&self) -> u32 {
         sensor::NET
@@ -157,7 +154,7 @@ impl Interpreter for NetInterpreter {
             }
             KIND_TX_TIMEOUT | KIND_STUCK_WAIT => match device.kind {
                 DeviceKind::Virtio | DeviceKind::Paravirtual => (Cause::Virtqueue, String::new()),
-                _ => (Cause::NetDrop, TX_TIMEOUT.to_owned()),
+                _ => (Cause::NetDrop, Flow::TX_TIMEOUT.to_owned()),
             },
             kind => {
                 return Err(DecodeError::Unknown {
