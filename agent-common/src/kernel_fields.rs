@@ -91,6 +91,7 @@ macro_rules! for_each_kernel_field {
             TCP_RTT_MIN: "tcp_sock" "rtt_min" 24 tcp, "shortest round trips of late, the first is the shortest";
             TCP_PACKETS_OUT: "tcp_sock" "packets_out" 4 tcp, "segments under way";
             TCP_DELIVERED: "tcp_sock" "delivered" 4 tcp, "segments that arrived";
+            TCP_PROGRESS: "tcp_sock" "delivered_mstamp" 8 optional, "when the last of them was known to have, or sending began anew, us";
             TCP_TOTAL_RETRANS: "tcp_sock" "total_retrans" 4 tcp, "segments sent again";
             TCP_SND_UNA: "tcp_sock" "snd_una" 4 optional, "first byte sent that is not acknowledged";
             TCP_SND_NXT: "tcp_sock" "snd_nxt" 4 optional, "next byte to send";

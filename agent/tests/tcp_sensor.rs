@@ -230,6 +230,40 @@ fn who_reads_is_told_what_the_sender_waited_for() {
     assert!(told.iter().all(|d| d.end < single), "{told:?}");
 }
 
+/// Each request, a single segment, waits until the link has sent the one before: 22 ms. No round trip
+/// tells of it, as the acknowledgement comes with the answer; the other end, on this host, does.
+#[test]
+fn who_asks_is_told_how_long_a_single_segment_was_on_its_way() {
+    let watch = Watch::start(&["tcp"]);
+    assert!(watch.sensors.track(std::process::id()));
+    let pair = Pair::new();
+    let mut connection = Connection::new(&pair);
+    (0..20).for_each(|_| connection.send(1300));
+    let limited = MonoNs::now();
+    pair.a.limit_rate("500kbit", 100_000);
+    // What the link lets through at once.
+    (0..10).for_each(|_| connection.send(1300));
+    let start = Instant::now();
+    (0..60).for_each(|_| connection.send(1300));
+    let took_ns = start.elapsed().as_nanos() as f64;
+    // One more look at the socket, and the link as fast as before.
+    pair.a
+        .run(&format!("tc qdisc del dev {} root", pair.a.device));
+    let fast = MonoNs::now();
+    (0..20).for_each(|_| {
+        connection.send(1300);
+        thread::sleep(Duration::from_millis(10));
+    });
+    let delays = watch.finish();
+    let told = of(&delays, Cause::TcpRtt, std::process::id());
+    let told: Vec<_> = told.iter().filter(|delay| is_at(delay, &pair.a)).collect();
+    let told_ns: u64 = told.iter().map(|d| d.end.0 - d.start.0).sum();
+    let ratio = told_ns as f64 / took_ns;
+    assert!((0.5..=1.0).contains(&ratio), "ratio {ratio:.3}: {told:?}");
+    assert!(told.iter().all(|d| d.start >= limited), "{told:?}");
+    assert!(told.iter().all(|d| d.start < fast), "{told:?}");
+}
+
 /// The first SYN is lost: the kernel sends it again after a second.
 #[test]
 fn the_time_to_connect_is_the_clients_own() {

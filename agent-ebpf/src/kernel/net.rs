@@ -186,6 +186,15 @@ impl Sock {
         self.get(&field::TCP_DELIVERED)
     }
 
+    /// When the last of them was acknowledged, or, if nothing was under way since, when the first
+    /// one was sent that is; 0 where the kernel does not say. Nanoseconds of the monotonic clock.
+    ///
+    /// kernel: v5.10.. net/ipv4/tcp_rate.c: tcp_rate_skb_sent, tcp_rate_skb_delivered
+    #[inline(always)]
+    pub fn last_progress_ns(self) -> u64 {
+        self.get::<u64>(&field::TCP_PROGRESS).wrapping_mul(1000)
+    }
+
     /// A number for this end of the connection and one for the other, which has the same two the
     /// other way round, unless addresses are translated in between; 0 where not known.
     #[inline(always)]

@@ -9,7 +9,8 @@
 //! - *contention* (run queue, steal, disk queue, VM exits, slow path): normal in small doses on any
 //!   busy host: floor 10 ms, about three time slices of the scheduler, and a tenth of the
 //!   whole span: of a span that waited for its child nearly all the time, what happened in
-//!   the short rest is no reason for anything.
+//!   the short rest is no reason for anything. Of a wait for a CPU that makes the span slower
+//!   than its like (below) 5 ms are enough.
 //! - *service* (device time, connecting): normal work, news only beyond what is usual; so
 //!   only with a baseline, and at `baseline_factor` times its usual time. Floor 10 ms. Likewise
 //!   where of a wait for a disk or for memory no more is known than the system call.
@@ -71,6 +72,8 @@ const FLOOR_HELD_BACK_NS: u64 = 1_000_000;
 const FLOOR_RETRANSMIT_NS: u64 = 20_000_000;
 /// Least time of contention and service.
 const FLOOR_NS: u64 = 10_000_000;
+/// Least time of a wait for a CPU that makes a span slower than its like.
+const FLOOR_SLOWER_NS: u64 = 5_000_000;
 /// Least that a cause of its own takes more than usual.
 const FLOOR_OWN_NS: u64 = 20_000_000;
 /// Beyond the usual high end from this on (times 2: 3/2).
@@ -184,7 +187,11 @@ impl Case<'_> {
                 ns >= FLOOR_RETRANSMIT_NS
             }
             Nature::HeldBack => ns >= FLOOR_HELD_BACK_NS,
-            Nature::Contention => ns >= FLOOR_NS && ns >= whole / DOSE,
+            Nature::Contention if ns < whole / DOSE => false,
+            Nature::Contention if matches!(cause, Cause::Runqueue | Cause::Steal) => {
+                ns >= FLOOR_NS || ns >= FLOOR_SLOWER_NS && self.makes_it_slower(rules, cause, ns)
+            }
+            Nature::Contention => ns >= FLOOR_NS,
             Nature::Service => {
                 let usual = self.baselines.cause(self.key, cause);
                 ns >= FLOOR_NS

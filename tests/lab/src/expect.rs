@@ -101,12 +101,13 @@ pub fn expected(fault: &Fault, paravirtual: bool) -> Expected {
     }
 }
 
-/// Whether the fault makes somebody wait for a CPU or for the disk: what the kernel's books
-/// say of such waits is then the fault's own.
+/// Whether the fault makes somebody wait for a CPU, for the disk or for a lock: what the kernel's
+/// books say of such waits is then the fault's own.
 #[must_use]
 pub const fn is_about(kind: Kind, cause: &str) -> bool {
     match cause.as_bytes() {
         b"runqueue" | b"steal" => matches!(kind, Kind::CpuNeighbour),
+        b"lock_wait" => matches!(kind, Kind::LockConvoy | Kind::GcPause),
         _ => matches!(
             kind,
             Kind::DiskNeighbour | Kind::Writeback | Kind::FsyncStorm | Kind::IoLimit

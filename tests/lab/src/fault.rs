@@ -3,6 +3,7 @@
 
 pub mod cpu;
 pub mod disk;
+mod flushes;
 pub mod memory;
 pub mod network;
 pub mod translation;

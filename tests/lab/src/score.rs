@@ -210,16 +210,15 @@ pub fn score(
         .zip(effects)
         .zip(&right)
         .map(|((fault, effect), expected)| {
-            // Of two faults either may cost more: the right one of the first two counts.
-            let first = outcome
-                .answers
-                .get(..spec.faults.len())
-                .unwrap_or(&outcome.answers);
+            let others: Vec<&Expected> = right
+                .iter()
+                .filter(|other| !std::ptr::eq(*other, expected))
+                .collect();
             verdict(
                 fault,
                 effect,
                 expected,
-                first,
+                &first(&outcome.answers, &others),
                 is_wrong(fault, &outcome.answers, &right),
             )
         })
@@ -290,15 +289,34 @@ fn blamed_ms(span: &Span) -> f64 {
     span.number(&key)
 }
 
+/// The answers that count for one fault: as many as there are faults, most blamed first. What is
+/// right of another fault takes one place, however many services are told of it (both ends of a
+/// connection wait for a lost segment).
+fn first<'a>(answers: &'a [Answer], others: &[&Expected]) -> Vec<&'a Answer> {
+    let mut seen = vec![false; others.len()];
+    let counts = |answer: &&Answer| {
+        let of = others.iter().position(|other| is_answer(answer, other));
+        of.is_none_or(|other| !std::mem::replace(&mut seen[other], true))
+    };
+    answers
+        .iter()
+        .filter(counts)
+        .take(others.len() + 1)
+        .collect()
+}
+
 fn verdict(
     fault: &Fault,
     effect: &Effect,
     expected: &Expected,
-    first: &[Answer],
+    first: &[&Answer],
     wrong_blame: bool,
 ) -> Verdict {
-    let is_right = |answer: &&Answer| is_answer(answer, expected);
-    let answered = first.iter().find(is_right).or_else(|| first.first());
+    let is_cause = |answer: &&&Answer| expected.answers.contains(&said(answer));
+    let right = first.iter().find(|answer| is_answer(answer, expected));
+    // Of what is not right the nearest: the cause at another hop.
+    let near = || first.iter().find(is_cause);
+    let answered = right.or_else(near).or_else(|| first.first()).copied();
     let has = |test: &dyn Fn(&Answer) -> bool| answered.is_some_and(test);
     let nobody = |culprit: &str| matches!(culprit, "" | "none");
     Verdict {
@@ -320,8 +338,13 @@ fn verdict(
 }
 
 fn is_answer(answer: &Answer, expected: &Expected) -> bool {
-    let said = (answer.fault.as_str(), answer.cause.as_str());
-    expected.services.iter().any(|s| s.name() == answer.service) && expected.answers.contains(&said)
+    expected.services.iter().any(|s| s.name() == answer.service)
+        && expected.answers.contains(&said(answer))
+}
+
+/// Fault and cause.
+fn said(answer: &Answer) -> (&str, &str) {
+    (&answer.fault, &answer.cause)
 }
 
 /// Whether the application's own fault is mostly blamed on something that was not done.
@@ -358,4 +381,53 @@ fn false_verdict(span: &Span, sampler: &Sampler) -> FalseVerdict {
 /// The kernel's books show at least nine tenths of what was blamed.
 fn is_confirmed(said: &FalseVerdict) -> bool {
     said.measured_ms > 0.0 && said.measured_ms >= 0.9 * said.blamed_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Kind;
+
+    fn answer(service: Service, (fault, cause): (&str, &str)) -> Answer {
+        Answer {
+            service: service.name().to_owned(),
+            fault: fault.to_owned(),
+            cause: cause.to_owned(),
+            ..Answer::default()
+        }
+    }
+
+    fn expected(kind: Kind, victim: Service) -> Expected {
+        let fault = Fault {
+            kind,
+            victim,
+            strength: 0.5,
+            choice: 0,
+        };
+        expect::expected(&fault, true)
+    }
+
+    #[test]
+    fn both_ends_of_one_loss_are_one_answer() {
+        use Service::{Front, Orders, Store};
+        let loss = expected(Kind::Loss, Orders);
+        let quota = expected(Kind::OwnQuota, Store);
+        let lost = ("L-3", "tcp_retransmit");
+        let answers = [
+            answer(Front, lost),
+            answer(Orders, lost),
+            answer(Store, ("L-3", "cpu_throttle")),
+            answer(Store, ("host", "runqueue")),
+        ];
+        let counted = first(&answers, &[&loss]);
+        assert_eq!(counted.len(), 2);
+        assert!(is_answer(counted[1], &quota));
+        // What was not done takes places as ever.
+        let wrong = answer(Orders, ("app", "sleep"));
+        let answers = [vec![wrong.clone(), wrong], answers.to_vec()].concat();
+        let counted = first(&answers, &[&loss]);
+        assert!(!counted.iter().any(|answer| is_answer(answer, &quota)));
+        // Of one fault the first answer counts, right or wrong.
+        assert_eq!(first(&answers[2..], &[]).len(), 1);
+    }
 }

@@ -69,6 +69,6 @@ pub fn tell(sock: Sock, flow: &mut Flow) {
     if let Some(theirs) = flow::get(other) {
         // SAFETY: a map's value; the other end may write it at the same time, and what was
         // read then is told wrongly by one look.
-        tell::of_the_other_end(other, unsafe { &*theirs }, flow);
+        tell::of_the_other_end(sock, other, unsafe { &*theirs }, flow);
     }
 }

@@ -26,6 +26,13 @@ const UNUSUAL_FACTOR: u32 = 2;
 /// one at once, but may put off the answer to a single one for 40 ms or until the
 /// application has an answer, which is no matter of the network.
 const MIN_ARRIVED: u32 = 4;
+/// Data is late that came so many ticks of the kernel's clock after it was sent; one is nothing,
+/// since any moment may be the end of one.
+const MIN_TICKS: u32 = 2;
+/// What would have been longer on its way than this was not: two minutes of the fastest clock.
+const MAX_TICKS: u32 = 120_000;
+/// Longest wait for a segment's timer: `TCP_RTO_MAX`.
+const LONGEST_NS: u64 = 120_000_000_000;
 /// What happened so recently happened to the segment that is being sent.
 const JUST_NS: u64 = 1_000_000;
 
@@ -81,6 +88,12 @@ pub fn retransmission(sock: Sock, flow: *mut Flow) {
     // SAFETY: returns a number.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let start_ns = now_ns.saturating_sub(waited_us * 1000);
+    // While several are sent again, or one several times, nothing gets through: all of that is
+    // the wait, not the last timer only.
+    let start_ns = match sock.last_progress_ns() {
+        progress_ns if is_past(progress_ns, now_ns) => start_ns.min(progress_ns),
+        _ => start_ns,
+    };
     // One wait, however often its segments are sent again.
     if flow.resent_ns < start_ns {
         flow.resent_from_ns = start_ns;
@@ -167,6 +180,12 @@ pub fn stuck(sock: Sock, flow: &Flow, (sent_ns, now_ns): (u64, u64)) {
     net_wait(flow, KIND_STUCK_WAIT, (sent_ns, end_ns), flow.device, queue);
 }
 
+/// A time that can have been, and not too long ago for TCP to still try.
+#[inline(always)]
+fn is_past(ns: u64, now_ns: u64) -> bool {
+    ns != 0 && ns <= now_ns && now_ns - ns <= LONGEST_NS
+}
+
 #[inline(always)]
 fn net_wait(flow: &Flow, kind: u32, (start_ns, end_ns): (u64, u64), device: u64, extra: u32) {
     let owner = flow.owner;
@@ -204,7 +223,7 @@ pub fn round_trip(sock: Sock, flow: *mut Flow, delivered_before: u32) {
 /// What the other end, which is on this host, waited for, now that the process has read what
 /// it sent: it was waited for on this end, too.
 #[inline(always)]
-pub fn of_the_other_end(other: Sock, theirs: &Flow, flow: &mut Flow) {
+pub fn of_the_other_end(sock: Sock, other: Sock, theirs: &Flow, flow: &mut Flow) {
     if theirs.resent_ns > flow.told_ns {
         interval(
             flow,
@@ -214,6 +233,7 @@ pub fn of_the_other_end(other: Sock, theirs: &Flow, flow: &mut Flow) {
             0,
         );
     }
+    on_the_way(sock, other, flow);
     let delivered = other.delivered();
     let streams = other.packets_out() >= MIN_ARRIVED;
     if streams && delivered.wrapping_sub(flow.delivered_to_us as u32) >= MIN_ARRIVED {
@@ -224,6 +244,36 @@ pub fn of_the_other_end(other: Sock, theirs: &Flow, flow: &mut Flow) {
     if !streams {
         flow.delivered_to_us = delivered.into();
     }
+}
+
+/// What the last data to the other end and the last data from there took to arrive. Both ends'
+/// clocks are this host's, so that a single segment is enough, which no round trip tells of: its
+/// acknowledgement may be put off. Who accepted the connection waits for nobody.
+#[inline(always)]
+fn on_the_way(sock: Sock, other: Sock, flow: &mut Flow) {
+    if sock.is_accepted() {
+        return;
+    }
+    let (Some(came), Some(read)) = (other.last_received_tick(), sock.last_received_tick()) else {
+        return;
+    };
+    late(flow, sock.last_sent_tick(), came);
+    late(flow, other.last_sent_tick(), read);
+}
+
+/// Tells of data that was sent at a tick and came at another, if that is long.
+#[inline(always)]
+fn late(flow: &mut Flow, sent: u32, came: u32) {
+    // What was sent last may not be what came last: then there is nothing to compare.
+    let ticks = came.wrapping_sub(sent);
+    if !(MIN_TICKS..MAX_TICKS).contains(&ticks) {
+        return;
+    }
+    // SAFETY: returns a number.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // A tick less: the second may have just begun when the first was at its end.
+    let (start_ns, end_ns) = (stall::ns_of(sent + 1, now_ns), stall::ns_of(came, now_ns));
+    interval(flow, KIND_RTT, start_ns, end_ns, 0);
 }
 
 /// Tells by how much the round trip that a socket saw is longer than its usual one.

@@ -189,6 +189,18 @@ fn rules_with_a_baseline() {
             None,
         ),
         (
+            "half as fast as its like, for want of a CPU",
+            (6_600, &[(Runqueue, 300)]),
+            (13_600, &[(Runqueue, 7_300)]),
+            Some(Runqueue),
+        ),
+        (
+            "as slow as its like, which always wait for a CPU",
+            (13_600, &[(Runqueue, 7_300)]),
+            (13_600, &[(Runqueue, 7_300)]),
+            None,
+        ),
+        (
             "the disk as always",
             (50_000, &[(BlockDevice, 40_000)]),
             (50_000, &[(BlockDevice, 40_000)]),
