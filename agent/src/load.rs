@@ -82,6 +82,9 @@ pub struct Settings {
     pub seccomp: SeccompMode,
     /// Kernel-side debug messages go to the agent's log (target `isostack_agent::load`).
     pub kernel_debug: bool,
+    /// Of the hooks that serve a probe the last one that the kernel takes, not the first: what
+    /// older kernels do, tried on a newer one.
+    pub last_hooks: bool,
 }
 
 impl Default for Settings {
@@ -93,6 +96,7 @@ impl Default for Settings {
             sensor_budget_cores: DEFAULT_SENSOR_BUDGET_CORES,
             seccomp: SeccompMode::default(),
             kernel_debug: false,
+            last_hooks: false,
         }
     }
 }

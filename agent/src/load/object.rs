@@ -49,6 +49,8 @@ pub struct Object {
     pub devices: Arc<Devices>,
     /// When the seccomp sensor runs.
     pub seccomp: SeccompMode,
+    /// See [`Settings::last_hooks`].
+    pub last_hooks: bool,
     /// The sensors that were started.
     pub on_demand: OnDemand,
     pid_max: u32,
@@ -172,6 +174,7 @@ impl Object {
             roots: roots.clone(),
             devices,
             seccomp: settings.seccomp,
+            last_hooks: settings.last_hooks,
             on_demand: OnDemand::default(),
             pid_max,
             has_traces: traces.is_some(),

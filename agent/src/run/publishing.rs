@@ -122,12 +122,16 @@ impl Publishers {
             }
         }
         let told = self.sensors.publishes(process.pid, place);
-        tracing::info!(
-            pid = process.pid,
-            ?place,
-            told,
-            "Publishes its threads' contexts"
-        );
+        if place == Some(ContextPlace::IN_THE_MAP) {
+            tracing::debug!(pid = process.pid, told, "Its traces are looked up");
+        } else {
+            tracing::info!(
+                pid = process.pid,
+                ?place,
+                told,
+                "Publishes its threads' contexts"
+            );
+        }
         self.demand();
     }
 
