@@ -15,6 +15,8 @@ pub const TCP: u16 = 6;
 /// `IPPROTO_UDP`.
 pub const UDP: u16 = 17;
 
+/// `AF_INET`.
+const AF_INET: u16 = 2;
 /// `AF_INET6`.
 const AF_INET6: u16 = 10;
 
@@ -97,6 +99,13 @@ impl Sock {
     pub fn is_full(self) -> bool {
         let state = self.state();
         state != 0 && state != TIME_WAIT && state != NEW_SYN_RECV
+    }
+
+    /// Its packets are of IPv4 or IPv6; also where the kernel does not say.
+    #[inline(always)]
+    pub fn is_ip(self) -> bool {
+        let family = self.get::<u16>(&field::SOCK_FAMILY);
+        !has(&field::SOCK_FAMILY) || family == AF_INET || family == AF_INET6
     }
 
     /// `IPPROTO_`; only of a full socket.

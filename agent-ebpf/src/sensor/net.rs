@@ -83,6 +83,9 @@ fn dropped(packet: u64, receiver: u64, reason: u32) -> u32 {
     };
     let mut device = device::meet(packet.device());
     if device == 0 && sock.address() != 0 {
+        if !sock.is_ip() {
+            return 0; // a message that crosses no network, of a kernel that names no reason for it
+        }
         // On its way out it is on none yet; further in, a protocol keeps other things there.
         let ifindex = packet.in_ifindex();
         device = if ifindex != 0 {
