@@ -32,6 +32,7 @@ mod ring;
 mod scope;
 pub mod thread;
 mod turns;
+mod waits;
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -10,8 +10,15 @@ mod cgroup;
 mod fio;
 #[path = "block_sensor/place.rs"]
 mod place;
+#[path = "block_sensor/sleeper.rs"]
+mod sleeper;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    fs,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use fio::{Fio, Job};
 use isostack_agent::{
@@ -22,6 +29,7 @@ use isostack_agent::{
     vocabulary::Cause,
 };
 use place::{IoGroup, LoopDisk};
+use sleeper::Sleeper;
 
 /// Loads disturb each other: one test at a time.
 static TURN: Mutex<()> = Mutex::new(());
@@ -286,4 +294,57 @@ fn a_neighbours_limit_does_not_rub_off() {
     let labels = [&*disk.name, "read", "throttle"];
     assert!(results.histogram(Some(&limited), labels).count() > 0);
     assert_eq!(results.histogram(Some(&free), labels).count(), 0);
+}
+
+/// How long anything may take that must come.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[track_caller]
+fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is() {
+        assert!(began.elapsed() < PATIENCE, "never {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Programs that this process has attached.
+fn attached() -> usize {
+    let entries = fs::read_dir("/proc/self/fdinfo").unwrap();
+    let infos = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    infos.filter(|info| info.contains("link_type:")).count()
+}
+
+/// The hook that sees since when a thread has been blocked is there while limits are at work
+/// only: what it saw of a thread before it was taken off says nothing when it is back.
+#[test]
+fn a_thread_that_was_blocked_for_something_else_long_ago_was_not_held_back() {
+    let observed = Observed::start();
+    let (disk, group) = (LoopDisk::new(), IoGroup::new());
+    group.limit(&disk.number(), 10).unwrap();
+    let without = attached();
+    let mut sleeper = Sleeper::new(&group);
+    let limited = || {
+        let reads = Job::reads("4k", 40).direct();
+        let limited = fio::Waiting::new(&group, &disk.path, &reads).spawn();
+        eventually("attached", || attached() > without);
+        limited
+    };
+    let first = limited();
+    sleeper.block();
+    first.finish();
+    eventually("taken off", || attached() == without);
+    sleeper.release();
+    let second = limited();
+    let pid = sleeper.pid();
+    let is_told = || {
+        let delays = observed.delays.lock().unwrap();
+        let of_second = |d: &Delay| d.process.pid == second.pid();
+        delays.iter().filter(|d| of_second(d)).count() > 2
+    };
+    eventually("told", is_told);
+    sleeper.finish();
+    second.finish();
+    let results = observed.finish();
+    assert_eq!(results.told(pid, Cause::BlockThrottle), Vec::<u64>::new());
 }

@@ -12,7 +12,13 @@ mod child;
 #[path = "support/observed.rs"]
 mod observed;
 
-use std::{ptr, time::Instant};
+use std::{
+    fs::File,
+    io::{self, Read as _, Write as _},
+    os::fd::AsRawFd as _,
+    ptr, thread,
+    time::Instant,
+};
 
 use cgroup::Group;
 use child::Child;
@@ -214,4 +220,47 @@ fn of_who_sends_no_spans_nothing_is_told() {
     let seen = observed.finish(group.id());
     assert_eq!(seen.histograms(FAMILY), []);
     assert!(seen.delays.iter().all(|d| d.cause != Cause::Sleep));
+}
+
+/// Between two waits that are seen it may have gone on and waited again unseen: from the first to
+/// the second is none.
+#[test]
+fn what_happened_while_a_process_was_not_tracked_is_no_wait() {
+    let group = Group::new();
+    let observed = Observed::start("wait", &Settings::default());
+    observed.sensors.demand(Activation::WhileTracking, true);
+    let (mut told, mut tell) = io::pipe().unwrap();
+    let (mut asked, mut ask) = io::pipe().unwrap();
+    let child = Child::start(&group, || {
+        for _ in 0..3 {
+            let _ = ask.write_all(b"?");
+            let _ = told.read_exact(&mut [0]);
+        }
+    });
+    let pid = child.pid();
+    let stat = File::open(format!("/proc/{pid}/stat")).unwrap();
+    let mut waits_again = || {
+        asked.read_exact(&mut [0]).unwrap();
+        while !sleeps(stat.as_raw_fd()) {
+            thread::yield_now();
+        }
+        sleep(LONG_NS);
+    };
+    waits_again();
+    assert!(observed.sensors.track(pid));
+    tell.write_all(b"!").unwrap();
+    waits_again();
+    assert!(observed.sensors.untrack(pid));
+    tell.write_all(b"!").unwrap();
+    waits_again();
+    assert!(observed.sensors.track(pid));
+    tell.write_all(b"!").unwrap();
+    assert_eq!(child.wait(), 0);
+    let seen = observed.finish(group.id());
+    let waits: Vec<_> = seen
+        .delays
+        .iter()
+        .filter(|d| d.cause == Cause::SocketWait)
+        .collect();
+    assert!(waits.is_empty(), "{waits:?}");
 }

@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use harness::artifact;
 
-use crate::setup::{self, Purpose};
+use crate::{
+    setup::{self, Purpose},
+    vm,
+};
 
 /// Flags of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -31,6 +34,8 @@ struct Count {
 struct Suite {
     name: &'static str,
     command: Command,
+    /// Why it cannot run on this machine; asked when it is its turn.
+    not_here: fn() -> Option<String>,
 }
 
 /// Runs every suite.
@@ -52,6 +57,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             .as_ref()
             .is_some_and(|only| !suite.name.contains(only.as_str()))
         {
+            continue;
+        }
+        if let Some(reason) = (suite.not_here)() {
+            println!("\n=== {}", suite.name);
+            lines.push(format!("{:<24} cannot run here: {reason}", suite.name));
             continue;
         }
         let began = Instant::now();
@@ -88,8 +98,10 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
     deny_all.args(["check", "licenses", "bans", "sources"]);
     let advisories = advisories(&deny);
     let own = std::env::current_exe().context("own path")?;
-    let mut ebpf = Command::new(own);
+    let mut ebpf = Command::new(&own);
     ebpf.args(["ebpf", "--check"]);
+    let mut guests = Command::new(own);
+    guests.args(["vm", "--load"]);
     let not_here = [
         "--workspace",
         "--exclude",
@@ -125,8 +137,18 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
             "fault lab, shortened",
             cargo(["test", "-p", "isostack-lab", "--", "--nocapture"]),
         ),
+        Suite {
+            not_here: no_kernels,
+            ..suite("other kernels", guests)
+        },
     ];
     Ok(suites.into_iter().chain(advisories).collect())
+}
+
+/// Why the guests cannot be had.
+fn no_kernels() -> Option<String> {
+    let error = vm::kernels().err()?;
+    Some(format!("{error:#}").replace('\n', "; "))
 }
 
 /// The check for known vulnerabilities, where the database of them can be reached.
@@ -143,7 +165,11 @@ fn advisories(deny: &std::path::Path) -> Option<Suite> {
 }
 
 const fn suite(name: &'static str, command: Command) -> Suite {
-    Suite { name, command }
+    Suite {
+        name,
+        command,
+        not_here: || None,
+    }
 }
 
 fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {

@@ -45,6 +45,10 @@ pub struct Args {
     /// Of each sensor one test only.
     #[arg(long, conflicts_with_all = ["script", "write_docs"])]
     quick: bool,
+    /// No test but whether the kernel takes every program, and what `doctor` says: what
+    /// `cargo xtask test` does.
+    #[arg(long, conflicts_with_all = ["test", "cgroups", "quick", "script", "write_docs"])]
+    load: bool,
     /// Run this shell script instead of the tests, which are in `/tests`, and show what it says.
     #[arg(long, conflicts_with = "write_docs")]
     script: Option<PathBuf>,
@@ -56,6 +60,14 @@ pub struct Args {
     verbose: bool,
 }
 
+/// Fetches the kernels that are not in the cache.
+///
+/// # Errors
+/// With the reason why the guests cannot run here.
+pub fn kernels() -> anyhow::Result<()> {
+    kernel::get(&selected(&[])?).map(drop)
+}
+
 /// Boots the guests, prints what came out, compares with the documentation.
 ///
 /// # Errors
@@ -64,7 +76,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     setup::run(Purpose::Vm)?;
     let wanted = selected(&args.kernel)?;
     let kernels = kernel::get(&wanted)?;
-    let programs = programs::build(args.test.as_deref())?;
+    let tests = if args.load {
+        Vec::new()
+    } else {
+        programs::sensor_tests(args.test.as_deref())?
+    };
+    let programs = programs::build(tests)?;
     let base = root::segment(&programs)?;
 
     let mut boots = VecDeque::new();
@@ -80,7 +97,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let plan = match &args.script {
                 Some(script) => cgroups.script(script)?,
                 None if args.write_docs => cgroups.doctor()?,
-                None => cgroups.tests(&programs.names(), args.quick)?,
+                None => cgroups.tests(&programs.names(), args.quick || args.load)?,
             };
             boots.extend(plan.map(|plan| Boot {
                 kernel,
@@ -90,7 +107,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             }));
         }
     }
-    let done = boot::all(boots, &base, args.verbose || args.script.is_some());
+    let limit = if args.load {
+        boot::LOAD_LIMIT
+    } else {
+        boot::GUEST_LIMIT
+    };
+    let verbose = args.verbose || args.script.is_some();
+    let done = boot::all(boots, &base, limit, verbose);
     conclude(args, &done, &programs.agent)
 }
 
@@ -117,7 +140,7 @@ fn conclude(args: &Args, done: &[Done], agent: &Path) -> anyhow::Result<()> {
     }
     println!("\n{}", table::states(&columns));
     let whole = columns.len() == kernel::series().count();
-    if args.write_docs || whole {
+    if args.write_docs || (whole && !args.load) {
         match docs::settle(&columns, whole, args.write_docs, agent) {
             Ok(()) => passed += 1,
             Err(error) => {

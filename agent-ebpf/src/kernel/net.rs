@@ -15,6 +15,8 @@ pub const TCP: u16 = 6;
 /// `IPPROTO_UDP`.
 pub const UDP: u16 = 17;
 
+/// `AF_INET`.
+const AF_INET: u16 = 2;
 /// `AF_INET6`.
 const AF_INET6: u16 = 10;
 
@@ -97,6 +99,13 @@ impl Sock {
     pub fn is_full(self) -> bool {
         let state = self.state();
         state != 0 && state != TIME_WAIT && state != NEW_SYN_RECV
+    }
+
+    /// Its packets are of IPv4 or IPv6; also where the kernel does not say.
+    #[inline(always)]
+    pub fn is_ip(self) -> bool {
+        let family = self.get::<u16>(&field::SOCK_FAMILY);
+        !has(&field::SOCK_FAMILY) || family == AF_INET || family == AF_INET6
     }
 
     /// `IPPROTO_`; only of a full socket.
@@ -192,7 +201,25 @@ impl Sock {
     /// kernel: v5.10.. net/ipv4/tcp_rate.c: tcp_rate_skb_sent, tcp_rate_skb_delivered
     #[inline(always)]
     pub fn last_progress_ns(self) -> u64 {
-        self.get::<u64>(&field::TCP_PROGRESS).wrapping_mul(1000)
+        self.stamp_ns(&field::TCP_PROGRESS)
+    }
+
+    /// When the segment that was acknowledged last, or else the first of those under way, was sent;
+    /// 0 where the kernel does not say. Nanoseconds of the monotonic clock.
+    ///
+    /// kernel: v5.10.. net/ipv4/tcp_rate.c, as above
+    #[inline(always)]
+    pub fn sent_ns(self) -> u64 {
+        self.stamp_ns(&field::TCP_FIRST_SENT)
+    }
+
+    #[inline(always)]
+    fn stamp_ns(self, field: &Global<u32>) -> u64 {
+        if has(field) {
+            self.get::<u64>(field).wrapping_mul(1000)
+        } else {
+            0
+        }
     }
 
     /// A number for this end of the connection and one for the other, which has the same two the
@@ -318,6 +345,15 @@ impl Device {
     #[inline(always)]
     pub fn tx_queues(self) -> u32 {
         self.get(&field::DEV_TX_QUEUES)
+    }
+
+    /// Ticks that a queue may stand still before the watchdog says so; 0 where not known.
+    #[inline(always)]
+    pub fn watchdog_ticks(self) -> u32 {
+        if !has(&field::DEV_WATCHDOG_TIMEO) {
+            return 0;
+        }
+        self.get(&field::DEV_WATCHDOG_TIMEO)
     }
 
     /// One of them; null where it cannot be found.

@@ -87,10 +87,14 @@ impl<M: Memory> Task<M> {
         self.get(&field::TASK_RUN_DELAY)
     }
 
-    /// Times it got a CPU.
+    /// Times it got a CPU; 0 where the kernel does not count.
     #[inline(always)]
     pub fn pcount(self) -> u64 {
-        self.get(&field::TASK_PCOUNT)
+        if has(&field::TASK_PCOUNT) {
+            self.get(&field::TASK_PCOUNT)
+        } else {
+            0
+        }
     }
 
     /// It runs or wants to run; also where the kernel does not say.

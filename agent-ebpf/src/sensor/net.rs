@@ -83,6 +83,9 @@ fn dropped(packet: u64, receiver: u64, reason: u32) -> u32 {
     };
     let mut device = device::meet(packet.device());
     if device == 0 && sock.address() != 0 {
+        if !sock.is_ip() {
+            return 0; // a message that crosses no network, of a kernel that names no reason for it
+        }
         // On its way out it is on none yet; further in, a protocol keeps other things there.
         let ifindex = packet.in_ifindex();
         device = if ifindex != 0 {
@@ -129,15 +132,15 @@ fn note(flow: *mut Flow, (way, sock): (Way, Sock), device: u64, reason: u32) {
                 dropped.out_ns = now_ns;
                 dropped.is_alone = (sock.packets_out() == 0).into();
             }
+            (dropped.out_device, dropped.out_reason) = (device, reason);
         }
         Way::In => {
             if dropped.in_ns == 0 {
                 dropped.in_ns = now_ns;
             }
+            (dropped.in_device, dropped.in_reason) = (device, reason);
         }
     }
-    dropped.device = device;
-    dropped.reason = reason;
 }
 
 /// kernel: v5.10.. include/trace/events/net.h: net_dev_xmit_timeout(struct net_device *dev,

@@ -113,6 +113,9 @@ fn switch_in<M: Memory>(task: Task<M>) {
     if woken == 0 || ns == 0 {
         return; // preempted
     }
+    if task.last_arrival() > blocked.clock {
+        return; // it ran since, unseen: while it was not tracked, or the hook was off
+    }
     let kind = blocked.kind as u32;
     let cgroup_id = task.cgroup_id();
     let key = SeriesKey {

@@ -21,7 +21,7 @@
 
 use super::consumers::{Consumers, Had};
 use crate::{
-    event::{Neighbour, Particulars, Resource},
+    event::{Flow, Neighbour, Particulars, Resource},
     process::Identity,
     vocabulary::Cause,
     workload::path::place::is_below,
@@ -142,7 +142,7 @@ fn is_for_want_of_room(reason: &str) -> bool {
         "FULL_RING",
         "CPU_BACKLOG",
         "NOMEM",
-        "TX_TIMEOUT",
+        Flow::TX_TIMEOUT,
         "NOT_SPECIFIED",
     ];
     reason.is_empty() || FULL.iter().any(|full| reason.contains(full))

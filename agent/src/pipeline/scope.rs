@@ -439,8 +439,12 @@ fn worked(
         if of.is_none() {
             Whose::Open
         } else if of.trace != span.trace_id[8..] {
-            Whose::Others
-        } else if of.span == span.span_id || of.is_trace_only || is_only_of_trace {
+            // What others say of a program's trace may be one of their own making.
+            match of.is_trace_only {
+                true => Whose::Open,
+                false => Whose::Others,
+            }
+        } else if of.span == span.span_id || is_only_of_trace {
             Whose::Own
         } else {
             Whose::Open

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use super::cgroup::Group;
+use super::cgroup::{Group, hierarchy_of};
 
 /// Size of the disk.
 const BYTES: u64 = 64 << 20;
@@ -94,11 +94,9 @@ impl IoGroup {
     pub fn new() -> Self {
         let cpu = Group::new();
         cpu.favour();
-        let blkio = v1_mount_of("blkio").filter(|mount| !cpu.path.starts_with(mount));
-        let io = blkio.map(|mount| {
-            let name = cpu.path.file_name().unwrap();
-            Group::at(mount.join(name), true)
-        });
+        let (root, v1) = hierarchy_of("blkio");
+        let elsewhere = v1 && !cpu.path.starts_with(&root);
+        let io = elsewhere.then(|| Group::at(root.join(cpu.path.file_name().unwrap()), v1));
         Self { cpu, io }
     }
 
@@ -135,17 +133,4 @@ fn words(device: u64) -> String {
         rustix::fs::major(device),
         rustix::fs::minor(device)
     )
-}
-
-/// Where a version 1 controller is mounted.
-fn v1_mount_of(controller: &str) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    mounts.lines().find_map(|line| {
-        let words: Vec<&str> = line.split(' ').collect();
-        let [_, at, "cgroup", options, ..] = words[..] else {
-            return None;
-        };
-        let has = options.split(',').any(|option| option == controller);
-        has.then(|| at.into())
-    })
 }

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
-use super::cgroup::Group;
+use super::cgroup::{Group, hierarchy_of};
 
 /// How long a process keeps what it got, if nobody ends it.
 const STAY: Duration = Duration::from_secs(60);
@@ -26,14 +26,14 @@ impl MemoryGroup {
     /// One that may use `bytes`, and no swap.
     pub fn new(bytes: u64) -> Self {
         let cpu = Group::new();
-        let mount = v1_mount_of("memory").filter(|mount| !cpu.path.starts_with(mount));
-        let memory = mount.map(|mount| Group::at(mount.join(cpu.path.file_name().unwrap()), true));
-        if memory.is_none() {
-            let control = cpu.path.parent().unwrap().join("cgroup.subtree_control");
-            fs::write(control, "+memory").unwrap();
+        let (root, v1) = hierarchy_of("memory");
+        if !v1 {
+            fs::write(root.join("cgroup.subtree_control"), "+memory").unwrap();
         }
+        let elsewhere = !cpu.path.starts_with(&root);
+        let memory = elsewhere.then(|| Group::at(root.join(cpu.path.file_name().unwrap()), v1));
         let group = Self { cpu, memory };
-        let limit = if group.memory.is_some() {
+        let limit = if v1 {
             "memory.limit_in_bytes"
         } else {
             "memory.max"
@@ -206,17 +206,4 @@ fn count(script: &str, counts: &Path) -> Result<u64, String> {
     let line = text.lines().find(|line| line.contains(EVENT));
     let count = line.and_then(|line| line.split(',').next()?.parse().ok());
     count.ok_or(text)
-}
-
-/// Where a version 1 controller is mounted.
-fn v1_mount_of(controller: &str) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    mounts.lines().find_map(|line| {
-        let words: Vec<&str> = line.split(' ').collect();
-        let [_, at, "cgroup", options, ..] = words[..] else {
-            return None;
-        };
-        let has = options.split(',').any(|option| option == controller);
-        has.then(|| at.into())
-    })
 }

@@ -19,7 +19,7 @@ impl Group {
     /// A new group at the top of the hierarchy that the CPU controller is on.
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let (root, v1) = cpu_hierarchy();
+        let (root, v1) = hierarchy_of("cpu");
         if !v1 {
             fs::write(root.join("cgroup.subtree_control"), "+cpu").unwrap();
         }
@@ -133,8 +133,9 @@ impl Drop for Group {
     }
 }
 
-/// Mount point of the hierarchy with the CPU controller, and whether it is of version 1.
-fn cpu_hierarchy() -> (PathBuf, bool) {
+/// Mount point of the hierarchy that a controller is on, and whether it is of version 1. One
+/// that has no hierarchy of its own is on the unified one, also beside others of version 1.
+pub fn hierarchy_of(controller: &str) -> (PathBuf, bool) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let mut unified = None;
     for line in mounts.lines() {
@@ -143,7 +144,7 @@ fn cpu_hierarchy() -> (PathBuf, bool) {
             continue;
         };
         match kind {
-            "cgroup" if options.split(',').any(|option| option == "cpu") => {
+            "cgroup" if options.split(',').any(|option| option == controller) => {
                 return (at.into(), true);
             }
             "cgroup2" => unified = Some(Path::new(at).to_owned()),

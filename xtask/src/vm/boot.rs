@@ -17,9 +17,12 @@ use super::{
 /// Guests at a time: each has two virtual CPUs.
 const GUESTS: usize = 2;
 /// A guest that takes longer hangs.
-const GUEST_LIMIT: Duration = Duration::from_secs(1800);
+pub const GUEST_LIMIT: Duration = Duration::from_secs(1800);
+/// Likewise for one that runs no test of a sensor.
+pub const LOAD_LIMIT: Duration = Duration::from_secs(900);
 
-/// Times that a guest is started until it reaches its first program.
+/// Times that a guest is started whose kernel crashes. A crash for a reason of its own comes
+/// again.
 const BOOTS: u32 = 3;
 
 /// A guest to be.
@@ -49,7 +52,7 @@ pub struct Done {
 }
 
 /// Boots all; `base` is what they have in common. In the order of `boots`.
-pub fn all(boots: VecDeque<Boot<'_>>, base: &[u8], verbose: bool) -> Vec<Done> {
+pub fn all(boots: VecDeque<Boot<'_>>, base: &[u8], limit: Duration, verbose: bool) -> Vec<Done> {
     let order: Vec<_> = boots.iter().map(|b| (b.kernel.series, b.cgroups)).collect();
     let (queue, done) = (Mutex::new(boots), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -61,7 +64,7 @@ pub fn all(boots: VecDeque<Boot<'_>>, base: &[u8], verbose: bool) -> Vec<Done> {
                         .unwrap_or_else(PoisonError::into_inner)
                         .pop_front();
                     let Some(boot) = next else { break };
-                    let ended = boot.run(base, verbose);
+                    let ended = boot.run(base, limit, verbose);
                     done.lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .push(ended);
@@ -75,9 +78,9 @@ pub fn all(boots: VecDeque<Boot<'_>>, base: &[u8], verbose: bool) -> Vec<Done> {
 }
 
 impl Boot<'_> {
-    fn run(&self, base: &[u8], verbose: bool) -> Done {
+    fn run(&self, base: &[u8], limit: Duration, verbose: bool) -> Done {
         let began = Instant::now();
-        let (sections, outcomes) = match self.boot(base) {
+        let (sections, outcomes) = match self.boot(base, limit) {
             Ok(output) => {
                 if verbose {
                     println!("{}\n{}", output.console, output.results);
@@ -101,16 +104,19 @@ impl Boot<'_> {
         }
     }
 
-    fn boot(&self, base: &[u8]) -> anyhow::Result<guest::Output> {
+    fn boot(&self, base: &[u8], limit: Duration) -> anyhow::Result<guest::Output> {
         let segments = [base, &self.modules, &self.plan];
-        let mut output = guest::boot(&self.kernel.image, &segments, GUEST_LIMIT)?;
-        // The emulator now and then fails a kernel that has done nothing but boot.
+        let mut output = guest::boot(&self.kernel.image, &segments, limit)?;
         for _ in 1..BOOTS {
-            if output.results.contains("%% begin") {
+            let Some(why) = report::crash(&output) else {
                 break;
-            }
-            println!("{} did not boot: once more", self.kernel.release());
-            output = guest::boot(&self.kernel.image, &segments, GUEST_LIMIT)?;
+            };
+            println!(
+                "{} with cgroup {} crashed in emulation, once more: {why}",
+                self.kernel.release(),
+                self.cgroups.name()
+            );
+            output = guest::boot(&self.kernel.image, &segments, limit)?;
         }
         Ok(output)
     }

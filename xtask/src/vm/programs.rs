@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use super::scenario::UNIT;
 
+/// A test program of the agent, of which there is not much.
+const SMALL_TEST: &str = "kvm_sensor";
+
 /// The agent and the test programs.
 pub struct Programs {
     /// `isostack-agent`
@@ -27,19 +30,11 @@ impl Programs {
     }
 }
 
-/// Builds the agent and those tests whose name contains `only`.
+/// Builds the agent, the library's own tests and these of the sensors.
 ///
 /// # Errors
-/// When they do not build, or no test has such a name.
-pub fn build(only: Option<&str>) -> anyhow::Result<Programs> {
-    let tests: Vec<String> = sensor_tests()?
-        .into_iter()
-        .filter(|name| only.is_none_or(|only| name.contains(only)))
-        .collect();
-    ensure!(
-        !tests.is_empty(),
-        "no test of agent/tests/*_sensor.rs has that in its name"
-    );
+/// When they do not build.
+pub fn build(tests: Vec<String>) -> anyhow::Result<Programs> {
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(artifact::root())
@@ -58,6 +53,10 @@ pub fn build(only: Option<&str>) -> anyhow::Result<Programs> {
         .args(["--exclude", "isostack-tests", "--lib"]);
     for test in &tests {
         cargo.args(["--test", test]);
+    }
+    if tests.is_empty() {
+        // Only for a test of its own does cargo build the agent.
+        cargo.args(["--test", SMALL_TEST]);
     }
     let output = cargo.stderr(Stdio::inherit()).output().context("cargo")?;
     ensure!(output.status.success(), "the guests' programs do not build");
@@ -78,19 +77,27 @@ pub fn build(only: Option<&str>) -> anyhow::Result<Programs> {
     })
 }
 
-/// `agent/tests/*_sensor.rs`
-fn sensor_tests() -> anyhow::Result<Vec<String>> {
+/// Names of the programs that test a sensor, `agent/tests/*_sensor.rs`, that contain `only`.
+///
+/// # Errors
+/// When there is none.
+pub fn sensor_tests(only: Option<&str>) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(artifact::root().join("agent/tests"))? {
         let path = entry?.path();
         let name = path.file_stem().and_then(|name| name.to_str());
         if let Some(name) = name
             && name.ends_with("_sensor")
+            && only.is_none_or(|only| name.contains(only))
             && path.extension().is_some_and(|kind| kind == "rs")
         {
             names.push(name.to_owned());
         }
     }
+    ensure!(
+        !names.is_empty(),
+        "no test of agent/tests/*_sensor.rs has that in its name"
+    );
     names.sort();
     Ok(names)
 }

@@ -130,6 +130,17 @@ pub fn judge(output: &Output) -> Vec<Outcome> {
     outcomes
 }
 
+/// What the kernel said when it ended before its time; `None` when it came to its end or hung.
+/// The emulator now and then fails a kernel that has done nothing wrong.
+pub fn crash(output: &Output) -> Option<&str> {
+    const WORDS: [&str; 2] = ["Kernel panic", "double fault"];
+    let says = |line: &&str| WORDS.iter().any(|word| line.contains(word));
+    let said = output.console.lines().find(says);
+    let began = output.results.contains("%% begin");
+    said.or((!began).then_some("it did not boot"))
+        .filter(|_| !is_done(output))
+}
+
 fn is_done(output: &Output) -> bool {
     output.results.lines().any(|line| line == "%% done")
 }
@@ -328,5 +339,18 @@ mod tests {
             console: "Kernel panic - not syncing".to_owned(),
         });
         assert_eq!(wrong(&panicked).len(), 1);
+    }
+
+    #[test]
+    fn only_a_crash_is_tried_again() {
+        let crashed = |results: &str, console: &str| {
+            let (results, console) = (results.to_owned(), console.to_owned());
+            crash(&Output { results, console }).map(str::to_owned)
+        };
+        let panic = "[ 1.0] Kernel panic - not syncing: Fatal exception";
+        assert_eq!(crashed("%% begin a", panic).as_deref(), Some(panic));
+        assert_eq!(crashed("", "").as_deref(), Some("it did not boot"));
+        assert_eq!(crashed("%% begin a\n%% done", panic), None);
+        assert_eq!(crashed("%% begin a", "[ 1.0] all is well"), None);
     }
 }

@@ -35,6 +35,7 @@ const QUICK: &[(&str, &str)] = &[
         "kills_are_counted_as_the_cgroup_counts_them",
     ),
     ("net_sensor", "what_a_firewall_refuses"),
+    ("process_sensor", "another_program_is_seen_at_once"),
     ("seccomp_sensor", "each_refusal_is_counted_once"),
     ("tcp_sensor", "retransmits_are_what_the_socket_counts"),
     ("wait_sensor", "a_futex_is_a_lock"),
@@ -148,6 +149,9 @@ mod tests {
             let source = artifact::root().join(format!("agent/tests/{program}.rs"));
             let source = fs::read_to_string(&source).unwrap();
             assert!(source.contains(&format!("\nfn {begins}")), "{program}");
+        }
+        for test in super::super::programs::sensor_tests(None).unwrap() {
+            assert!(QUICK.iter().any(|(program, _)| *program == test), "{test}");
         }
     }
 }

@@ -40,9 +40,19 @@ struct Passed {
 #[map]
 static PASSED: LruHashMap<u64, Passed> = LruHashMap::with_max_entries(1024, 0);
 
-/// Since when a thread has been blocked uninterruptibly, by thread id.
+/// A thread that was blocked uninterruptibly.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Held {
+    since_ns: u64,
+    /// How often it had got a CPU by then.
+    turns: u64,
+}
+
+/// By thread id. What is left of threads that went on while the hook was off says how often
+/// they had run, and is not believed of one that has run since.
 #[map]
-static HELD_SINCE: LruHashMap<u32, u64> = LruHashMap::with_max_entries(8192, 0);
+static HELD_BACK: LruHashMap<u32, Held> = LruHashMap::with_max_entries(8192, 0);
 
 /// To be called when a kernel thread submits an I/O.
 #[inline(always)]
@@ -86,21 +96,27 @@ unsafe fn switch<M: Memory>(prev: *const u8, next: *const u8) {
     // SAFETY: by the caller's promise.
     let (prev, next) = unsafe { (Task::<M>::new(prev), Task::<M>::new(next)) };
     if prev.is_uninterruptible() {
-        // SAFETY: returns a number.
-        let now_ns = unsafe { bpf_ktime_get_ns() };
-        let _ = HELD_SINCE.insert(prev.tid(), now_ns, u64::from(BPF_ANY));
+        let held = Held {
+            // SAFETY: returns a number.
+            since_ns: unsafe { bpf_ktime_get_ns() },
+            turns: prev.pcount(),
+        };
+        let _ = HELD_BACK.insert(prev.tid(), held, u64::from(BPF_ANY));
     }
     let tid = next.tid();
     // SAFETY: the value is copied out at once.
-    let Some(since_ns) = (unsafe { HELD_SINCE.get(tid) }).copied() else {
+    let Some(held) = (unsafe { HELD_BACK.get(tid) }).copied() else {
         return;
     };
-    let _ = HELD_SINCE.remove(tid);
+    let _ = HELD_BACK.remove(tid);
+    if held.turns != next.pcount() {
+        return;
+    }
     // SAFETY: likewise.
     if let Some(passed) = (unsafe { PASSED.get(next.io_cgroup_id()) }).copied()
-        && passed.ns > since_ns
+        && passed.ns > held.since_ns
     {
-        tell(next, since_ns, passed);
+        tell(next, held.since_ns, passed);
     }
 }
 
