@@ -1,8 +1,8 @@
 //! The span index: which intervals of a span were its children's.
 //!
-//! Bounds: a ring of the last 256 Ki children by default, 28 bytes each and at most 8 more for the
-//! index: 8.4 MB when full. The oldest gives way, and is counted. A parent is kept as a
-//! keyed 64-bit hash of its trace id and span id: two parents among 256 Ki share one
+//! Bounds: a ring of the last 192 Ki children by default, 28 bytes each and at most 4 more for the
+//! index: 6 MB when full. The oldest gives way, and is counted. A parent is kept as a
+//! keyed 64-bit hash of its trace id and span id: two parents among so many share one
 //! with probability 2^-29, and nobody outside can choose ids that do.
 //!
 //! Not on the request path, and so not here: children of kind CONSUMER (they run on their
@@ -29,8 +29,8 @@ pub struct ChildIndex {
     capacity: u64,
     /// Children ever seen, which is the sequence number of the last one.
     seen: u64,
-    /// By a parent's hash: the latest child of the parents that fall there. As many as children, a
-    /// power of two.
+    /// By a parent's hash: the latest child of the parents that fall there. At least half as
+    /// many as children, a power of two.
     latest: Vec<Low>,
     keys: RandomState,
     evicted: u64,
@@ -67,7 +67,7 @@ impl ChildIndex {
             previous: Vec::with_capacity(capacity),
             capacity: capacity as u64,
             seen: 0,
-            latest: vec![NONE; capacity.next_power_of_two()],
+            latest: vec![NONE; capacity.div_ceil(2).next_power_of_two()],
             keys: RandomState::default(),
             evicted: 0,
         }
