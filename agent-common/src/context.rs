@@ -14,6 +14,23 @@ pub struct ContextPlace {
     pub entry_bytes: u32,
 }
 
+impl ContextPlace {
+    /// Nothing of the process is read: another agent says what its threads work on, in the map
+    /// [`TRACES_MAP`].
+    pub const IN_THE_MAP: Self = Self {
+        offset: 0,
+        module: u32::MAX,
+        entry_bytes: 0,
+    };
+}
+
+/// Name of the map in which OpenTelemetry's eBPF instrumentation says which trace each thread works
+/// on; its key is what `bpf_get_current_pid_tgid` returns, its value [`TraceContext`].
+pub const TRACES_MAP: &str = "traces_ctx_v1";
+
+/// 16 bytes of trace id, then 8 of span id, as they are written out.
+pub type TraceContext = [u64; 3];
+
 /// Most modules that a vector of blocks is believed to have.
 pub const MAX_MODULES: u32 = 4096;
 

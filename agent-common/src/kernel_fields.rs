@@ -92,6 +92,7 @@ macro_rules! for_each_kernel_field {
             TCP_PACKETS_OUT: "tcp_sock" "packets_out" 4 tcp, "segments under way";
             TCP_DELIVERED: "tcp_sock" "delivered" 4 tcp, "segments that arrived";
             TCP_PROGRESS: "tcp_sock" "delivered_mstamp" 8 optional, "when the last of them was known to have, or sending began anew, us";
+            TCP_FIRST_SENT: "tcp_sock" "first_tx_mstamp" 8 optional, "when what was acknowledged last, or the first of what is under way, was sent, us";
             TCP_TOTAL_RETRANS: "tcp_sock" "total_retrans" 4 tcp, "segments sent again";
             TCP_SND_UNA: "tcp_sock" "snd_una" 4 optional, "first byte sent that is not acknowledged";
             TCP_SND_NXT: "tcp_sock" "snd_nxt" 4 optional, "next byte to send";
@@ -123,6 +124,7 @@ macro_rules! for_each_kernel_field {
             CSK_LAST_RECEIVED: "inet_connection_sock" "icsk_ack.lrcvtime" 4 optional, "tick at which data came last";
             DEV_TX: "net_device" "_tx" 8 optional, "its transmit queues";
             DEV_TX_QUEUES: "net_device" "real_num_tx_queues" 4 optional, "how many are in use";
+            DEV_WATCHDOG_TIMEO: "net_device" "watchdog_timeo" 4 optional, "ticks that a queue may stand still";
             TXQ_TRANS_START: "netdev_queue" "trans_start" 8 optional, "tick at which it transmitted last";
 
             // block

@@ -105,8 +105,14 @@ pub struct Flow {
     pub slice: Option<Slice>,
     /// The device, e.g. `eth0`; empty where not known.
     pub device: String,
-    /// For a drop: the kernel's reason, e.g. `NO_SOCKET`; empty otherwise.
+    /// For a drop: the kernel's reason, e.g. `NO_SOCKET`, or [`Flow::TX_TIMEOUT`]; empty otherwise.
     pub reason: String,
+}
+
+impl Flow {
+    /// In place of a reason: nothing was dropped, but a transmit queue of a device that is not
+    /// paravirtual stood still.
+    pub const TX_TIMEOUT: &str = "TX_TIMEOUT";
 }
 
 /// A system call and what a filter did to it, or in which a thread is blocked.

@@ -6,6 +6,7 @@
 
 mod allowance;
 mod decide;
+mod owners;
 mod sighting;
 
 use std::{
@@ -83,6 +84,15 @@ struct RecentKey {
     pid: Option<u32>,
 }
 
+/// What is joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    /// Their process's kernel events are wanted.
+    Spans,
+    /// Only whose they are is asked.
+    Logs,
+}
+
 /// Joins resources to processes; cheap to clone.
 #[derive(Clone)]
 pub struct Joiner {
@@ -138,6 +148,7 @@ struct Answer {
     looked: Option<SharedIdentity>,
     at: Instant,
     services: usize,
+    of: Of,
 }
 
 impl Sender {
@@ -233,8 +244,18 @@ impl Joiner {
         resources: &mut [ResourceSpans],
         ends: &(dyn Fn(&ResourceSpans) -> Vec<Ends> + Sync),
     ) {
+        self.join_those(Of::Spans, sender, resources, ends).await;
+    }
+
+    async fn join_those(
+        &self,
+        of: Of,
+        sender: &Sender,
+        resources: &mut [ResourceSpans],
+        ends: &(dyn Fn(&ResourceSpans) -> Vec<Ends> + Sync),
+    ) {
         let identifier = &self.shared.identifier;
-        let (open, services) = sender.state.lock().answer_known(resources, identifier);
+        let (open, services) = sender.state.lock().answer_known(of, resources, identifier);
         if open.is_empty() {
             return;
         }
@@ -260,7 +281,7 @@ impl Joiner {
                     question.sighting = heirs.clone();
                 }
                 question.sighting = question.sighting.now(&shared.identifier);
-                let joined = shared.answer(&question);
+                let joined = shared.answer(of, &question);
                 let process = joined.identity.as_ref().map(|identity| identity.process);
                 let looked = process.and_then(|key| shared.identifier.known(key));
                 (joined, looked)
@@ -279,6 +300,7 @@ impl Joiner {
                     looked,
                     at: Instant::now(),
                     services,
+                    of,
                 });
             }
             spans.joined = joined;
@@ -314,6 +336,7 @@ impl SenderState {
     /// Answers from memory; says which are open, and how many services came so far.
     fn answer_known(
         &mut self,
+        of: Of,
         resources: &mut [ResourceSpans],
         identifier: &Identifier,
     ) -> (Vec<usize>, usize) {
@@ -323,7 +346,7 @@ impl SenderState {
         }
         let mut open = Vec::new();
         for (index, spans) in resources.iter_mut().enumerate() {
-            match self.answer(&spans.resource, identifier) {
+            match self.answer(of, &spans.resource, identifier) {
                 Some(joined) => spans.joined = joined,
                 None => open.push(index),
             }
@@ -352,7 +375,7 @@ impl SenderState {
         }
     }
 
-    fn answer(&self, resource: &Arc<Resource>, identifier: &Identifier) -> Option<Joined> {
+    fn answer(&self, of: Of, resource: &Arc<Resource>, identifier: &Identifier) -> Option<Joined> {
         let known = |answer: &&Answer| Arc::ptr_eq(&answer.resource, resource);
         let answer = self.answers.iter().find(known)?;
         let lifetime = match answer.joined.identity {
@@ -362,6 +385,8 @@ impl SenderState {
         let changed = |looked| identifier.has_changed(looked);
         let valid = answer.at.elapsed() < lifetime
             && answer.services == self.services.len()
+            // Of one that sent logs only, nobody was told.
+            && (of == Of::Logs || answer.of == Of::Spans)
             && !answer.looked.as_ref().is_some_and(changed);
         valid.then(|| answer.joined.clone())
     }
@@ -406,8 +431,16 @@ impl Shared {
         sighting
     }
 
+    /// Whether it was not announced yet, or not lately; it is from now on.
+    fn is_new(&self, process: ProcessKey) -> bool {
+        let mut announced = self.announced.lock();
+        let new = announced.get(&process).is_none();
+        announced.insert(process, ());
+        new
+    }
+
     /// Blocks on reads of `/proc`.
-    fn answer(&self, question: &Question) -> Joined {
+    fn answer(&self, of: Of, question: &Question) -> Joined {
         let recent_key = question.address().map(|address| RecentKey {
             address,
             service: question.resource.service.clone(),
@@ -445,13 +478,7 @@ impl Shared {
             if let Some(recent_key) = recent_key.filter(|_| confidence == Confidence::Process) {
                 self.recent.lock().insert(recent_key, key);
             }
-            let new = {
-                let mut announced = self.announced.lock();
-                let new = announced.get(&key).is_none();
-                announced.insert(key, ());
-                new
-            };
-            if new {
+            if of == Of::Spans && self.is_new(key) {
                 (self.on_joined)(key);
             }
         }

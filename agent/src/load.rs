@@ -18,6 +18,7 @@ mod reader;
 mod self_test;
 mod series;
 mod sink;
+mod traces_map;
 mod tracked;
 mod unseen;
 mod upkeep;
@@ -81,6 +82,9 @@ pub struct Settings {
     pub seccomp: SeccompMode,
     /// Kernel-side debug messages go to the agent's log (target `isostack_agent::load`).
     pub kernel_debug: bool,
+    /// Of the hooks that serve a probe the last one that the kernel takes, not the first: what
+    /// older kernels do, tried on a newer one.
+    pub last_hooks: bool,
 }
 
 impl Default for Settings {
@@ -92,6 +96,7 @@ impl Default for Settings {
             sensor_budget_cores: DEFAULT_SENSOR_BUDGET_CORES,
             seccomp: SeccompMode::default(),
             kernel_debug: false,
+            last_hooks: false,
         }
     }
 }
@@ -246,6 +251,11 @@ impl Sensors {
         self.running
             .as_ref()
             .is_some_and(|r| r.contexts.set(pid, place))
+    }
+
+    /// Where the contexts of thread groups are that publish none themselves; `None`: nowhere.
+    pub fn published_by_others(&self) -> Option<ContextPlace> {
+        self.running.as_ref()?.contexts.of_others()
     }
 
     /// Says whether there is somebody for whom the sensors of this activation run.

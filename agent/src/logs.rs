@@ -6,6 +6,7 @@
 //! Nothing here waits for the span path or makes it wait.
 
 pub mod board;
+mod envelope;
 mod files;
 mod origin;
 pub mod share;

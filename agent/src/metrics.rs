@@ -149,6 +149,8 @@ pub struct AgentMetrics {
     pub identities: Level,
     /// Looks at `/proc` for an identity.
     pub identity_reads: Counter,
+    /// Cgroups whose path was not kept because too many are known.
+    pub cgroups_left_out: Counter,
     /// Pods whose names are known, those that are gone too.
     pub named_pods: Level,
     /// Pods whose names were not taken because too many are known.

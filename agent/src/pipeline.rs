@@ -32,6 +32,7 @@ mod ring;
 mod scope;
 pub mod thread;
 mod turns;
+mod waits;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -85,7 +86,7 @@ impl Default for PipelineConfig {
             share_threshold: 0.30,
             baseline_factor: 3.0,
             timeline: TimelineConfig::default(),
-            max_children: 1 << 18,
+            max_children: 3 << 16,
             max_operations: 2_000,
             baseline_seed: rand::random(),
             max_settling: 16_384,

@@ -123,6 +123,12 @@ impl Workload {
         }
     }
 
+    /// Whether somebody who tells of pods may tell what it is called.
+    #[must_use]
+    pub fn may_be_a_pods(&self) -> bool {
+        !self.pod_uid.is_empty() || !self.container_id.is_empty()
+    }
+
     /// Whether it is a pod's and somebody may still tell what it is called.
     #[must_use]
     pub fn lacks_names(&self) -> bool {

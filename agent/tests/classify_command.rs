@@ -220,6 +220,22 @@ fn append(path: &Path, text: &str) {
     file.write_all(text.as_bytes()).unwrap();
 }
 
+/// Waiting for one would keep the other waiting.
+#[test]
+fn standard_input_is_not_followed_beside_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(
+        &["--follow", "-", dir.path().to_str().unwrap()],
+        b"OOMKilled\n",
+    );
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("give it alone"), "{said}");
+    assert!(!said.contains("not there"), "a file of that name: {said}");
+    let alone = run(&["--follow", "-"], b"OOMKilled\n");
+    assert_eq!(alone.status.code(), Some(0));
+}
+
 #[test]
 fn follows_across_rotation_and_truncation() {
     let dir = tempfile::tempdir().unwrap();

@@ -221,8 +221,11 @@ fn a_drop_on_the_way_out_is_its_owners() {
 
 /// A request and its answer, of which the given one is lost once; what was told of waits for it,
 /// and between which times it can have been.
-fn lost_once(at: impl Fn(&Pair) -> &Space, chain: &str) -> Option<(Vec<Delay>, (u64, u64))> {
-    let watch = Watch::start(&["tcp", "net"]);
+fn lost_once(
+    watch: Watch,
+    at: impl Fn(&Pair) -> &Space,
+    chain: &str,
+) -> Option<(Vec<Delay>, (u64, u64))> {
     if watch.lacks("packet drops") {
         return None;
     }
@@ -284,7 +287,17 @@ fn is_the_one_wait(told: &[Delay], (before, after): (u64, u64), device: &str) {
 /// From the drop until it was sent again, by who had sent it.
 #[test]
 fn the_wait_for_a_segment_dropped_on_its_way_out() {
-    if let Some((told, when)) = lost_once(|pair| &pair.a, "OUTPUT") {
+    let watch = Watch::start(&["tcp", "net"]);
+    if let Some((told, when)) = lost_once(watch, |pair| &pair.a, "OUTPUT") {
+        is_the_one_wait(&told, when, "ve1");
+    }
+}
+
+/// The same where a writing is seen only when it is over.
+#[test]
+fn the_wait_for_a_segment_dropped_on_its_way_out_on_an_older_kernel() {
+    let watch = Watch::start_with_last_hooks(&["tcp", "net"]);
+    if let Some((told, when)) = lost_once(watch, |pair| &pair.a, "OUTPUT") {
         is_the_one_wait(&told, when, "ve1");
     }
 }
@@ -293,9 +306,59 @@ fn the_wait_for_a_segment_dropped_on_its_way_out() {
 /// cannot know.
 #[test]
 fn the_wait_for_a_segment_dropped_on_its_way_in() {
-    if let Some((told, when)) = lost_once(|pair| &pair.a, "INPUT") {
+    let watch = Watch::start(&["tcp", "net"]);
+    if let Some((told, when)) = lost_once(watch, |pair| &pair.a, "INPUT") {
         is_the_one_wait(&told, when, "ve1");
     }
+}
+
+/// Of one connection, one segment each way: each is said to be dropped for its own reason.
+#[test]
+fn the_reasons_of_both_directions_are_told_apart() {
+    let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("packet drops") {
+        return;
+    }
+    let pair = Pair::ipv4_only();
+    let device = &pair.a.device;
+    let listener = pair.b.enter(|| TcpListener::bind("0.0.0.0:0").unwrap());
+    let address = SocketAddr::new(pair.b.address.into(), listener.local_addr().unwrap().port());
+    let mut client = pair.a.enter(|| TcpStream::connect(address).unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    for _ in 0..2 {
+        client.write_all(b"x").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        server.write_all(b"y").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    }
+    // Room for nothing, until it is taken away.
+    pair.a.run(&format!(
+        "tc qdisc add dev {device} root tbf rate 1mbit burst 2000 limit 1"
+    ));
+    client.write_all(b"x").unwrap();
+    pair.a.run(
+        "iptables -A INPUT -p tcp --tcp-flags PSH PSH \
+         -m statistic --mode nth --every 1000 --packet 0 -j DROP",
+    );
+    server.write_all(b"y").unwrap();
+    pair.a.run(&format!("tc qdisc del dev {device} root"));
+    server.read_exact(&mut [0]).unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    drop((client, server));
+    let delays = watch.finish();
+    let mut told = of(&delays, Cause::NetDrop, std::process::id());
+    told.retain(|delay| delay.end > delay.start);
+    let reasons: Vec<&str> = told
+        .iter()
+        .map(|delay| match &delay.particulars {
+            Particulars::Flow(flow) => &*flow.reason,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let of_the_queue = |reason: &&&str| reason.starts_with("QDISC_");
+    assert_eq!(reasons.iter().filter(of_the_queue).count(), 1, "{told:?}");
+    let of_the_rule = |reason: &&&str| **reason == "NETFILTER_DROP";
+    assert_eq!(reasons.iter().filter(of_the_rule).count(), 1, "{told:?}");
 }
 
 /// Connections opened and closed, data in flight at the end, a refused one, a capture of
@@ -359,6 +422,46 @@ fn senders_of_udp_are_counted_by_cgroup() {
         assert!((least..=*sends).contains(&count), "{count} of {sends}");
     }
     watch.finish();
+}
+
+/// What is larger than a datagram can be is refused, and was never sent.
+#[test]
+fn what_could_not_be_sent_is_no_flood() {
+    let watch = Watch::start(&["tcp", "net"]);
+    if watch.lacks("who sends how much UDP") {
+        return;
+    }
+    if !has_tracepoint("sock_send_length") {
+        println!("cannot run here: this kernel does not say which sends failed");
+        return;
+    }
+    let pair = Pair::ipv4_only();
+    let (socket, to) = sender(&pair);
+    let receiver = pair.b.enter(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
+    socket.connect(to).unwrap();
+    for _ in 0..400 {
+        socket.send(b"x").unwrap();
+        socket.send(&[0; 70_000]).unwrap_err();
+    }
+    // The last ones are counted when the same place in the table is used again.
+    thread::sleep(std::time::Duration::from_millis(50));
+    socket.send(b"x").unwrap();
+    let counted = watch.counted();
+    let of_space = counted.of("isostack_net_udp_sends", pair.a.inode());
+    let count: u64 = of_space
+        .map(|one| match one.value {
+            Value::Count(count) => count,
+            Value::Histogram(_) => panic!("it is a counter"),
+        })
+        .sum();
+    assert!((350..=401).contains(&count), "{count} of 401");
+    drop(receiver);
+    watch.finish();
+}
+
+fn has_tracepoint(name: &str) -> bool {
+    let types = KernelTypes::read(Path::new("/sys")).unwrap();
+    types.has_tracepoint(name)
 }
 
 /// A number of `/proc/net/snmp` of the namespace.

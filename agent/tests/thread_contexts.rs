@@ -6,6 +6,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::{Arc, Mutex},
@@ -13,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_common::context::{ContextPlace, TRACES_MAP, TraceContext};
+use aya::{EbpfLoader, maps::HashMap};
 use isostack_agent::{
     event::{Away, Event},
     host::{
@@ -25,6 +28,9 @@ use isostack_agent::{
     process::ProcessKey,
     sensor::{Activation, SensorState},
 };
+
+/// The agent's programs and maps.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../agent-ebpf/agent-ebpf.bpf.o");
 
 /// The variable and its only writer.
 const LIBRARY: &str = r"
@@ -161,14 +167,23 @@ impl Publisher {
 
     /// What the sensor says of its threads.
     fn seen(&self) -> Vec<Away> {
-        static TURN: Mutex<()> = Mutex::new(());
-        let _turn = TURN.lock();
         let Publishing::At(place) = self.publishing() else {
             panic!("{:?}", self.publishing());
         };
+        self.seen_with(&Settings::default(), |_| place)
+    }
+
+    /// The same, where the sensors say where to look.
+    fn seen_with(
+        &self,
+        settings: &Settings,
+        place: impl Fn(&Sensors) -> ContextPlace,
+    ) -> Vec<Away> {
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock();
         let all = Arc::new(Mutex::new(Vec::new()));
         let (seen, metrics) = (all.clone(), AgentMetrics::default());
-        let sensors = Sensors::start(&Settings::default(), metrics, move |batch| {
+        let sensors = Sensors::start(settings, metrics, move |batch| {
             let aways = batch.into_iter().filter_map(|event| match event {
                 Event::Away(away) => Some(away),
                 _ => None,
@@ -180,7 +195,7 @@ impl Publisher {
         let status = statuses.iter().find(|s| s.name == "context").unwrap();
         assert_eq!(status.state, SensorState::On, "{status:?}");
         assert!(sensors.track(self.key.pid));
-        assert!(sensors.publishes(self.key.pid, Some(place)));
+        assert!(sensors.publishes(self.key.pid, Some(place(&sensors))));
         sensors.demand(Activation::WhilePublishing, true);
         thread::sleep(Duration::from_millis(500));
         sensors.stop();
@@ -283,4 +298,84 @@ fn another_program_and_what_it_loads_are_found_too() {
         }
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The host's `/sys`, but for a BPF file system of its own in `fs/bpf`.
+struct OwnSys(tempfile::TempDir);
+
+impl OwnSys {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir("/sys").unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name() != "fs" {
+                symlink(entry.path(), dir.path().join(entry.file_name())).unwrap();
+            }
+        }
+        let own = Self(dir);
+        std::fs::create_dir_all(own.bpf()).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "bpf", "bpf"])
+            .arg(own.bpf())
+            .status();
+        assert!(mounted.unwrap().success(), "no BPF file system");
+        own
+    }
+
+    fn bpf(&self) -> PathBuf {
+        self.0.path().join("fs/bpf")
+    }
+}
+
+impl Drop for OwnSys {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.bpf()).status();
+    }
+}
+
+/// As OpenTelemetry's eBPF instrumentation pins it: its map is made from the same definition as that
+/// which the agent reads it by, and found by its path only.
+#[test]
+fn what_other_instrumentation_says_of_a_thread_is_read_from_its_map() {
+    let sys = OwnSys::new();
+    let roots = Roots {
+        sysfs: sys.0.path().to_owned(),
+        ..Roots::default()
+    };
+    let settings = Settings {
+        roots,
+        ..Settings::default()
+    };
+    std::fs::create_dir(sys.bpf().join("otel")).unwrap();
+    let pin = sys.bpf().join("otel").join(TRACES_MAP);
+    let mut other = EbpfLoader::new()
+        .map_max_entries("EVENTS", 1 << 16)
+        .map_pin_path(TRACES_MAP, pin.as_path())
+        .load(OBJECT)
+        .unwrap();
+    let map = other.take_map(TRACES_MAP).unwrap();
+    let mut traces: HashMap<_, u64, TraceContext> = HashMap::try_from(map).unwrap();
+
+    let publisher = Publisher::loaded(&[], &[]);
+    let pid = publisher.key.pid;
+    let first = u64::from(pid) << 32 | u64::from(pid);
+    let context = [*b"trace-1.", *b"trace-2.", *b"others-1"].map(u64::from_ne_bytes);
+    traces.insert(first, context, 0).unwrap();
+    let of_others = |sensors: &Sensors| sensors.published_by_others().unwrap();
+    let seen = publisher.seen_with(&settings, of_others);
+    assert!(seen.len() > 10, "{seen:?}");
+    for away in &seen {
+        assert_eq!(away.tid, pid, "of the others nothing is known: {away:?}");
+        assert_eq!(&away.context.trace, b"trace-2.", "{away:?}");
+        assert!(away.context.is_trace_only, "{away:?}");
+    }
+    assert!(pin.exists(), "the agent left it where it was");
+
+    // Another map of that name is not read, and harms nobody.
+    std::fs::remove_file(&pin).unwrap();
+    other.map("TRACKED").unwrap().pin(&pin).unwrap();
+    let metrics = AgentMetrics::default();
+    let sensors = Sensors::start(&settings, metrics, |_| {}).unwrap();
+    assert_eq!(sensors.published_by_others(), None);
+    sensors.stop();
 }

@@ -216,7 +216,7 @@ impl Drop for Stopped {
             eprintln!("{} of the cluster stays down: {error:#}", self.name);
             return;
         }
-        let answers = wait::until("the cluster to be whole again", wait::PATIENCE, || {
+        let answers = wait::until("the cluster to be whole again", A_WHILE, || {
             let ready = ["get", "--raw", "/readyz", "--request-timeout=2s"];
             let output = Command::new("kubectl").args(ready).output().ok()?;
             output.status.success().then_some(())
@@ -250,7 +250,7 @@ impl Drop for CleanUp<'_> {
                 "delete",
                 "--ignore-not-found",
                 "--wait",
-                "--timeout=60s",
+                "--timeout=240s",
                 kind,
                 name,
             ];
@@ -261,5 +261,6 @@ impl Drop for CleanUp<'_> {
     }
 }
 
-/// What the kubelet needs to notice a changed file or to give a container a second life.
-pub const A_WHILE: Duration = Duration::from_secs(90);
+/// Generous against what the kubelet needs to notice a changed file or to give a container
+/// another life, on a machine where pods get little of the processors.
+pub const A_WHILE: Duration = Duration::from_secs(240);

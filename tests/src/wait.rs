@@ -15,6 +15,19 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub fn until<T>(
     what: &str,
     limit: Duration,
+    probe: impl FnMut() -> Option<T>,
+) -> anyhow::Result<T> {
+    every(Duration::from_millis(50), what, limit, probe)
+}
+
+/// The same with another pause between two looks: for those that cost what is looked at.
+///
+/// # Errors
+/// As [`until`].
+pub fn every<T>(
+    pause: Duration,
+    what: &str,
+    limit: Duration,
     mut probe: impl FnMut() -> Option<T>,
 ) -> anyhow::Result<T> {
     let end = Instant::now() + limit;
@@ -23,6 +36,6 @@ pub fn until<T>(
             return Ok(value);
         }
         anyhow::ensure!(Instant::now() < end, "waited {limit:?} for {what}");
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(pause);
     }
 }

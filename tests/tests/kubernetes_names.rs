@@ -158,6 +158,10 @@ fn every_kind_of_pod_is_named() -> anyhow::Result<()> {
     let pods = Pods::new(&agent.otlp_http);
     let mut seen = Seen::default();
 
+    // It sends once, and is gone: the agent has nobody else to look for.
+    cluster.apply(&pods.brief())?;
+    seen.wait(&agent, &["brief/main"])?;
+
     cluster.apply(&pods.list())?;
     let same = ["delete", "pod", "same", "-n", NAMESPACE, "--now"];
     seen.wait(&agent, &["same/main"])?;
@@ -170,7 +174,7 @@ fn every_kind_of_pod_is_named() -> anyhow::Result<()> {
     cluster.kubectl(&[
         "wait",
         "--for=condition=Ready",
-        "--timeout=60s",
+        &format!("--timeout={}s", A_WHILE.as_secs()),
         "-n",
         NAMESPACE,
         "pod/many",
@@ -211,7 +215,6 @@ fn every_kind_of_pod_is_named() -> anyhow::Result<()> {
             "many/second",
             "many/prepare",
             "many/debug",
-            "brief/main",
             "again/main",
             "same/main",
             "evil/main",

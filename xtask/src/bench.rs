@@ -3,6 +3,7 @@
 
 mod correlate;
 mod disk;
+mod flood;
 mod host;
 mod identify;
 mod idle;
@@ -26,7 +27,7 @@ use crate::{
 #[derive(clap::Args)]
 pub struct Args {
     /// Run only the parts whose name contains this: spans, host, idle,
-    /// identify, logs, correlate.
+    /// identify, logs, flood, correlate.
     #[arg(long)]
     only: Option<String>,
     /// Repetitions of each side of a comparison; the median counts.
@@ -74,6 +75,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if wants("logs") {
         rows.extend(logs::measure(&programs, args.repeat)?);
+    }
+    if wants("flood") {
+        rows.extend(flood::measure(&programs, args.repeat)?);
     }
     if wants("correlate") {
         rows.extend(correlate::measure(&programs, args.repeat)?);

@@ -201,7 +201,25 @@ impl Sock {
     /// kernel: v5.10.. net/ipv4/tcp_rate.c: tcp_rate_skb_sent, tcp_rate_skb_delivered
     #[inline(always)]
     pub fn last_progress_ns(self) -> u64 {
-        self.get::<u64>(&field::TCP_PROGRESS).wrapping_mul(1000)
+        self.stamp_ns(&field::TCP_PROGRESS)
+    }
+
+    /// When the segment that was acknowledged last, or else the first of those under way, was sent;
+    /// 0 where the kernel does not say. Nanoseconds of the monotonic clock.
+    ///
+    /// kernel: v5.10.. net/ipv4/tcp_rate.c, as above
+    #[inline(always)]
+    pub fn sent_ns(self) -> u64 {
+        self.stamp_ns(&field::TCP_FIRST_SENT)
+    }
+
+    #[inline(always)]
+    fn stamp_ns(self, field: &Global<u32>) -> u64 {
+        if has(field) {
+            self.get::<u64>(field).wrapping_mul(1000)
+        } else {
+            0
+        }
     }
 
     /// A number for this end of the connection and one for the other, which has the same two the
@@ -327,6 +345,15 @@ impl Device {
     #[inline(always)]
     pub fn tx_queues(self) -> u32 {
         self.get(&field::DEV_TX_QUEUES)
+    }
+
+    /// Ticks that a queue may stand still before the watchdog says so; 0 where not known.
+    #[inline(always)]
+    pub fn watchdog_ticks(self) -> u32 {
+        if !has(&field::DEV_WATCHDOG_TIMEO) {
+            return 0;
+        }
+        self.get(&field::DEV_WATCHDOG_TIMEO)
     }
 
     /// One of them; null where it cannot be found.

@@ -4,12 +4,15 @@
 //! At the switch-out the thread's memory is still mapped, and what lies there is complete: the
 //! program's writer and this reader are never at work at the same time. A stretch off the CPU
 //! that is worth telling is told at the switch-in, so that short ones cost no record.
+//!
+//! Of programs that publish nothing, OpenTelemetry's eBPF instrumentation may know the trace: where it
+//! runs on this host, its map is read instead.
 
 use agent_common::{
-    context::{ContextPlace, MAX_MODULES},
+    context::{ContextPlace, MAX_MODULES, TraceContext},
     event::{
         Record,
-        context::{KIND_AWAY, UNREADABLE},
+        context::{KIND_AWAY, TRACE_ONLY, UNREADABLE},
         sensor,
     },
 };
@@ -36,6 +39,11 @@ static CONTEXT_MIN_NS: Global<u64> = Global::new(50_000);
 /// By thread group id; written by user space only.
 #[map]
 static CONTEXT_PLACES: HashMap<u32, ContextPlace> = HashMap::with_max_entries(4096, 0);
+
+/// The other instrumentation's, where the loader found it pinned; else nobody's, and empty. Only
+/// read here.
+#[map(name = "traces_ctx_v1")]
+static TRACES: LruHashMap<u64, TraceContext> = LruHashMap::with_max_entries(16_384, 0);
 
 /// What a thread was at when it left the CPU.
 #[repr(C)]
@@ -102,7 +110,11 @@ unsafe fn switch<M: Memory>(prev: *const u8, next: *const u8) {
     if is_tracked(tgid) {
         // SAFETY: the value is copied out at once.
         if let Some(place) = unsafe { CONTEXT_PLACES.get(tgid) }.copied() {
-            switch_out(out.tid(), out.thread_pointer(), &place);
+            if place == ContextPlace::IN_THE_MAP {
+                switch_out_mapped(tgid, out.tid());
+            } else {
+                switch_out(out.tid(), out.thread_pointer(), &place);
+            }
         }
     }
     if is_tracked(into.tgid()) {
@@ -129,9 +141,34 @@ fn switch_out(tid: u32, thread_pointer: u64, place: &ContextPlace) {
             None => left.extra = UNREADABLE,
         }
     }
+    keep(tid, &left);
+}
+
+/// Of threads that the other instrumentation does not know nothing is told. Whose spans are an
+/// SDK's have the trace that it says, and span ids of their own.
+#[inline(never)]
+fn switch_out_mapped(tgid: u32, tid: u32) {
+    let key = u64::from(tgid) << 32 | u64::from(tid);
+    // SAFETY: the value is copied out at once; a trace that changes meanwhile is told wrongly once.
+    let Some([_, trace, span]) = (unsafe { TRACES.get(key) }).copied() else {
+        return;
+    };
+    let left = Left {
+        // SAFETY: returns a number.
+        at_ns: unsafe { bpf_ktime_get_ns() },
+        trace,
+        span,
+        extra: TRACE_ONLY,
+        epoch: epoch(),
+    };
+    keep(tid, &left);
+}
+
+#[inline(always)]
+fn keep(tid: u32, left: &Left) {
     if let Some(known) = CONTEXTS.get_ptr_mut(tid) {
         // SAFETY: a map's value, which only the CPU that the thread is on writes.
-        unsafe { *known = left };
+        unsafe { *known = *left };
         return;
     }
     // A full table evicts: the worst is a stretch that is not told.

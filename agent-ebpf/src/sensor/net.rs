@@ -132,15 +132,15 @@ fn note(flow: *mut Flow, (way, sock): (Way, Sock), device: u64, reason: u32) {
                 dropped.out_ns = now_ns;
                 dropped.is_alone = (sock.packets_out() == 0).into();
             }
+            (dropped.out_device, dropped.out_reason) = (device, reason);
         }
         Way::In => {
             if dropped.in_ns == 0 {
                 dropped.in_ns = now_ns;
             }
+            (dropped.in_device, dropped.in_reason) = (device, reason);
         }
     }
-    dropped.device = device;
-    dropped.reason = reason;
 }
 
 /// kernel: v5.10.. include/trace/events/net.h: net_dev_xmit_timeout(struct net_device *dev,

@@ -28,6 +28,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A file with a zero byte among so many first ones is not text.
 const TEXT_PROBE_BYTES: usize = 8000;
 
+/// Waiting for it would keep the lines of the files waiting.
+const NOT_BESIDE_FILES: &str = "standard input cannot be followed beside files; give it alone";
+
 /// Why it stops early.
 enum Stop {
     /// Nobody reads what it writes.
@@ -171,8 +174,12 @@ impl<W: Write> Answer<W> {
 
     /// Each file from its start, and on as it grows; ends only when none can be read.
     fn follow(&mut self, files: &[PathBuf], only: Only<'_>) -> Result<(), Stop> {
+        let (stdin, files): (Vec<_>, Vec<_>) = files.iter().partition(|file| is_stdin(file));
+        if let Some(stdin) = stdin.first() {
+            self.complain(stdin, &io::Error::other(NOT_BESIDE_FILES));
+        }
         let mut followed: Vec<_> = files
-            .iter()
+            .into_iter()
             .map(|file| Followed {
                 tail: Tail::new(file.clone(), Begin::Start),
                 stream: Stream::new(only),

@@ -18,6 +18,8 @@ use std::{
     time::Instant,
 };
 
+use prometheus_client::metrics::counter::Counter;
+
 pub use self::{
     layout::{Layout, Version},
     twins::Twins,
@@ -58,6 +60,13 @@ impl Cgroups {
             index: Index::default(),
             quotas: Quotas::default(),
         }
+    }
+
+    /// The same; groups that are too many to be known are counted here.
+    #[must_use]
+    pub fn counting(mut self, left_out: Counter) -> Self {
+        self.index.left_out = left_out;
+        self
     }
 
     /// Where the CPU controller is; `None` when no cgroup file system is mounted at the root.
@@ -108,8 +117,9 @@ impl Cgroups {
         self.index.insert(id, path, Instant::now());
     }
 
-    /// Path of a cgroup by id. A miss walks the hierarchy, at most once a second; a removed
-    /// cgroup is remembered for a while, as events of it may still be under way.
+    /// Path of a cgroup by id. A miss walks the hierarchy, at most once a second and seldomer where
+    /// that takes long; a removed cgroup is remembered for a while, as events of it may still be
+    /// under way.
     #[must_use]
     pub fn path_by_id(&self, id: u64) -> Option<Arc<str>> {
         let layout = self.layout.as_ref()?;

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::{identify::cache::Generations, proc::read_bounded};
+use crate::workload::path::place::is_below;
 
 /// Containers remembered.
 const MAX_CONTAINERS: usize = 8_192;
@@ -59,10 +60,7 @@ impl EngineNames {
     /// Whether a process in this cgroup is in this container.
     #[must_use]
     pub fn is_at(&self, path: &str) -> bool {
-        !self.cgroup.is_empty()
-            && path
-                .strip_prefix(&*self.cgroup)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        !self.cgroup.is_empty() && is_below(path, &self.cgroup)
     }
 }
 

@@ -78,6 +78,14 @@ pub struct Identifier {
     changes: Changes,
 }
 
+/// What was so when a look began: what changes during it is not in what it finds.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    epoch: u64,
+    /// Of the directory of names.
+    version: u64,
+}
+
 /// Who lives in a cgroup.
 #[derive(Clone, Debug, PartialEq)]
 struct Inhabitant {
@@ -94,7 +102,7 @@ impl Identifier {
         let host_root = host_root(&roots, &host);
         Self {
             host_stack: host_stack(&host),
-            cgroups: Cgroups::new(&roots),
+            cgroups: Cgroups::new(&roots).counting(metrics.cgroups_left_out.clone()),
             naming: Naming::new(host_root.clone()),
             processes: Mutex::new(Generations::new(MAX_PROCESSES)),
             inhabitants: Mutex::new(Generations::new(MAX_CGROUPS)),
@@ -167,7 +175,7 @@ impl Identifier {
     /// a while after its start, and may come after its end.
     fn with_late_names(&self, mut known: Known<SharedIdentity>) -> SharedIdentity {
         let version = self.naming.directory().version();
-        if known.version == version || known.found.workload.pod_uid.is_empty() {
+        if known.version == version || !known.found.workload.may_be_a_pods() {
             return known.found;
         }
         let workload = self.renamed(known.found.workload.clone(), &known.found.cgroup_path);
@@ -202,7 +210,7 @@ impl Identifier {
         {
             return Some(self.with_late_names(known.clone()));
         }
-        let epoch = self.begin_look(key);
+        let look = self.begin_look(key);
         match self.look_up(key.pid, Some(key)) {
             Ok(identity) => {
                 let (identity, confirmed) = match known {
@@ -211,7 +219,7 @@ impl Identifier {
                     }
                     _ => (Arc::new(identity), 0),
                 };
-                self.remember(&identity, confirmed, epoch);
+                self.remember(&identity, confirmed, look);
                 Some(identity)
             }
             // Gone: what was known of it stays true of its past.
@@ -243,11 +251,11 @@ impl Identifier {
             let moved =
                 cgroup_id != 0 && identity.cgroup_id != 0 && identity.cgroup_id != cgroup_id;
             // Threads of one process may sit in several groups: not a look-up for each event.
-            let mut belief = self.changes.of_process();
+            let mut trust = self.changes.of_process();
             if moved {
-                belief.at_most = FIRST_LIFETIME;
+                trust.at_most = FIRST_LIFETIME;
             }
-            if known.is_fresh(belief, &identity.workload) {
+            if known.is_fresh(trust, &identity.workload) {
                 return Some(self.with_late_names(known));
             }
             if moved {
@@ -257,7 +265,7 @@ impl Identifier {
         if let Some(identity) = self.identify_key(key) {
             return Some(identity);
         }
-        let epoch = self.changes.epoch();
+        let look = self.look();
         let inhabitant = self.inhabitant(cgroup_id)?;
         let identity = Arc::new(Identity {
             process: key,
@@ -267,7 +275,7 @@ impl Identifier {
             workload: inhabitant.workload,
             stack: inhabitant.stack,
         });
-        self.remember(&identity, 0, epoch);
+        self.remember(&identity, 0, look);
         Some(identity)
     }
 
@@ -306,10 +314,10 @@ impl Identifier {
         // Another path is another group that was given the id of one that is gone.
         let known = known.filter(|known| known.found.path == path);
         let version = self.naming.directory().version();
-        let belief = self.changes.of_group();
+        let trust = self.changes.of_group();
         let inhabitant = match known {
-            Some(mut known) if known.is_fresh(belief, &known.found.workload) => {
-                if known.version == version || known.found.workload.pod_uid.is_empty() {
+            Some(mut known) if known.is_fresh(trust, &known.found.workload) => {
+                if known.version == version || !known.found.workload.may_be_a_pods() {
                     return Some(known.found);
                 }
                 known.found.workload = self.renamed(known.found.workload, &path);
@@ -428,6 +436,7 @@ impl Identifier {
                     cgroup_id,
                     cgroup_path: path.to_owned(),
                     cgroup_maker: group.origin.maker,
+                    unit_maker: group.origin.unit_maker,
                     foreign_ids: group.origin.foreign_ids.clone(),
                     kubelet_roots: self.kubelet_roots().to_owned(),
                     runtime_state: group.runtime_state.clone(),
@@ -453,16 +462,23 @@ impl Identifier {
 
     /// From now on a change counts as one after the look: it makes the next one look again.
     /// Where the process was never looked at, the second look, a while later, makes up for it.
-    fn begin_look(&self, key: ProcessKey) -> u64 {
-        let epoch = self.changes.epoch();
+    fn begin_look(&self, key: ProcessKey) -> Look {
+        let look = self.look();
         if let Some(known) = self.processes.lock().get_mut(&key) {
-            known.epoch = Some(epoch);
+            known.epoch = Some(look.epoch);
         }
         self.metrics.identity_reads.inc();
-        epoch
+        look
     }
 
-    fn remember(&self, identity: &SharedIdentity, confirmed: u32, epoch: u64) {
+    fn look(&self) -> Look {
+        Look {
+            epoch: self.changes.epoch(),
+            version: self.naming.directory().version(),
+        }
+    }
+
+    fn remember(&self, identity: &SharedIdentity, confirmed: u32, look: Look) {
         let mut processes = self.processes.lock();
         let changed = processes
             .get_mut(&identity.process)
@@ -470,9 +486,9 @@ impl Identifier {
         let known = Known {
             found: identity.clone(),
             at: Instant::now(),
-            version: self.naming.directory().version(),
+            version: look.version,
             confirmed,
-            epoch: (!changed).then_some(epoch),
+            epoch: (!changed).then_some(look.epoch),
         };
         processes.insert(identity.process, known);
         self.metrics.identities.set(processes.len() as i64);

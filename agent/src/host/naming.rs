@@ -54,18 +54,27 @@ impl Naming {
     }
 
     /// Whether the container or pod of this id is elsewhere than in the group `own`; `None` where
-    /// nobody says. Pods that Kubernetes has told of are where their kubelet keeps them.
+    /// nobody says. Where the engine asked for a group, that is where it is; other pods that
+    /// Kubernetes has told of are where their kubelet keeps them.
     #[must_use]
     pub fn word_on(&self, id: &str, own: &str) -> Option<bool> {
-        if self.directory.pod(id).is_some() || self.directory.pod_of_container(id).is_some() {
-            return Some(true);
+        if let Some(engine) = self.engines.get(id).filter(|e| !e.cgroup.is_empty()) {
+            return Some(!engine.is_at(own));
         }
-        let engine = self.engines.get(id).filter(|e| !e.cgroup.is_empty())?;
-        Some(!engine.is_at(own))
+        let told =
+            self.directory.pod(id).is_some() || self.directory.pod_of_container(id).is_some();
+        told.then_some(true)
     }
 
     /// Adds the names that others give to what the path says.
     pub fn complete(&self, workload: &mut Workload, path: &str) {
+        if workload.pod_uid.is_empty()
+            && let Some(known) = self.directory.pod_of_container(&workload.container_id)
+        {
+            // The runtime keeps it elsewhere than a kubelet would: as `crictl` and other clients
+            // of its interface may ask it to.
+            workload.pod_uid.clone_from(&known.pod.uid);
+        }
         if !workload.pod_uid.is_empty() {
             self.name_pod(workload);
         } else if let Some(engine) = self.engines.get(&workload.container_id)

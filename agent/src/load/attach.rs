@@ -103,7 +103,11 @@ impl Object {
     fn probe(&mut self, probe: &'static Probe, of_sensor: Activation) -> Attached {
         let activation = probe.activation.unwrap_or(of_sensor);
         let mut refused = String::new();
-        for hook in probe.hooks {
+        let mut hooks: Vec<&Hook> = probe.hooks.iter().collect();
+        if self.last_hooks {
+            hooks.reverse();
+        }
+        for hook in hooks {
             match self.attach(hook) {
                 Ok(link) => {
                     return Attached {

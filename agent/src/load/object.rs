@@ -2,7 +2,7 @@
 
 use std::{fs, io, sync::Arc};
 
-use agent_common::cpu::CpuSlot;
+use agent_common::{context::TRACES_MAP, cpu::CpuSlot};
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray},
@@ -10,7 +10,9 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 
-use super::{CgroupTables, ContextPlaces, SeriesTables, Settings, Tracked, demand::OnDemand};
+use super::{
+    CgroupTables, ContextPlaces, SeriesTables, Settings, Tracked, demand::OnDemand, traces_map,
+};
 use crate::{
     host::{
         btf::{FieldOffsets, KernelTypes},
@@ -47,9 +49,13 @@ pub struct Object {
     pub devices: Arc<Devices>,
     /// When the seccomp sensor runs.
     pub seccomp: SeccompMode,
+    /// See [`Settings::last_hooks`].
+    pub last_hooks: bool,
     /// The sensors that were started.
     pub on_demand: OnDemand,
     pid_max: u32,
+    /// Other instrumentation says which trace each thread works on.
+    has_traces: bool,
 }
 
 impl Object {
@@ -126,6 +132,16 @@ impl Object {
         for (symbol, present) in &arguments {
             loader.override_global(symbol, present, true);
         }
+        let traces = traces_map::find(roots);
+        match &traces {
+            Some(path) => {
+                tracing::info!(path = %path.display(), "Reads the traces of other instrumentation");
+                loader.map_pin_path(TRACES_MAP, path.as_path());
+            }
+            None => {
+                loader.map_max_entries(TRACES_MAP, 1);
+            }
+        }
         let mut ebpf = loader.load(OBJECT).map_err(|error| WhyNot {
             reason: format!("the kernel refused the agent's maps: {}", chain(&error)),
             fix: "look for a limit on locked or kernel memory, and for a security module that \
@@ -158,8 +174,10 @@ impl Object {
             roots: roots.clone(),
             devices,
             seccomp: settings.seccomp,
+            last_hooks: settings.last_hooks,
             on_demand: OnDemand::default(),
             pid_max,
+            has_traces: traces.is_some(),
         })
     }
 
@@ -175,7 +193,8 @@ impl Object {
     /// Where processes publish their threads' contexts.
     pub fn contexts(&mut self) -> io::Result<ContextPlaces> {
         let map = self.take("CONTEXT_PLACES")?;
-        Ok(ContextPlaces::new(HashMap::try_from(map).map_err(wrong)?))
+        let map = HashMap::try_from(map).map_err(wrong)?;
+        Ok(ContextPlaces::new(map, self.has_traces))
     }
 
     /// What the kernel side asks for.

@@ -2,7 +2,7 @@
 //! lines of one rule and workload becomes one entry a second that says how many there were.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     hash::BuildHasher as _,
     time::Duration,
 };
@@ -34,6 +34,10 @@ const MAX_FLOWS: usize = 4096;
 const PATIENCE: Duration = Duration::from_millis(1);
 /// Series on the metrics page.
 const MAX_SERIES: usize = 2000;
+/// A series is given back when no line came for so long: its workload is gone, or well again.
+const SERIES_LIFETIME_NS: u64 = 3_600_000_000_000;
+/// Between two looks for such series.
+const LOOK_EVERY_NS: u64 = 60_000_000_000;
 /// Most of a line that is kept, in bytes.
 const MAX_LINE_BYTES: usize = 512;
 /// A line may be read this long after what it tells of happened, or just before.
@@ -86,7 +90,10 @@ struct Inner {
     recent: Numbered<Entry>,
     /// By the cause that it may support.
     support: HashMap<Cause, Numbered<Support>>,
-    series: HashSet<LogMatchLabels>,
+    /// When the last line came of each series, as of the last look, or since.
+    series: HashMap<LogMatchLabels, u64>,
+    /// When it was last looked which of them are still in use.
+    looked: u64,
     /// By the place of the rule and the hash of the workload.
     flows: HashMap<(usize, u64), Flow>,
     hasher: RandomState,
@@ -95,7 +102,10 @@ struct Inner {
 /// Lines of one rule and workload: what each further one of them costs is a look here.
 struct Flow {
     counter: Counter,
+    labels: LogMatchLabels,
     first: u64,
+    /// When the last line came.
+    last: u64,
     /// Numbers of what they became.
     entry: u64,
     support: u64,
@@ -166,40 +176,68 @@ impl Board {
     /// Takes a line that says something.
     pub fn take(&self, hit: Hit, workload: &Workload, source: &str, line: &[u8], at: UnixNs) {
         let mut inner = self.inner.lock();
+        self.give_back(&mut inner, at.0);
         let key = (
             hit.index,
             inner.hasher.hash_one((workload, source == KERNEL_LOG)),
         );
-        if let Some(flow) = inner.flows.get(&key) {
+        if let Some(flow) = inner.flows.get_mut(&key) {
             flow.counter.inc();
+            flow.last = flow.last.max(at.0);
             if at.0.saturating_sub(flow.first) < MERGE_NS {
                 let (entry, support) = (flow.entry, flow.support);
                 inner.join(hit.rule, entry, support, at.0);
                 return;
             }
         }
-        let counter = match inner.flows.get(&key) {
-            Some(flow) => flow.counter.clone(),
+        let (counter, labels) = match inner.flows.get(&key) {
+            Some(flow) => (flow.counter.clone(), flow.labels.clone()),
             None => {
-                let counter = self.counter(&mut inner, hit.rule, workload);
+                let (counter, labels) = self.counter(&mut inner, hit.rule, workload, at.0);
                 counter.inc();
-                counter
+                (counter, labels)
             }
         };
         if inner.flows.len() >= MAX_FLOWS {
+            inner.note_uses();
             inner.flows.clear();
         }
         let flow = Flow {
             counter,
+            labels,
             first: at.0,
+            last: at.0,
             entry: inner.remember(hit.rule, workload, source, line, at.0),
             support: inner.support(hit.rule, (workload, source), at.0),
         };
         inner.flows.insert(key, flow);
     }
 
+    /// Takes the series off the page that nobody used for long, now and then.
+    fn give_back(&self, inner: &mut Inner, at: u64) {
+        // The clock may have been set, either way.
+        if at.abs_diff(inner.looked) < LOOK_EVERY_NS {
+            return;
+        }
+        inner.looked = at;
+        inner.note_uses();
+        let is_old = |last: u64| at.abs_diff(last) >= SERIES_LIFETIME_NS;
+        let old = inner.series.extract_if(|_, last| is_old(*last));
+        for (labels, _) in old {
+            self.metrics.log_matches.remove(&labels);
+        }
+        // They hold the counters of those series.
+        inner.flows.retain(|_, flow| !is_old(flow.last));
+    }
+
     /// The series of a rule and workload, or of the rule alone where there is no room.
-    fn counter(&self, inner: &mut Inner, rule: &'static LogRule, workload: &Workload) -> Counter {
+    fn counter(
+        &self,
+        inner: &mut Inner,
+        rule: &'static LogRule,
+        workload: &Workload,
+        at: u64,
+    ) -> (Counter, LogMatchLabels) {
         let mut labels = LogMatchLabels {
             layer: rule.layer.as_str(),
             node: self.node.clone(),
@@ -209,7 +247,7 @@ impl Board {
             runtime: visible(&workload.runtime),
             rule: rule.id,
         };
-        if !inner.have_room(&labels) {
+        if !inner.have_room(&labels, at) {
             self.metrics.series_overflow.inc();
             labels = LogMatchLabels {
                 namespace: String::new(),
@@ -219,7 +257,8 @@ impl Board {
                 ..labels
             };
         }
-        self.metrics.log_matches.get_or_create(&labels).clone()
+        let counter = self.metrics.log_matches.get_or_create(&labels).clone();
+        (counter, labels)
     }
 
     /// Runs `f` while somebody writes.
@@ -280,15 +319,25 @@ impl Board {
 
 impl Inner {
     /// Whether there is a series of these labels, or room for it.
-    fn have_room(&mut self, labels: &LogMatchLabels) -> bool {
-        if self.series.contains(labels) {
+    fn have_room(&mut self, labels: &LogMatchLabels, at: u64) -> bool {
+        if let Some(last) = self.series.get_mut(labels) {
+            *last = at.max(*last);
             return true;
         }
         let room = self.series.len() < MAX_SERIES;
         if room {
-            self.series.insert(labels.clone());
+            self.series.insert(labels.clone(), at);
         }
         room
+    }
+
+    /// Notes with the series when their flows were last used.
+    fn note_uses(&mut self) {
+        for flow in self.flows.values() {
+            if let Some(last) = self.series.get_mut(&flow.labels) {
+                *last = flow.last.max(*last);
+            }
+        }
     }
 
     /// One more line of a flow.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Board, origin};
+use super::{Board, envelope::Envelope, origin};
 use crate::{
     classify::{
         Only, WINDOW_BYTES,
@@ -48,12 +48,16 @@ pub struct Files {
     forgive: Instant,
     /// What was read at the last two looks, by device and inode.
     inodes: [HashSet<(u64, u64)>; 2],
+    /// What is read of a file whose lines are in envelopes.
+    raw: Vec<u8>,
 }
 
 struct Followed {
     tail: Tail,
     stream: Stream<'static>,
     workload: Workload,
+    /// Of a container's.
+    envelope: Option<Envelope>,
 }
 
 impl Files {
@@ -70,6 +74,7 @@ impl Files {
             complained: HashSet::new(),
             forgive: Instant::now() + FORGIVEN_AFTER,
             inodes: Default::default(),
+            raw: vec![0; WINDOW_BYTES],
         }
     }
 
@@ -111,9 +116,12 @@ impl Files {
                     None if self.started && !self.was_read(&path) => Begin::Start,
                     None => Begin::End,
                 };
+                // Names in /var/log/containers are links to what the kubelet writes.
+                let workload = origin::workload(&path);
+                let is_of_container = workload != Workload::default();
                 let followed = Followed {
-                    // Names in /var/log/containers are links to what the kubelet writes.
-                    workload: origin::workload(&path),
+                    workload,
+                    envelope: is_of_container.then(Envelope::default),
                     tail: Tail::new(path.clone(), begin),
                     stream: Stream::with_buffer(Only::default(), WINDOW_BYTES),
                 };
@@ -135,9 +143,9 @@ impl Files {
     /// Reads what is new, each file a bounded part; whether there may be more at once.
     pub fn read(&mut self, board: &Board, metrics: &AgentMetrics) -> bool {
         let mut more = false;
-        let complained = &mut self.complained;
+        let (complained, raw) = (&mut self.complained, &mut self.raw);
         self.followed.retain(|path, file| {
-            match file.read(path, board, metrics) {
+            match file.read(path, raw, board, metrics) {
                 Ok(Reading::Done) => true,
                 Ok(Reading::More) => {
                     more = true;
@@ -162,9 +170,10 @@ impl Files {
     /// Writes where each file is, if there is a place to.
     pub fn remember(&mut self) {
         let Some(path) = &self.positions else { return };
-        let places = self.followed.iter().filter_map(|(path, file)| {
-            Some((path.clone(), file.tail.place(file.stream.pending())?))
-        });
+        let places = self
+            .followed
+            .iter()
+            .filter_map(|(path, file)| Some((path.clone(), file.tail.place(file.pending())?)));
         let places: BTreeMap<_, _> = places.collect();
         if places == self.remembered {
             return;
@@ -188,26 +197,49 @@ enum Reading {
 }
 
 impl Followed {
+    /// Bytes that were read and belong to a line that has not ended. Of a container's, a part of
+    /// a line that ended by itself counts as a line after a restart.
+    fn pending(&self) -> usize {
+        match &self.envelope {
+            Some(envelope) => envelope.pending(),
+            None => self.stream.pending(),
+        }
+    }
+
     fn read(
         &mut self,
         path: &Path,
+        raw: &mut [u8],
         board: &Board,
         metrics: &AgentMetrics,
     ) -> std::io::Result<Reading> {
         let source = path.to_string_lossy();
         for _ in 0..PIECES_AT_ONCE {
-            let look = self.tail.look(self.stream.space())?;
+            let look = match self.envelope {
+                Some(_) => self.tail.look(raw)?,
+                None => self.tail.look(self.stream.space())?,
+            };
             let workload = &self.workload;
             let mut sink = |found: Found<'_>| {
                 board.take(found.hit, workload, &source, found.line, UnixNs::now());
                 ControlFlow::<()>::Continue(())
             };
+            let stream = &mut self.stream;
             // The sink never breaks.
-            let _ = match look {
-                Look::Bytes(n) => self.stream.advance(n, &mut sink),
-                Look::Restarted => self.stream.finish(&mut sink),
-                Look::Nothing => return Ok(Reading::Done),
-                Look::Gone => return Ok(Reading::Gone),
+            let _ = match (look, &mut self.envelope) {
+                (Look::Bytes(n), None) => stream.advance(n, &mut sink),
+                (Look::Bytes(n), Some(envelope)) => {
+                    envelope.open(&raw[..n], &mut |text| feed(stream, text, &mut sink));
+                    ControlFlow::Continue(())
+                }
+                (Look::Restarted, envelope) => {
+                    if let Some(envelope) = envelope {
+                        envelope.restart(&mut |text| feed(stream, text, &mut sink));
+                    }
+                    stream.finish(&mut sink)
+                }
+                (Look::Nothing, _) => return Ok(Reading::Done),
+                (Look::Gone, _) => return Ok(Reading::Gone),
             };
         }
         if self.tail.catch_up(MAX_BEHIND_BYTES)? > 0 {
@@ -217,9 +249,26 @@ impl Followed {
                 .get_or_create(&Reason { reason })
                 .inc();
             // The rest of a line is no line.
+            self.envelope = self.envelope.is_some().then(Envelope::default);
             let _ = self.stream.finish(&mut |_| ControlFlow::<()>::Continue(()));
         }
         Ok(Reading::More)
+    }
+}
+
+/// Gives the stream what does not lie in its buffer yet.
+fn feed(
+    stream: &mut Stream<'_>,
+    mut text: &[u8],
+    sink: &mut impl FnMut(Found<'_>) -> ControlFlow<()>,
+) {
+    while !text.is_empty() {
+        let space = stream.space();
+        let n = text.len().min(space.len());
+        space[..n].copy_from_slice(&text[..n]);
+        text = &text[n..];
+        // The sink never breaks.
+        let _ = stream.advance(n, sink);
     }
 }
 

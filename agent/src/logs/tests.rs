@@ -47,11 +47,42 @@ fn a_flood_is_one_entry_a_second_and_every_line_is_counted() {
         (recent[0].rule, recent[0].source.as_str()),
         ("conntrack_full", "kmsg")
     );
+    let page = page(&metrics);
+    assert!(page.contains("rule=\"conntrack_full\"} 10000"), "{page}");
+}
+
+fn page(metrics: &AgentMetrics) -> String {
     let mut page = String::new();
     let mut registry = prometheus_client::registry::Registry::default();
     registry.register("isostack_log_matches", "help", metrics.log_matches.clone());
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
-    assert!(page.contains("rule=\"conntrack_full\"} 10000"), "{page}");
+    page
+}
+
+/// Pods come and go: those of last week take no room from those of today.
+#[test]
+fn the_series_of_who_is_gone_are_given_back() {
+    let (board, metrics) = board();
+    const MINUTE: u64 = 60_000_000_000;
+    let line = |name: &str, minute: u64| {
+        let workload = Workload {
+            container: name.to_owned(),
+            ..Workload::default()
+        };
+        let at = UnixNs(minute * MINUTE);
+        board.take(hit("OOMKilled"), &workload, "otlp", b"OOMKilled", at);
+    };
+    for minute in 1_000..1_300 {
+        line("stays", minute);
+        for n in 0..20 {
+            line(&format!("gone{minute}-{n}"), minute);
+        }
+    }
+    assert_eq!(metrics.series_overflow.get(), 0);
+    let page = page(&metrics);
+    assert!(page.contains("container=\"stays\",runtime=\"\",rule=\"oom_killed\"} 300"));
+    assert!(page.contains("gone1299-19"));
+    assert!(!page.contains("gone1100-"));
 }
 
 #[test]
@@ -208,6 +239,46 @@ fn files_from_now_on_across_rotation_and_restart() {
     let all = look(&mut files);
     assert_eq!(all[..3], expected);
     assert_eq!(all[3..], ["vMotion failed 4"], "goes on where it was");
+}
+
+#[test]
+fn lines_of_containers_are_taken_out_of_their_envelopes() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = "6e899e8adb076670dd192fa0cee52aef8c493640b730232ed3d8433a12f1184b";
+    let pod = dir.path().join("log/pods/shop_web-0_1f2e-77/cart");
+    let docker = dir.path().join(format!("containers/{id}"));
+    for directory in [&pod, &docker] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    let globs = vec![
+        format!("{}/log/pods/*/*/*.log", dir.path().display()),
+        format!("{}/containers/*/*.log", dir.path().display()),
+    ];
+    let mut files = Files::new(globs, None);
+    let (board, metrics) = board();
+    files.discover(&metrics);
+    append(
+        &pod.join("0.log"),
+        "2026-11-23T10:00:00.1Z stderr F Exception: unreachable\n\
+         2026-11-23T10:00:00.2Z stderr P container was OOMKi\n\
+         2026-11-23T10:00:00.2Z stderr F lled here\n",
+    );
+    append(
+        &docker.join(format!("{id}-json.log")),
+        "{\"log\":\"apparmor=\\\"DENIED\\\" operation=\\\"capable\\\" pid=1\\n\",\"stream\":\"stderr\"}\n",
+    );
+    files.discover(&metrics);
+    files.read(&board, &metrics);
+    let mut found = lines(&board);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "Exception: unreachable",
+            "apparmor=\"DENIED\" operation=\"capable\" pid=1",
+            "container was OOMKilled here",
+        ]
+    );
 }
 
 #[test]

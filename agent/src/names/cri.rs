@@ -42,7 +42,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(15);
 /// An answer has to be there within this time.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Most bytes of an answer.
-const MAX_ANSWER: usize = 64 << 20;
+const MAX_ANSWER: usize = 16 << 20;
 /// Where runtimes listen.
 const USUAL: &[&str] = &[
     "/run/containerd/containerd.sock",

@@ -79,7 +79,10 @@ impl Kubernetes {
                     position = None;
                     latest_wanted = true;
                 }
-                Err(Failure::Denied(reason)) => self.source.denied(reason),
+                Err(Failure::Denied(reason)) => {
+                    self.source.denied(reason);
+                    directory.fell_silent(NamesFrom::Api);
+                }
                 Err(Failure::Other(reason)) => self.source.failing(reason),
             }
             let jitter = pause.mul_f64(rand::random::<f64>() / 2.0);
@@ -115,7 +118,7 @@ impl Kubernetes {
             match event {
                 WatchEvent::Present(object) => {
                     if let Some(pod) = object.into_pod(NamesFrom::Api) {
-                        directory.apply(pod, NamesFrom::Api);
+                        directory.tell(vec![pod], NamesFrom::Api, Instant::now());
                     }
                 }
                 WatchEvent::Deleted(object) => {

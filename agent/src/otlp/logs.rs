@@ -1,18 +1,24 @@
 //! Log records that pass through: one whose body speaks of an isolation layer gets the
 //! attribute `isostack.layer` at its end; every other byte leaves as it came.
 
+use std::{borrow::Cow, sync::Arc};
+
 use bytes::Bytes;
 
-use super::wire::{Fields, Value, WireError, put_bytes, put_varint};
+use super::{
+    view::intern,
+    wire::{Fields, Value, WireError, put_bytes, put_varint},
+};
 use crate::{
     classify::{Classifier, Hit, Only},
+    span::Resource,
     workload::Workload,
 };
 
 /// The attribute that is added.
 const KEY: &str = "isostack.layer";
-/// Names longer than this are cut: they become labels.
-const MAX_NAME_CHARS: usize = 128;
+/// Resources of one request whose owner is asked for; the others' lines are nobody's.
+const MAX_RESOURCES: usize = 1024;
 
 /// A record that says something.
 #[derive(Debug)]
@@ -21,18 +27,42 @@ pub struct FoundRecord<'a> {
     pub hit: Hit,
     /// Its body's text.
     pub body: &'a [u8],
-    /// Who its resource says it is.
+    /// Whose it is.
     pub workload: &'a Workload,
 }
 
-/// An `ExportLogsServiceRequest` with the layer added where a body speaks of one. What is
-/// not such a message, or already carries the attribute, leaves as it came.
+/// What the resources of an `ExportLogsServiceRequest` say of themselves, in order; none of a
+/// message that is not one.
 #[must_use]
-pub fn enrich_logs(payload: &Bytes, sink: &mut dyn FnMut(FoundRecord<'_>)) -> Bytes {
+pub fn resources(payload: &[u8]) -> Vec<Arc<Resource>> {
+    let mut resources = Vec::new();
+    let mut fields = Fields::new(payload);
+    while let Ok(Some(field)) = fields.next_field() {
+        if let (1, Value::Len(resource_logs)) = (field.number, field.value)
+            && resources.len() < MAX_RESOURCES
+        {
+            // What cannot be read is of nobody.
+            resources.push(resource(resource_logs).unwrap_or_default());
+        }
+    }
+    resources
+}
+
+/// An `ExportLogsServiceRequest` with the layer added where a body speaks of one. What is
+/// not such a message, or already carries the attribute, leaves as it came. `owners` are those
+/// of its [`resources`], in order.
+#[must_use]
+pub fn enrich_logs(
+    payload: &Bytes,
+    owners: &[Workload],
+    sink: &mut dyn FnMut(FoundRecord<'_>),
+) -> Bytes {
+    let nobody = Workload::default();
+    let mut owners = owners.iter();
     let mut rest = |resource: &[u8]| {
-        let workload = workload(resource)?;
+        let owner = owners.next().unwrap_or(&nobody);
         rewrite(resource, 2, &mut |scope| {
-            rewrite(scope, 2, &mut |record| log_record(record, &workload, sink))
+            rewrite(scope, 2, &mut |record| log_record(record, owner, sink))
         })
     };
     match rewrite(payload, 1, &mut rest) {
@@ -108,36 +138,19 @@ fn log_record(
     Ok(Some(out))
 }
 
-/// Whom the resource of a `ResourceLogs` names. It is the sender's word.
-fn workload(resource_logs: &[u8]) -> Result<Workload, WireError> {
-    let mut workload = Workload::default();
+/// The resource of a `ResourceLogs`; a message split over several occurrences is their
+/// concatenation.
+fn resource(resource_logs: &[u8]) -> Result<Arc<Resource>, WireError> {
+    let mut bytes = Cow::Borrowed(&[][..]);
     let mut fields = Fields::new(resource_logs);
     while let Some(field) = fields.next_field()? {
-        let (1, Value::Len(resource)) = (field.number, field.value) else {
-            continue;
-        };
-        let mut attributes = Fields::new(resource);
-        while let Some(field) = attributes.next_field()? {
-            let (1, Value::Len(attribute)) = (field.number, field.value) else {
-                continue;
-            };
-            let (key, value) = key_value(attribute)?;
-            let place = match key {
-                b"k8s.namespace.name" => &mut workload.namespace,
-                b"k8s.pod.name" => &mut workload.pod,
-                b"k8s.pod.uid" => &mut workload.pod_uid,
-                b"k8s.container.name" => &mut workload.container,
-                b"container.id" => &mut workload.container_id,
-                b"service.name" => &mut workload.process,
-                _ => continue,
-            };
-            if let Some(text) = string_value(value)? {
-                let text = String::from_utf8_lossy(text);
-                *place = text.chars().take(MAX_NAME_CHARS).collect();
-            }
+        match (field.number, field.value) {
+            (1, Value::Len(more)) if bytes.is_empty() => bytes = Cow::Borrowed(more),
+            (1, Value::Len(more)) => bytes.to_mut().extend_from_slice(more),
+            _ => {}
         }
     }
-    Ok(workload)
+    intern(&bytes)
 }
 
 /// Key and value of a `KeyValue`.

@@ -19,6 +19,8 @@ use crate::{
     vocabulary::Confidence,
 };
 
+pub(super) use self::resource::intern;
+
 mod resource;
 
 /// Most spans in one request: an empty span takes two bytes on the wire and a hundred here.
@@ -141,7 +143,7 @@ impl Parser {
         };
         self.resources.push(ResourceSpans {
             spans: first..self.spans.len(),
-            resource: resource::intern(bytes)?,
+            resource: intern(bytes)?,
             joined: Joined {
                 identity: None,
                 confidence: Confidence::Host,

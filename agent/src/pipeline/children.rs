@@ -1,8 +1,8 @@
 //! The span index: which intervals of a span were its children's.
 //!
-//! Bounds: a ring of the last 256 Ki children by default, 32 bytes each and at most 16 more
-//! for the index: 12 MB when full. The oldest gives way, and is counted. A parent is kept as a
-//! keyed 64-bit hash of its trace id and span id: two parents among 256 Ki share one
+//! Bounds: a ring of the last 192 Ki children by default, 28 bytes each and at most 4 more for the
+//! index: 6 MB when full. The oldest gives way, and is counted. A parent is kept as a
+//! keyed 64-bit hash of its trace id and span id: two parents among so many share one
 //! with probability 2^-29, and nobody outside can choose ids that do.
 //!
 //! Not on the request path, and so not here: children of kind CONSUMER (they run on their
@@ -23,13 +23,15 @@ pub struct ChildIndex {
     /// The first child has sequence number 1; each stays until the one `capacity` later takes
     /// its slot.
     ring: Vec<Child>,
+    /// By the same slots, the child before of those whose parents fall into the same place.
+    previous: Vec<Low>,
     /// Most children kept.
     capacity: u64,
     /// Children ever seen, which is the sequence number of the last one.
     seen: u64,
-    /// By a parent's hash: the latest child of the parents that fall there. Two for each
-    /// child, a power of two.
-    latest: Vec<u64>,
+    /// By a parent's hash: the latest child of the parents that fall there. At least half as
+    /// many as children, a power of two.
+    latest: Vec<Low>,
     keys: RandomState,
     evicted: u64,
 }
@@ -39,19 +41,21 @@ struct Child {
     parent: u64,
     start_unix_ns: u64,
     end_unix_ns: u64,
-    /// The child before of those whose parents fall into the same place.
-    previous: u64,
 }
+
+/// The low half of a sequence number: what it stands for is one of the last 2^32. One that is older
+/// leads to a child of another parent, which is passed over.
+type Low = u32;
 
 /// Where the children of a span would be, until the next [`ChildIndex::add`].
 #[derive(Clone, Copy, Debug)]
 pub struct Parent {
     key: u64,
-    latest: u64,
+    latest: Low,
 }
 
 /// No child's sequence number. Zero, as a table of zeros takes no memory before it is used.
-const NONE: u64 = 0;
+const NONE: Low = 0;
 
 impl ChildIndex {
     /// An index of at most `capacity` children (at least one).
@@ -60,9 +64,10 @@ impl ChildIndex {
         let capacity = capacity.max(1);
         Self {
             ring: Vec::with_capacity(capacity),
+            previous: Vec::with_capacity(capacity),
             capacity: capacity as u64,
             seen: 0,
-            latest: vec![NONE; (2 * capacity).next_power_of_two()],
+            latest: vec![NONE; capacity.div_ceil(2).next_power_of_two()],
             keys: RandomState::default(),
             evicted: 0,
         }
@@ -77,15 +82,19 @@ impl ChildIndex {
             parent,
             start_unix_ns,
             end_unix_ns,
-            previous: std::mem::replace(&mut self.latest[place], self.seen),
         };
+        let previous = std::mem::replace(&mut self.latest[place], self.seen as Low);
         let slot = self.slot(self.seen);
         match self.ring.get_mut(slot) {
             Some(oldest) => {
                 *oldest = child;
+                self.previous[slot] = previous;
                 self.evicted += 1;
             }
-            None => self.ring.push(child),
+            None => {
+                self.ring.push(child);
+                self.previous.push(previous);
+            }
         }
     }
 
@@ -103,16 +112,18 @@ impl ChildIndex {
     pub fn of(&self, parent: Parent) -> impl Iterator<Item = (u64, u64)> + '_ {
         let Parent {
             key: parent,
-            latest: mut at,
+            latest,
         } = parent;
+        let mut at = self.whole(latest);
         let chain = std::iter::from_fn(move || {
             // A link to a child that gave way ends the chain: what is before it is older.
-            if at == NONE || at + self.capacity <= self.seen {
+            if at == 0 || at + self.capacity <= self.seen {
                 return None;
             }
-            let child = &self.ring[self.slot(at)];
-            at = child.previous;
-            Some(child)
+            let slot = self.slot(at);
+            let before = self.whole(self.previous[slot]);
+            at = if before < at { before } else { 0 };
+            Some(&self.ring[slot])
         });
         chain
             .filter(move |child| child.parent == parent)
@@ -123,6 +134,12 @@ impl ChildIndex {
     fn key(&self, trace: TraceId, span: SpanId) -> u64 {
         let numbers = (u128::from_ne_bytes(trace), u64::from_ne_bytes(span));
         self.keys.hash_one(numbers)
+    }
+
+    /// The latest sequence number with this low half.
+    const fn whole(&self, low: Low) -> u64 {
+        self.seen
+            .saturating_sub((self.seen as Low).wrapping_sub(low) as u64)
     }
 
     fn place(&self, parent: u64) -> usize {
@@ -147,6 +164,19 @@ mod tests {
 
     fn span(n: u32) -> SpanId {
         (u64::from(n) + 1).to_be_bytes()
+    }
+
+    #[test]
+    fn sequence_numbers_may_pass_four_billion() {
+        let mut index = ChildIndex::new(4);
+        index.seen = u64::from(Low::MAX) - 7; // a multiple of the capacity
+        for n in 0..20u32 {
+            let parent = n % 2;
+            index.add(TRACE, span(parent), n.into(), 1_000);
+            let found: Vec<u64> = of(&index, parent).iter().map(|(at, _)| *at).collect();
+            let own = (n.saturating_sub(3)..=n).rev().filter(|n| n % 2 == parent);
+            assert_eq!(found, own.map(u64::from).collect::<Vec<_>>());
+        }
     }
 
     fn of(index: &ChildIndex, parent: u32) -> Vec<(u64, u64)> {

@@ -11,7 +11,7 @@ use crate::{
         children::{ChildIndex, Parent},
         consumers::Consumers,
         contexts::Contexts,
-        culprit::{self, Wait},
+        culprit,
         fault::{Circumstances, fault_of},
         held::Held,
         incident::{Incidents, Story},
@@ -27,6 +27,7 @@ use crate::{
         split::Sweep,
         timeline::{Entry, Timeline},
         turns::Turns,
+        waits::{heaviest, waits},
         words::Evidence,
     },
     process::Identity,
@@ -61,7 +62,7 @@ pub(super) struct Correlator {
     retries: Retries,
     resends: Resends,
     kills: Kills,
-    held: Held,
+    held: Held<Cause>,
     incidents: Incidents,
     counts: Counts,
     /// What is left of [`MAX_PER_BATCH`].
@@ -320,7 +321,7 @@ impl Correlator {
                     retries.note(entry.cause, entry.tid, times, particulars);
                     resends.note(entry.cause, entry.tid, times);
                     kills.note(entry.cause, times, particulars);
-                    if held.takes(entry) {
+                    if held.takes(scope, entry, || entry.cause) {
                         return;
                     }
                     for (start, end) in scope.pieces(entry) {
@@ -331,13 +332,16 @@ impl Correlator {
             },
         );
         // Always asked, so that nothing is left for the next span.
-        let (retried, resent) = (self.retries.stretches(), self.resends.stretches());
+        let retried = self.retries.stretches();
+        for (tid, times) in self.resends.waits() {
+            self.held.resent(tid, times, Cause::Conntrack);
+        }
         let held = self
             .held
             .stretches(scope, context.timeline, identity, place);
         let retried = retried.into_iter().filter(|_| scope.is_apart());
         let killed = self.kills.stretches();
-        for stretch in retried.chain(resent).chain(held).chain(killed) {
+        for stretch in retried.chain(held).chain(killed) {
             let (start, end) = (i128::from(stretch.start), i128::from(stretch.end));
             self.sweep.delay(stretch.cause, 0, start - from, end - from);
         }
@@ -417,38 +421,25 @@ fn evidence(
     };
     let mut evidence = Evidence::default();
     let mut threads = Vec::new();
-    let mut waits: Vec<Wait> = Vec::new();
-    scope.delays(
-        context.timeline,
-        identity,
+    let waits = waits(
+        source,
         place,
-        &mut |entry, particulars| {
-            if entry.cause != source {
-                return;
-            }
+        scope,
+        identity,
+        context.timeline,
+        &mut |tid| {
             evidence.intervals += 1;
-            threads.push(entry.tid);
-            for (start, end) in scope.pieces(entry) {
-                let wait = Wait {
-                    start: start.max(place.start.0),
-                    end: end.min(place.end().0),
-                    particulars: particulars.clone(),
-                };
-                evidence.longest_ns = evidence.longest_ns.max(wait.end.saturating_sub(wait.start));
-                waits.push(wait);
-            }
+            threads.push(tid);
         },
     );
+    let lengths = waits.iter().map(|wait| wait.end.saturating_sub(wait.start));
+    evidence.longest_ns = lengths.max().unwrap_or(0);
     threads.sort_unstable();
     threads.dedup();
     evidence.threads = threads.len();
     evidence.lost_events = context.losses.within(place.start, place.end());
     evidence.is_behind = scope.is_widened();
-    let known = |wait: &Wait| {
-        let ns = wait.end.saturating_sub(wait.start);
-        (wait.particulars.clone(), ns)
-    };
-    evidence.particulars = heaviest(waits.iter().map(known).collect());
+    evidence.particulars = heaviest(&waits);
     evidence.culprit = culprit::find(
         cause,
         &evidence.particulars,
@@ -468,27 +459,5 @@ fn dominant(
     identity: &Identity,
     timeline: &Timeline,
 ) -> Particulars {
-    let mut all = Vec::new();
-    scope.delays(timeline, identity, place, &mut |entry, particulars| {
-        if entry.cause == cause {
-            let inside = entry.end.min(place.end().0) - entry.start.max(place.start.0);
-            all.push((particulars.clone(), inside));
-        }
-    });
-    heaviest(all)
-}
-
-fn heaviest(all: Vec<(Particulars, u64)>) -> Particulars {
-    let mut sums: Vec<(Particulars, u64)> = Vec::new();
-    for (particulars, ns) in all {
-        // At least 1, so that what takes no time is counted.
-        let weight = ns.saturating_add(1);
-        match sums.iter_mut().find(|(known, _)| *known == particulars) {
-            Some((_, sum)) => *sum = sum.saturating_add(weight),
-            None => sums.push((particulars, weight)),
-        }
-    }
-    // Of equals the first, so that the same input gives the same answer.
-    let most = sums.into_iter().rev().max_by_key(|(_, sum)| *sum);
-    most.map_or(Particulars::None, |(particulars, _)| particulars)
+    heaviest(&waits(cause, place, scope, identity, timeline, &mut |_| {}))
 }

@@ -21,9 +21,10 @@
 
 use super::consumers::{Consumers, Had};
 use crate::{
-    event::{Neighbour, Particulars, Resource},
+    event::{Flow, Neighbour, Particulars, Resource},
     process::Identity,
     vocabulary::Cause,
+    workload::path::place::is_below,
 };
 
 /// UDP datagrams a second from which it is a flood.
@@ -141,7 +142,7 @@ fn is_for_want_of_room(reason: &str) -> bool {
         "FULL_RING",
         "CPU_BACKLOG",
         "NOMEM",
-        "TX_TIMEOUT",
+        Flow::TX_TIMEOUT,
         "NOT_SPECIFIED",
     ];
     reason.is_empty() || FULL.iter().any(|full| reason.contains(full))
@@ -232,11 +233,9 @@ fn is_own(neighbour: &Neighbour, victim: &Identity) -> bool {
         || (!own.trim_end_matches('/').is_empty() && is_within(theirs, own))
 }
 
-/// Whether a path is that of a group or of one below it.
+/// Whether a path is that of a group or of one below it; everybody is below the root.
 fn is_within(path: &str, group: &str) -> bool {
-    let group = group.trim_end_matches('/');
-    let rest = path.strip_prefix(group);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    is_below(path, group.trim_end_matches('/'))
 }
 
 /// When the victim waited, in order and disjoint; of a moment, what was before it.

@@ -1,11 +1,14 @@
-//! What the local devices held up, where somebody waited for it: from the drop of a segment until
-//! it was sent again or read (`net_drop`), from a request into a stuck transmit queue until its
-//! answer (`virtqueue`; of other devices, `net_drop`).
+//! What held packets up, where somebody waited for it: from the drop of a segment until it was
+//! sent again or came (`net_drop`; `conntrack` where connection tracking refused it), from a
+//! request into a stuck transmit queue until its answer (`virtqueue`; of other devices,
+//! `net_drop`), from the sending of a segment until it was sent again (`tcp_retransmit`) or came late (`tcp_rtt`).
 //!
-//! The kernel side tells those by connection, and a thread may do anything else meanwhile. So only
-//! what lies in the same thread's own waits for a socket counts: who computed, or waited for a
-//! lock, was not held up by the network. Of an event loop with several requests it is not known
-//! whose connection it was, and nobody's wait is explained by it.
+//! The kernel side tells those by connection, and a thread may do anything else meanwhile: who
+//! computed, or waited for a lock, was not held up by the network. So what the local devices did
+//! counts only where the same thread waited for a socket; of an event loop with several requests
+//! it is not known whose connection it was, and nobody's wait is explained by it. A segment that
+//! was lost further away is known by its connection alone, and does not count while a thread that
+//! is known to have worked for the span, and for nothing else, did something else.
 
 use super::{
     place::Place,
@@ -15,30 +18,127 @@ use super::{
 };
 use crate::{process::Identity, vocabulary::Cause};
 
-/// Such waits of one span that are looked at.
-const MAX_HELD: usize = 256;
+/// Parts of one span's that are found; a thread that waits so often has other troubles.
+const MAX_PARTS: usize = 1 << 16;
 
-/// Finds them; kept from span to span to save allocations.
-#[derive(Debug, Default)]
-pub struct Held(Vec<(u32, Stretch)>);
+/// A time of a thread, and what was held up in it.
+#[derive(Clone, Debug)]
+struct One<T> {
+    tid: u32,
+    start: u64,
+    end: u64,
+    what: T,
+}
 
-impl Held {
-    /// Takes what the span met, if it is such a wait: it then counts by [`Held::stretches`] only.
-    pub fn takes(&mut self, entry: &Entry) -> bool {
-        let is = matches!(entry.cause, Cause::NetDrop | Cause::Virtqueue);
-        if is && entry.end > entry.start && self.0.len() < MAX_HELD {
-            let stretch = Stretch {
-                cause: entry.cause,
+/// What is to be cut to what was waited for; kept from span to span to save allocations.
+#[derive(Debug)]
+pub struct Held<T> {
+    /// Counts where its thread waited for a socket.
+    waiting: Vec<One<T>>,
+    /// Counts where its thread is not known to have done something else.
+    idle: Vec<One<T>>,
+}
+
+impl<T> Default for Held<T> {
+    fn default() -> Self {
+        Self {
+            waiting: Vec::new(),
+            idle: Vec::new(),
+        }
+    }
+}
+
+impl<T: Clone> Held<T> {
+    /// Takes what the span met, if it is such a wait: it then counts by [`Held::parts`] only.
+    pub fn takes(&mut self, scope: &Scope, entry: &Entry, what: impl FnOnce() -> T) -> bool {
+        let list = match entry.cause {
+            Cause::NetDrop | Cause::Virtqueue | Cause::Conntrack => &mut self.waiting,
+            Cause::TcpRetransmit | Cause::TcpRtt if scope.is_certain() => &mut self.idle,
+            _ => return false,
+        };
+        // A moment takes no time, and says only that it was.
+        if entry.end > entry.start {
+            list.push(One {
+                tid: entry.tid,
                 start: entry.start,
                 end: entry.end,
-            };
-            self.0.push((entry.tid, stretch));
+                what: what(),
+            });
         }
-        is
+        true
     }
 
-    /// The parts that were waited for; forgets what was noted. Looks at the span's delays a second
+    /// Takes a time of a thread in which it may have waited for a segment to be sent again.
+    pub fn resent(&mut self, tid: u32, (start, end): (u64, u64), what: T) {
+        self.idle.push(One {
+            tid,
+            start,
+            end,
+            what,
+        });
+    }
+
+    /// The parts that were waited for; forgets what was taken. Looks at the span's delays a second
     /// time, which is seldom needed.
+    pub fn parts(
+        &mut self,
+        scope: &Scope,
+        timeline: &Timeline,
+        identity: &Identity,
+        place: Place,
+    ) -> Vec<(T, u64, u64)> {
+        let mut parts = Vec::new();
+        if scope.is_loop_in_company() {
+            self.waiting.clear();
+        }
+        if self.waiting.is_empty() && self.idle.is_empty() {
+            return parts;
+        }
+        let (mut waits, mut others) = (Times::default(), Times::default());
+        scope.delays(
+            timeline,
+            identity,
+            place,
+            &mut |entry, _| match entry.cause {
+                Cause::SocketWait => waits.add(entry),
+                Cause::OnCpu
+                | Cause::Runqueue
+                | Cause::LockWait
+                | Cause::Sleep
+                | Cause::BlockDevice
+                | Cause::BlockQueue
+                    if scope.is_certain() =>
+                {
+                    others.add(entry);
+                }
+                _ => {}
+            },
+        );
+        waits.settle();
+        others.settle();
+        for one in self.waiting.drain(..) {
+            let within = waits.within(one.tid, one.start, one.end);
+            let left = MAX_PARTS.saturating_sub(parts.len());
+            parts.extend(within.take(left).map(|(s, e)| (one.what.clone(), s, e)));
+        }
+        for one in self.idle.drain(..) {
+            let mut from = one.start;
+            let left = MAX_PARTS.saturating_sub(parts.len());
+            let taken = others.within(one.tid, one.start, one.end);
+            let end = std::iter::once((one.end, one.end));
+            for (start, end) in taken.take(left).chain(end) {
+                if start > from {
+                    parts.push((one.what.clone(), from, start));
+                }
+                from = end;
+            }
+        }
+        parts
+    }
+}
+
+impl Held<Cause> {
+    /// As [`Held::parts`], for the sweep.
     pub fn stretches(
         &mut self,
         scope: &Scope,
@@ -46,24 +146,55 @@ impl Held {
         identity: &Identity,
         place: Place,
     ) -> Vec<Stretch> {
-        let mut stretches = Vec::new();
-        if self.0.is_empty() || scope.is_loop_in_company() {
-            self.0.clear();
-            return stretches;
-        }
-        scope.delays(timeline, identity, place, &mut |entry, _| {
-            if entry.cause != Cause::SocketWait {
-                return;
-            }
-            let own = self.0.iter().filter(|(tid, _)| *tid == entry.tid);
-            let parts = own.map(|(_, held)| Stretch {
-                start: held.start.max(entry.start),
-                end: held.end.min(entry.end),
-                ..*held
+        self.merge();
+        let parts = self.parts(scope, timeline, identity, place);
+        let stretch = |(cause, start, end)| Stretch { cause, start, end };
+        parts.into_iter().map(stretch).collect()
+    }
+
+    /// What overlaps is one: several connections of a thread were held up at once.
+    fn merge(&mut self) {
+        for list in [&mut self.waiting, &mut self.idle] {
+            list.sort_unstable_by_key(|one| (one.tid, one.what, one.start));
+            list.dedup_by(|next, one| {
+                let same = (next.tid, next.what) == (one.tid, one.what) && next.start <= one.end;
+                if same {
+                    one.end = one.end.max(next.end);
+                }
+                same
             });
-            stretches.extend(parts.filter(|part| part.end > part.start));
+        }
+    }
+}
+
+/// What threads did, by thread and time.
+#[derive(Debug, Default)]
+struct Times(Vec<(u32, u64, u64)>);
+
+impl Times {
+    fn add(&mut self, entry: &Entry) {
+        self.0.push((entry.tid, entry.start, entry.end));
+    }
+
+    /// In order, without overlaps.
+    fn settle(&mut self) {
+        self.0.sort_unstable();
+        self.0.dedup_by(|next, one| {
+            let same = next.0 == one.0 && next.1 <= one.2;
+            if same {
+                one.2 = one.2.max(next.2);
+            }
+            same
         });
-        self.0.clear();
-        stretches
+    }
+
+    /// Those of a thread, as far as they lie between two times.
+    fn within(&self, tid: u32, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+        let before = |one: &(u32, u64, u64)| (one.0, one.2) <= (tid, start);
+        let first = self.0.partition_point(before);
+        self.0[first..]
+            .iter()
+            .take_while(move |one| one.0 == tid && one.1 < end)
+            .map(move |one| (one.1.max(start), one.2.min(end)))
     }
 }

@@ -10,7 +10,7 @@
 //!   busy host: floor 10 ms, about three time slices of the scheduler, and a tenth of the
 //!   whole span: of a span that waited for its child nearly all the time, what happened in
 //!   the short rest is no reason for anything. Of a wait for a CPU that makes the span slower
-//!   than its like (below) 5 ms are enough.
+//!   than its like (below), and its self time 1.5 times the usual high end, 5 ms are enough.
 //! - *service* (device time, connecting): normal work, news only beyond what is usual; so
 //!   only with a baseline, and at `baseline_factor` times its usual time. Floor 10 ms. Likewise
 //!   where of a wait for a disk or for memory no more is known than the system call.
@@ -189,7 +189,7 @@ impl Case<'_> {
             Nature::HeldBack => ns >= FLOOR_HELD_BACK_NS,
             Nature::Contention if ns < whole / DOSE => false,
             Nature::Contention if matches!(cause, Cause::Runqueue | Cause::Steal) => {
-                ns >= FLOOR_NS || ns >= FLOOR_SLOWER_NS && self.makes_it_slower(rules, cause, ns)
+                ns >= FLOOR_NS || ns >= FLOOR_SLOWER_NS && self.is_slower_by(rules, cause, ns)
             }
             Nature::Contention => ns >= FLOOR_NS,
             Nature::Service => {
@@ -215,6 +215,13 @@ impl Case<'_> {
         is_ratio(self_time_ns, SLOWER, usual_self.median_ns)
             && is_times(ns, rules.baseline_factor, usual.median_ns)
             && ns.saturating_sub(usual.median_ns) >= excess.div_ceil(2)
+    }
+
+    /// The same, and beyond what is sometimes usual too.
+    fn is_slower_by(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
+        let usual = self.baselines.self_time(self.key);
+        usual.is_some_and(|usual| is_ratio(self.split.self_time_ns, BEYOND_HIGH, usual.high_ns))
+            && self.makes_it_slower(rules, cause, ns)
     }
 
     /// Whether the program or its callees took unusually long.

@@ -3,8 +3,10 @@
 //! A span's time cannot be told apart from that of the requests in flight beside it unless the
 //! thread is known, and a request's thread is also that of the spans inside it.
 //!
-//! Bounds: 56 bytes a request, at most [`MAX_REQUESTS`] of all processes together (4 MB, a quarter
+//! Bounds: 48 bytes a request, at most [`MAX_REQUESTS`] of all processes together (3 MB, a quarter
 //! more while rings grow; 13 s of 5 000 requests a second); the process with the most gives way first, and that is counted.
+
+use std::num::NonZeroU32;
 
 use super::{by_process::ByProcess, ring::Interval};
 use crate::{
@@ -33,8 +35,8 @@ pub struct Request {
     pub trace: TraceId,
     /// Itself.
     pub span: SpanId,
-    /// How far the sender's clock may be off.
-    pub slack_ns: u64,
+    /// How far the sender's clock may be off: some milliseconds at most.
+    pub slack_ns: u32,
     /// The thread that works on it.
     pub thread: Worker,
 }
@@ -46,7 +48,14 @@ pub enum Worker {
     #[default]
     Unknown,
     /// This thread.
-    Thread(u32),
+    Thread(NonZeroU32),
+}
+
+impl From<u32> for Worker {
+    /// No thread has the id 0.
+    fn from(tid: u32) -> Self {
+        NonZeroU32::new(tid).map_or(Self::Unknown, Self::Thread)
+    }
 }
 
 impl Interval for Request {
@@ -110,7 +119,7 @@ impl Requests {
         let mut ended = self.0.ending_mut(process, about, MAX_LOOKED_AT);
         let same = ended.find(|r| r.span == request.span && r.trace == request.trace);
         if let Some(same) = same {
-            same.thread = Worker::Thread(tid);
+            same.thread = tid.into();
         }
     }
 
@@ -185,7 +194,7 @@ mod tests {
             .in_flight(process(), 150 * MS, 160 * MS)
             .map(|r| (r.span[0], r.thread))
             .collect();
-        assert_eq!(workers, [(1, Worker::Unknown), (2, Worker::Thread(9))]);
+        assert_eq!(workers, [(1, Worker::Unknown), (2, Worker::from(9))]);
         requests.expire(301 * MS);
         assert_eq!(requests.0.len(), 0);
     }

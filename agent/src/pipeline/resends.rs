@@ -8,7 +8,6 @@
 
 use std::mem::take;
 
-use super::retries::Stretch;
 use crate::vocabulary::Cause;
 
 /// Between the refusal and the beginning of the wait for it. The wait is told by the timer
@@ -34,22 +33,18 @@ impl Resends {
         }
     }
 
-    /// The waits that began with a refusal, from it on; forgets what was noted.
-    pub fn stretches(&mut self) -> Vec<Stretch> {
+    /// The waits that began with a refusal, from it on, by thread; forgets what was noted.
+    pub fn waits(&mut self) -> Vec<(u32, (u64, u64))> {
         let mut refused = take(&mut self.refused);
         let mut waits = take(&mut self.waits);
         refused.sort_unstable();
-        let stretch = |(tid, start, end): &(u32, u64, u64)| {
+        let wait = |(tid, start, end): &(u32, u64, u64)| {
             let from = start.saturating_sub(SLACK_NS);
             let first = refused.partition_point(|one| *one < (*tid, from));
             let (of, at) = *refused.get(first)?;
-            (of == *tid && at < *end).then_some(Stretch {
-                cause: Cause::Conntrack,
-                start: at.max(*start),
-                end: *end,
-            })
+            (of == *tid && at < *end).then_some((of, (at.max(*start), *end)))
         };
-        let found = waits.iter().filter_map(stretch).collect();
+        let found = waits.iter().filter_map(wait).collect();
         refused.clear();
         waits.clear();
         (self.refused, self.waits) = (refused, waits);
@@ -63,18 +58,18 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn stretches(of: &[(Cause, u32, u64, u64)]) -> Vec<(u64, u64)> {
+    fn waits(of: &[(Cause, u32, u64, u64)]) -> Vec<(u64, u64)> {
         let mut resends = Resends::default();
         for (cause, tid, start, end) in of {
             resends.note(*cause, *tid, (start * MS, end * MS));
         }
-        let found = resends.stretches();
-        assert_eq!(resends.stretches(), [], "forgotten");
+        let found = resends.waits();
+        assert_eq!(resends.waits(), [], "forgotten");
         found
             .iter()
-            .map(|s| {
-                assert_eq!(s.cause, Cause::Conntrack);
-                (s.start / MS, s.end / MS)
+            .map(|(tid, (start, end))| {
+                assert_eq!(*tid, 7);
+                (start / MS, end / MS)
             })
             .collect()
     }
@@ -85,7 +80,7 @@ mod tests {
         let refused = |tid, at| (Conntrack, tid, at, at);
         // Two SYNs of one connection, the second sent after a second, the third after two.
         assert_eq!(
-            stretches(&[
+            waits(&[
                 refused(7, 1004),
                 (TcpRetransmit, 7, 1000, 3000),
                 refused(7, 2),
@@ -95,11 +90,11 @@ mod tests {
         );
         // The timer's beginning is known to a tick only; a whole connect begins before.
         assert_eq!(
-            stretches(&[refused(7, 995), (TcpConnect, 7, 1000, 1200)]),
+            waits(&[refused(7, 995), (TcpConnect, 7, 1000, 1200)]),
             [(1000, 1200)]
         );
         assert_eq!(
-            stretches(&[refused(7, 1500), (TcpConnect, 7, 0, 3000)]),
+            waits(&[refused(7, 1500), (TcpConnect, 7, 0, 3000)]),
             [(1500, 3000)]
         );
         for other in [
@@ -109,7 +104,7 @@ mod tests {
             [(NetDrop, 7, 1001, 1001), (TcpRetransmit, 7, 1000, 3000)],
             [refused(7, 1001), (SocketWait, 7, 1000, 3000)],
         ] {
-            assert_eq!(stretches(&other), [], "{other:?}");
+            assert_eq!(waits(&other), [], "{other:?}");
         }
     }
 }

@@ -129,7 +129,7 @@ pub fn find_workers(
         let request = request(span, place);
         if let Some(tid) = worker(process, &request, context, requests) {
             requests.set_worker(process, &request, tid);
-            workers[at] = Worker::Thread(tid);
+            workers[at] = tid.into();
         }
     }
     workers
@@ -145,7 +145,7 @@ fn worker(
         process,
         start: request.start,
         end: request.end,
-        slack_ns: request.slack_ns,
+        slack_ns: request.slack_ns.into(),
     };
     let tid = thread::infer(context.turns, context.timeline, window)?;
     // A thread works on one request at a time; one in another's trace and time is the same.
@@ -153,9 +153,7 @@ fn worker(
         .in_flight(process, request.start, request.end)
         .take(MAX_LOOKED_AT)
         .any(|other| {
-            other.thread == Worker::Thread(tid)
-                && other.span != request.span
-                && !nested(other, request)
+            other.thread == tid.into() && other.span != request.span && !nested(other, request)
         });
     (!taken).then_some(tid)
 }
@@ -226,10 +224,10 @@ impl Scopes {
         {
             let is_itself = own.span == span.span_id;
             if let Worker::Thread(tid) = own.thread
-                && (is_itself || !thread::was_away(context.timeline, tid, window))
+                && (is_itself || !thread::was_away(context.timeline, tid.get(), window))
             {
                 scope.confidence = Confidence::ThreadInferred;
-                scope.only = Some(tid);
+                scope.only = Some(tid.get());
                 return scope;
             }
             if thread::stays_on_a_thread(&resource.resource.language)
@@ -255,7 +253,7 @@ impl Scopes {
                 continue;
             }
             match other.thread {
-                Worker::Thread(tid) => scope.busy.push((tid, other.start, other.end)),
+                Worker::Thread(tid) => scope.busy.push((tid.get(), other.start, other.end)),
                 Worker::Unknown => {
                     unknown += 1;
                     if unknown > MAX_OTHERS {
@@ -439,8 +437,12 @@ fn worked(
         if of.is_none() {
             Whose::Open
         } else if of.trace != span.trace_id[8..] {
-            Whose::Others
-        } else if of.span == span.span_id || of.is_trace_only || is_only_of_trace {
+            // What others say of a program's trace may be one of their own making.
+            match of.is_trace_only {
+                true => Whose::Open,
+                false => Whose::Others,
+            }
+        } else if of.span == span.span_id || is_only_of_trace {
             Whose::Own
         } else {
             Whose::Open
@@ -488,7 +490,7 @@ fn request(span: &SpanView, place: Place) -> Request {
         end: place.end().0,
         trace: span.trace_id,
         span: span.span_id,
-        slack_ns: thread::slack_ns(span.start_unix_ns),
+        slack_ns: thread::slack_ns(span.start_unix_ns) as u32,
         thread: Worker::Unknown,
     }
 }

@@ -1,8 +1,8 @@
 //! What each process lost time to, recently: delay intervals by process, with a second way
 //! in by cgroup, and the steal samples of each CPU.
 //!
-//! Every interval is kept as it came, to the nanosecond: none is merged, sampled or rounded,
-//! so a split does not depend on how full the timeline is. They are packed, see [`packed`].
+//! Every interval is kept as it came, to the microsecond: none is merged or sampled, so a split does
+//! not depend on how full the timeline is. They are packed, see [`packed`].
 //!
 //! Bounds: [`TimelineConfig::max_bytes`] (48 MB by default), [`TimelineConfig::max_intervals`]
 //! and [`TimelineConfig::max_processes`], whichever is reached first; what two minutes of 50 000

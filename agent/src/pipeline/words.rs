@@ -3,7 +3,7 @@
 
 use super::{culprit::Culprit, kills};
 use crate::{
-    event::{Limiter, Particulars},
+    event::{Flow, Limiter, Particulars},
     knowledge::{self, sentence::Slot},
     process::Identity,
     stack::report::bends_output,
@@ -129,6 +129,11 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             through(particulars),
             by(", while ", " flooded the network")
         ),
+        Cause::NetDrop if is_stuck(particulars) => format!(
+            "a transmit queue was stuck{}{}",
+            through(particulars),
+            by(", after ", " flooded the network")
+        ),
         Cause::NetDrop => format!(
             "packets were dropped{}{}{}",
             through(particulars),
@@ -136,7 +141,7 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             by(", while ", " flooded the network")
         ),
         Cause::Virtqueue => format!(
-            "a queue of a virtio device was stuck{}{}",
+            "a queue of a paravirtual device was stuck{}{}",
             through(particulars),
             by(", after ", " flooded the network")
         ),
@@ -190,6 +195,11 @@ fn through(particulars: &Particulars) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// Whether nothing was dropped, but waited in a queue of a device that stood still.
+fn is_stuck(particulars: &Particulars) -> bool {
+    matches!(particulars, Particulars::Flow(flow) if flow.reason == Flow::TX_TIMEOUT)
 }
 
 /// The kernel's or processor's own word for it.

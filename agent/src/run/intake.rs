@@ -20,10 +20,11 @@ use crate::{
     metrics::AgentMetrics,
     otlp::{
         Connection, Intake, Refusal, Signal, ends,
-        logs::{FoundRecord, enrich_logs},
+        logs::{FoundRecord, enrich_logs, resources},
     },
-    span::{ResourceSpans, SpanBatch, SpanView},
+    span::{Resource, ResourceSpans, SpanBatch, SpanView},
     time::UnixNs,
+    workload::Workload,
 };
 
 /// What the receivers share; see the module's head.
@@ -68,18 +69,23 @@ impl LogLines {
     }
 
     /// The request with the layer at each record that speaks of one; as it came where
-    /// another request has its turn, or the share is used up.
-    async fn classify(&self, payload: Bytes) -> Bytes {
+    /// another request has its turn, or the share is used up. `owners` says whose resources are.
+    async fn classify(
+        &self,
+        payload: Bytes,
+        owners: impl AsyncFnOnce(Vec<Arc<Resource>>) -> Vec<Workload>,
+    ) -> Bytes {
         let turn = self.turn.try_acquire().ok();
         let Some(_turn) = turn.filter(|_| self.share.lock().wait(Instant::now()).is_zero()) else {
             self.metrics.log_requests_unclassified.inc();
             return payload;
         };
+        let owners = owners(resources(&payload)).await;
         let (board, untouched) = (Arc::clone(&self.board), payload.clone());
         let at = UnixNs::now();
         let started = Instant::now();
         let classified = tokio::task::spawn_blocking(move || {
-            enrich_logs(&payload, &mut |found: FoundRecord<'_>| {
+            enrich_logs(&payload, &owners, &mut |found: FoundRecord<'_>| {
                 board.take(found.hit, found.workload, "otlp", found.body, at);
             })
         });
@@ -178,7 +184,9 @@ impl Intake for SpanIntake {
             return Err(Refusal::Loop);
         }
         if let (Signal::Logs, Some(logs)) = (signal, &self.inner.logs) {
-            payload = logs.classify(payload).await;
+            let joiner = &self.inner.joiner;
+            let owners = async |resources| joiner.owners(sender, resources).await;
+            payload = logs.classify(payload, owners).await;
         }
         forward.enqueue(Outgoing {
             signal,
@@ -200,19 +208,23 @@ mod tests {
         (LogLines::new(&board, &metrics), metrics)
     }
 
+    async fn nobody(_: Vec<Arc<Resource>>) -> Vec<Workload> {
+        Vec::new()
+    }
+
     #[tokio::test]
     async fn logs_beyond_their_turn_or_share_pass_as_they_came() {
         let (lines, metrics) = lines();
         let payload = Bytes::from_static(b"any");
-        assert_eq!(lines.classify(payload.clone()).await, payload);
+        assert_eq!(lines.classify(payload.clone(), nobody).await, payload);
         assert_eq!(metrics.log_requests_unclassified.get(), 0);
         let turn = lines.turn.try_acquire().unwrap();
-        assert_eq!(lines.classify(payload.clone()).await, payload);
+        assert_eq!(lines.classify(payload.clone(), nobody).await, payload);
         assert_eq!(metrics.log_requests_unclassified.get(), 1);
         drop(turn);
         let now = Instant::now();
         lines.share.lock().pay(Duration::from_secs(60), now);
-        assert_eq!(lines.classify(payload.clone()).await, payload);
+        assert_eq!(lines.classify(payload.clone(), nobody).await, payload);
         assert_eq!(metrics.log_requests_unclassified.get(), 2);
     }
 }

@@ -99,7 +99,8 @@ impl Publishers {
             }
         };
         let place = match publishing {
-            Publishing::Nothing => None,
+            // What a program says of itself goes before what others say of it.
+            Publishing::Nothing => self.sensors.published_by_others(),
             Publishing::At(place) => Some(place),
             Publishing::Unusable(reason) => {
                 tracing::info!(
@@ -121,12 +122,16 @@ impl Publishers {
             }
         }
         let told = self.sensors.publishes(process.pid, place);
-        tracing::info!(
-            pid = process.pid,
-            ?place,
-            told,
-            "Publishes its threads' contexts"
-        );
+        if place == Some(ContextPlace::IN_THE_MAP) {
+            tracing::debug!(pid = process.pid, told, "Its traces are looked up");
+        } else {
+            tracing::info!(
+                pid = process.pid,
+                ?place,
+                told,
+                "Publishes its threads' contexts"
+            );
+        }
         self.demand();
     }
 

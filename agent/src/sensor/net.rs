@@ -1,8 +1,9 @@
 //! `net`: packets dropped, stuck transmit queues, full connection tracking, senders of UDP.
 
 mod reason;
+mod refusals;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use agent_common::{
     consumption::KIND_CONSUMED,
@@ -14,7 +15,7 @@ use agent_common::{
     series::{SeriesKey, family},
 };
 
-use self::reason::Reasons;
+use self::{reason::Reasons, refusals::Refusals};
 use super::{
     DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor,
     decode::{consumption, delay},
@@ -70,9 +71,6 @@ const FAMILIES: &[Family] = &[
     },
 ];
 
-/// Reason that is shown for a stuck queue of a device that is not paravirtual.
-const TX_TIMEOUT: &str = "TX_TIMEOUT";
-
 impl Sensor for Net {
     fn id(&self) -> u32 {
         sensor::NET
@@ -104,7 +102,7 @@ impl Sensor for Net {
             devices: kernel.devices.clone(),
             reasons: Reasons::read(kernel.types),
             conntrack: Conntrack::new(&kernel.roots.procfs),
-            no_room: HashMap::new(),
+            no_room: Refusals::default(),
         })
     }
 
@@ -112,11 +110,6 @@ impl Sensor for Net {
         FAMILIES
     }
 }
-
-/// A drop is told at most once a tick of the clock: one that is meant may be told by another.
-const SAME_DROP_NS: u64 = 10_000_000;
-/// Processes remembered.
-const MAX_REMEMBERED: usize = 1024;
 
 /// Nanoseconds of a tick of the kernel's clock (`TICK_NSEC`): as finely as the coarse clock goes.
 fn jiffy_ns() -> u64 {
@@ -128,8 +121,7 @@ struct NetInterpreter {
     devices: Arc<Devices>,
     reasons: Reasons,
     conntrack: Conntrack,
-    /// When a process last met a table without room, by its id.
-    no_room: HashMap<u32, u64>,
+    no_room: Refusals,
 }
 
 impl NetInterpreter {
@@ -137,15 +129,11 @@ impl NetInterpreter {
     /// of the drop; of the wait that follows, what was found then.
     fn had_no_room(&mut self, record: &Record) -> bool {
         if record.kind == KIND_DROP_WAIT {
-            let met = self.no_room.get(&record.pid);
-            return met.is_some_and(|met_ns| met_ns + SAME_DROP_NS >= record.start_ns);
+            return self.no_room.began(record);
         }
         let failed = self.conntrack.failed(record.pid);
         if failed {
-            if self.no_room.len() >= MAX_REMEMBERED {
-                self.no_room.clear();
-            }
-            self.no_room.insert(record.pid, record.end_ns);
+            self.no_room.note(record);
         }
         failed
     }
@@ -166,7 +154,7 @@ impl Interpreter for NetInterpreter {
             }
             KIND_TX_TIMEOUT | KIND_STUCK_WAIT => match device.kind {
                 DeviceKind::Virtio | DeviceKind::Paravirtual => (Cause::Virtqueue, String::new()),
-                _ => (Cause::NetDrop, TX_TIMEOUT.to_owned()),
+                _ => (Cause::NetDrop, Flow::TX_TIMEOUT.to_owned()),
             },
             kind => {
                 return Err(DecodeError::Unknown {

@@ -34,6 +34,7 @@ pub(super) fn observe(meter: &Meter, metrics: &AgentMetrics) {
     gauge(meter, "identities", m.identities);
     gauge(meter, "named_pods", m.named_pods);
     counter(meter, "identity_reads", m.identity_reads);
+    counter(meter, "cgroups_left_out", m.cgroups_left_out);
     counter(meter, "named_pods_refused", m.named_pods_refused);
 }
 

@@ -8,7 +8,7 @@
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -108,12 +108,34 @@ impl Directory {
     /// A complete list: pods that `from` or a weaker source told of and that are not in it are
     /// gone.
     pub fn replace(&self, pods: Vec<Pod>, from: NamesFrom, now: Instant) {
+        self.take_list(pods, from, now, |entry| entry.from <= from);
+    }
+
+    /// A list that may lack some. One that is new and has the name of another has its place: that
+    /// one is gone.
+    pub fn tell(&self, pods: Vec<Pod>, from: NamesFrom, now: Instant) {
+        self.take_list(pods, from, now, |_| false);
+    }
+
+    fn take_list(
+        &self,
+        pods: Vec<Pod>,
+        from: NamesFrom,
+        now: Instant,
+        covers: impl Fn(&Entry) -> bool,
+    ) {
         let mut inner = self.inner.write();
-        let listed: std::collections::HashSet<String> =
-            pods.iter().map(|pod| pod.uid.clone()).collect();
+        let listed: HashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
+        let replaced: HashSet<(String, String)> = pods
+            .iter()
+            .filter(|pod| from >= NamesFrom::Kubelet && !inner.pods.contains_key(&pod.uid))
+            .map(|pod| (pod.namespace.clone(), pod.name.clone()))
+            .collect();
         // Gone first: there must be room for the new ones.
         for entry in inner.pods.values_mut() {
-            if entry.from <= from && !listed.contains(&entry.pod.uid) {
+            let pod = &entry.pod;
+            let is_replaced = || replaced.contains(&(pod.namespace.clone(), pod.name.clone()));
+            if !listed.contains(&pod.uid) && (covers(entry) || is_replaced()) {
                 entry.gone.get_or_insert(now);
             }
         }
@@ -121,6 +143,17 @@ impl Directory {
             inner.apply(pod, from);
         }
         inner.forget(now);
+        self.version.fetch_add(1, Relaxed);
+    }
+
+    /// `from` tells no more: its word counts as what was known before, until somebody else's.
+    pub fn fell_silent(&self, from: NamesFrom) {
+        let mut inner = self.inner.write();
+        for entry in inner.pods.values_mut() {
+            if entry.from == from {
+                entry.from = NamesFrom::Cache;
+            }
+        }
         self.version.fetch_add(1, Relaxed);
     }
 
@@ -150,17 +183,20 @@ impl Directory {
     #[must_use]
     pub fn uid_of(&self, namespace: &str, name: &str) -> Option<String> {
         let inner = self.inner.read();
-        let matching = |live: bool| {
-            let mut found = inner.pods.values().filter(move |entry| {
-                let pod = &entry.pod;
-                entry.gone.is_none() == live
-                    && pod.name == name
-                    && (namespace.is_empty() || pod.namespace == namespace)
-            });
-            let first = found.next()?;
-            found.next().is_none().then(|| first.pod.uid.clone())
+        let is_called_so = |entry: &&Entry| {
+            let pod = &entry.pod;
+            pod.name == name && (namespace.is_empty() || pod.namespace == namespace)
         };
-        matching(true).or_else(|| matching(false))
+        let (live, dead): (Vec<_>, Vec<_>) = inner
+            .pods
+            .values()
+            .filter(is_called_so)
+            .partition(|entry| entry.gone.is_none());
+        // Of two that live nobody can say which; and it is none that is gone.
+        match (&live[..], &dead[..]) {
+            ([only], _) | ([], [only]) => Some(only.pod.uid.clone()),
+            _ => None,
+        }
     }
 
     /// Uid of its cgroup, of a pod by the uid that the API has for it.

@@ -43,8 +43,9 @@ pub struct PathNames {
     pub pod_uid: String,
     /// Container engine as the path tells it; empty when several make the same form.
     pub engine: &'static str,
-    /// Innermost systemd unit (inside the container, if there is one); of a plain group its
-    /// last component.
+    /// Innermost systemd unit (inside the container, if there is one), behind the outermost one if
+    /// it is in another: `user@1000.service/web.service` is not `web.service`. Of a plain group
+    /// its last component.
     pub unit: String,
 }
 
@@ -66,6 +67,9 @@ const PARENTS: &[(&str, &str)] = &[
     ("k8s.io", "containerd"),
     ("libpod_parent", "podman"),
 ];
+
+/// Bytes kept of a path that stands for a unit.
+const MAX_UNIT: usize = 253;
 
 /// Suffixes of systemd's unit types that have a cgroup; slices are looked at last.
 const UNIT_SUFFIXES: &[&str] = &[".service", ".scope", ".socket", ".mount", ".swap"];
@@ -106,6 +110,33 @@ impl PathNames {
         names
     }
 
+    /// The same where `maker` owns the directory that the group was made in ([`made_in`]). Who is
+    /// not root may call a group there like any other unit or group, so it is called by its path.
+    #[must_use]
+    pub fn of_maker(mut self, path: &str, maker: u32) -> Self {
+        if maker != 0 && matches!(self.kind, PathKind::Unit | PathKind::Plain) {
+            // Its beginning says whose it is.
+            let path = path.trim_start_matches('/');
+            path[..path.floor_char_boundary(MAX_UNIT)].clone_into(&mut self.unit);
+        }
+        self
+    }
+
+    /// The same where the outermost container was made in the group `outer`, whose directory is
+    /// `maker`'s. A container without an id has a name only, and so has an engine's container: a
+    /// user's is called after its user as well.
+    #[must_use]
+    pub fn in_group_of(mut self, outer: &str, maker: u32) -> Self {
+        if maker != 0 && !self.container.is_empty() {
+            let owner = match Self::parse(outer).unit {
+                unit if unit.is_empty() => format!("uid {maker}"),
+                unit => unit,
+            };
+            self.container = format!("{owner}/{}", self.container);
+        }
+        self
+    }
+
     fn take(&mut self, component: &str, parent_engine: &'static str) {
         if let Some(uid) = pod_uid(component) {
             *self = Self {
@@ -131,13 +162,38 @@ impl PathNames {
             self.container_id.clear();
             self.unit.clear();
         } else if UNIT_SUFFIXES.iter().any(|s| component.ends_with(s)) {
-            // Units that hold an engine's own helpers are not the container.
-            component.clone_into(&mut self.unit);
+            // Units that hold an engine's own helpers are not the container. systemd itself puts
+            // units into slices only: what is inside a unit was made by that unit's processes.
+            self.unit = match self.unit.split('/').next() {
+                None | Some("") => component.to_owned(),
+                Some(outer) => format!("{outer}/{component}"),
+            };
             if matches!(self.kind, PathKind::Root | PathKind::Plain) {
                 self.kind = PathKind::Unit;
             }
         }
     }
+}
+
+/// The group in which the outermost unit of a path was made, else its last slice, else the whole.
+#[must_use]
+pub fn made_in(path: &str) -> &str {
+    let (mut at, mut begin) = (None, 0);
+    for component in path.split('/') {
+        if UNIT_SUFFIXES
+            .iter()
+            .any(|suffix| component.ends_with(suffix))
+        {
+            at = Some(begin);
+            break;
+        }
+        if component.ends_with(".slice") {
+            at = Some(begin);
+        }
+        begin += component.len() + 1;
+    }
+    let at = at.or_else(|| Some(path.rfind('/')? + 1));
+    path[..at.unwrap_or(0)].trim_end_matches('/')
 }
 
 /// `pod<uid>` of the cgroupfs driver, `kubepods[-qos]-pod<uid_with_underscores>.slice` of

@@ -150,8 +150,20 @@ pub struct Metadata {
     pub uid: String,
     pub resource_version: String,
     pub labels: BTreeMap<String, String>,
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Annotations,
     pub owner_references: Vec<OwnerReference>,
+}
+
+/// Those of `metadata.annotations` that matter; people put whole documents into the others.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Annotations {
+    /// Hash of the manifest that a mirror pod stands for.
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    pub mirror: Option<String>,
+    /// Where a kubelet has the pod from.
+    #[serde(rename = "kubernetes.io/config.source")]
+    pub source: Option<String>,
 }
 
 /// One of `metadata.ownerReferences`.
@@ -243,7 +255,8 @@ impl PodObject {
         // the word of whoever made the object: no other pod has such a uid.
         let hash = metadata
             .annotations
-            .get("kubernetes.io/config.mirror")
+            .mirror
+            .as_ref()
             .filter(|hash| is_manifest_hash(hash));
         let (uid, mirror_uid) = match hash {
             Some(hash) => (hash.clone(), metadata.uid.clone()),
@@ -300,7 +313,7 @@ fn owner(metadata: &Metadata, node: &str, from: NamesFrom) -> String {
     let Some(owner) = metadata.owner_references.iter().find(|o| o.controller) else {
         // A kubelet tells of a pod of its own as it has it, and where it has each from; the API of
         // a mirror that the node owns, and of anybody's annotations.
-        let source = metadata.annotations.get("kubernetes.io/config.source");
+        let source = metadata.annotations.source.as_ref();
         let source = source.filter(|_| from == NamesFrom::Kubelet);
         return match source {
             Some(source) if source != "api" && !node.is_empty() => format!("Node/{node}"),

@@ -27,6 +27,17 @@ const CARDS: [&str; 2] = ["52:54:00:69:73:01", "52:54:00:69:73:02"];
 /// Longer than the watchdog of a network device, 5 s, and than it may take to look again.
 pub const STILL: Duration = Duration::from_secs(13);
 
+/// Of a network device, and what its timer is rounded by.
+const WATCHDOG_NS: u64 = 6_000_000_000;
+/// What is answered at once.
+const QUICK: [u8; 1] = *b"x";
+/// What is not answered at all.
+const NOTE: [u8; 1] = *b"n";
+/// What is answered late.
+const SLOW: [u8; 1] = *b"s";
+/// When that is answered; the queue has long moved on.
+const SLOW_ANSWER: Duration = Duration::from_secs(8);
+
 /// The name of the card with this address.
 fn card(address: &str) -> Option<String> {
     let all = fs::read_dir("/sys/class/net").unwrap();
@@ -78,14 +89,32 @@ fn who_waited_for_a_stuck_virtqueue() {
     let answers = thread::spawn(move || {
         let mut byte = [0];
         while server.read_exact(&mut byte).is_ok() {
+            if byte == NOTE {
+                continue;
+            }
+            if byte == SLOW {
+                thread::sleep(SLOW_ANSWER);
+            }
             server.write_all(&byte).unwrap();
         }
     });
-    let mut ask = || {
-        client.write_all(b"x").unwrap();
+    // As on a connection that is used all the time: what is read in the tick of a writing is not
+    // seen to be read.
+    let coarse = || rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    loop {
+        client.write_all(&QUICK).unwrap();
+        client.peek(&mut [0]).unwrap();
+        let tick = coarse();
+        client.write_all(&NOTE).unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        if coarse() == tick {
+            break;
+        }
+    }
+    let mut ask = |what: [u8; 1]| {
+        client.write_all(&what).unwrap();
         client.read_exact(&mut [0]).unwrap();
     };
-    ask();
     let sockets = pair.a.enter(|| {
         let sockets = (0..32).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap());
         sockets.collect::<Vec<_>>()
@@ -115,9 +144,9 @@ fn who_waited_for_a_stuck_virtqueue() {
     });
     assert!(full.load(Ordering::Relaxed), "there was room for all");
     let before = MonoNs::now().0;
-    ask();
+    ask(SLOW);
     let after = MonoNs::now().0;
-    ask();
+    ask(QUICK);
     let file = format!("/sys/class/net/{device}/queues/tx-0/tx_timeout");
     // That of the namespace: another view of /sys.
     let read = format!(
@@ -157,6 +186,13 @@ fn who_waited_for_a_stuck_virtqueue() {
     assert_eq!(
         (flow.slice, &flow.device),
         (Some(Slice::Paravirtual), device)
+    );
+    // Not as long as the other end took to answer after that: until the watchdog would have looked
+    // once more.
+    let found_last = nobody.iter().map(|delay| delay.end.0).max().unwrap();
+    assert!(
+        wait.end.0 <= found_last + WATCHDOG_NS + tick,
+        "{found_last} {after} {wait:?}"
     );
     println!(
         "waited {} ms, of which {} ms are told; {found} times found stuck",

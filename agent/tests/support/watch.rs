@@ -32,11 +32,28 @@ impl Watch {
 
     /// Likewise, for a test that had to do something before.
     pub fn start_in(turn: MutexGuard<'static, ()>, names: &[&'static str]) -> Self {
+        Self::start_with(turn, names, Settings::default())
+    }
+
+    /// Likewise, by the hooks that older kernels have to do with.
+    pub fn start_with_last_hooks(names: &[&'static str]) -> Self {
+        let settings = Settings {
+            last_hooks: true,
+            ..Settings::default()
+        };
+        Self::start_with(turn(), names, settings)
+    }
+
+    fn start_with(
+        turn: MutexGuard<'static, ()>,
+        names: &[&'static str],
+        settings: Settings,
+    ) -> Self {
         let delays = Arc::new(Mutex::new(Vec::new()));
         let (metrics, seen) = (AgentMetrics::default(), delays.clone());
         let settings = Settings {
             selection: Selection::parse(&names.join(",")).unwrap(),
-            ..Settings::default()
+            ..settings
         };
         let sensors = Sensors::start(&settings, metrics.clone(), move |batch| {
             let delays = batch.into_iter().filter_map(|event| match event {

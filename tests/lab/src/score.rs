@@ -217,7 +217,7 @@ pub fn score(
             verdict(
                 fault,
                 effect,
-                expected,
+                (expected, &others),
                 &first(&outcome.answers, &others),
                 is_wrong(fault, &outcome.answers, &right),
             )
@@ -308,15 +308,18 @@ fn first<'a>(answers: &'a [Answer], others: &[&Expected]) -> Vec<&'a Answer> {
 fn verdict(
     fault: &Fault,
     effect: &Effect,
-    expected: &Expected,
+    (expected, others): (&Expected, &[&Expected]),
     first: &[&Answer],
     wrong_blame: bool,
 ) -> Verdict {
-    let is_cause = |answer: &&&Answer| expected.answers.contains(&said(answer));
     let right = first.iter().find(|answer| is_answer(answer, expected));
-    // Of what is not right the nearest: the cause at another hop.
-    let near = || first.iter().find(is_cause);
-    let answered = right.or_else(near).or_else(|| first.first()).copied();
+    // What is right of the other fault is no answer to this one.
+    let wrong = || {
+        first
+            .iter()
+            .find(|a| !others.iter().any(|o| is_answer(a, o)))
+    };
+    let answered = right.or_else(wrong).or_else(|| first.first()).copied();
     let has = |test: &dyn Fn(&Answer) -> bool| answered.is_some_and(test);
     let nobody = |culprit: &str| matches!(culprit, "" | "none");
     Verdict {
@@ -364,7 +367,8 @@ fn false_verdict(span: &Span, sampler: &Sampler) -> FalseVerdict {
         // A lock of its own process (an interpreter's) that another of its requests had,
         // and ran.
         ("lock_wait", Some(sample), Some(service)) => sample.ran_ms[*service as usize],
-        ("steal", Some(sample), _) => sample.stolen_ms + 10.0,
+        // Counted in ticks of 10 ms.
+        ("steal", Some(sample), _) if sample.stolen_ms > 0.0 => sample.stolen_ms + 10.0,
         ("block_queue" | "block_device", Some(sample), _) => sample.disk_ms,
         _ => 0.0,
     };

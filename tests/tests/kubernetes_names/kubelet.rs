@@ -47,8 +47,10 @@ fn the_kubelet_names_pods_where_the_api_does_not() -> anyhow::Result<()> {
     ])?;
     wait_for_state(&agent, "kubelet", "live")?;
     let pods = Pods::new(&agent.otlp_http);
-    cluster.apply(&pods.list())?;
     let mut seen = Seen::default();
+    cluster.apply(&pods.brief())?;
+    seen.wait(&agent, &["brief/main"])?;
+    cluster.apply(&pods.list())?;
     seen.wait(
         &agent,
         &[
@@ -59,7 +61,6 @@ fn the_kubelet_names_pods_where_the_api_does_not() -> anyhow::Result<()> {
             "web-*/main",
             "many/first",
             "many/prepare",
-            "brief/main",
             "again/main",
         ],
     )?;

@@ -15,9 +15,9 @@ span() {
   body=$(echo "$BODY" | sed "s/TRACE/$trace/; s/NOW/$(date +%s)/g")
   wget -q -O - --header "Content-Type: application/json" --post-data "$body" "http://$AGENT/v1/traces" >/dev/null
 }
-work() { i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; }
+work() { i=0; while [ $i -lt 5000 ]; do i=$((i+1)); done; }
 "#;
-const FOREVER: &str = "while :; do span; work; sleep 1; done";
+const FOREVER: &str = "while :; do span; work; sleep 2; done";
 
 /// Makes them.
 pub struct Pods {
@@ -80,15 +80,21 @@ impl Pods {
             .to_string()
     }
 
+    /// One that lives one second.
+    pub fn brief(&self) -> String {
+        let mut brief = self.spec("span; work; sleep 1", &little());
+        brief["restartPolicy"] = json!("Never");
+        self.pod("brief", &brief).to_string()
+    }
+
     /// One that is made, deleted and made again.
     pub fn same(&self) -> String {
-        self.pod("same", &self.spec(FOREVER, &json!({})))
-            .to_string()
+        self.pod("same", &self.spec(FOREVER, &little())).to_string()
     }
 
     /// One for the kubelet's own folder.
     pub fn of_kubelet(&self) -> String {
-        self.pod("static", &self.spec(FOREVER, &json!({})))
+        self.pod("static", &self.spec(FOREVER, &little()))
             .to_string()
     }
 
@@ -102,7 +108,7 @@ impl Pods {
              done
              {FOREVER}"
         );
-        let mut spec = self.spec(&script, &json!({}));
+        let mut spec = self.spec(&script, &little());
         spec["containers"][0]["securityContext"] = json!({ "privileged": true });
         self.pod("evil", &spec).to_string()
     }
@@ -132,24 +138,23 @@ impl Pods {
 
     /// All the others.
     pub fn list(&self) -> String {
-        let none = json!({});
+        let little = little();
         let guaranteed = json!({ "limits": { "cpu": "100m", "memory": "32Mi" } });
-        let mut privileged = self.spec(FOREVER, &none);
+        let mut privileged = self.spec(FOREVER, &little);
         privileged["containers"][0]["securityContext"] = json!({ "privileged": true });
-        let mut many = self.spec(FOREVER, &none);
+        let mut many = self.spec(FOREVER, &little);
         many["containers"] = json!([
-            self.container("first", FOREVER, &none),
-            self.container("second", FOREVER, &none),
+            self.container("first", FOREVER, &little),
+            self.container("second", FOREVER, &little),
         ]);
-        many["initContainers"] = json!([self.container("prepare", "span; work; span", &none)]);
-        let mut brief = self.spec("span; work; sleep 1", &none);
-        brief["restartPolicy"] = json!("Never");
-        let mut once = self.spec("span; work; sleep 1; span", &none);
+        many["initContainers"] =
+            json!([self.container("prepare", "span; work; sleep 1; span", &little)]);
+        let mut once = self.spec("span; work; sleep 1; span", &little);
         once["restartPolicy"] = json!("Never");
-        let again = self.spec("span; work; sleep 1; exit 1", &none);
+        let again = self.spec("span; work; sleep 1; exit 1", &little);
         let made = |kind: &str, group: &str, name: &str, more: Value| {
             let labels = json!({ "app": name });
-            let spec = self.spec(FOREVER, &none);
+            let spec = self.spec(FOREVER, &little);
             let mut object = json!({
                 "apiVersion": group, "kind": kind,
                 "metadata": { "name": name, "namespace": NAMESPACE },
@@ -167,7 +172,6 @@ impl Pods {
             self.pod("guaranteed", &self.spec(FOREVER, &guaranteed)),
             self.pod("privileged", &privileged),
             self.pod("many", &many),
-            self.pod("brief", &brief),
             self.pod("again", &again),
             made("DaemonSet", "apps/v1", "every", json!({})),
             made("Deployment", "apps/v1", "web", json!({ "replicas": 1 })),
@@ -187,6 +191,12 @@ impl Pods {
         let documents = items.iter().map(Value::to_string).chain(texts);
         documents.collect::<Vec<_>>().join("\n---\n")
     }
+}
+
+/// A request of their own: the group of pods without any gets next to nothing of processors that
+/// somebody else keeps busy.
+fn little() -> Value {
+    json!({ "requests": { "cpu": "20m" } })
 }
 
 fn body(service: &str) -> String {

@@ -1,12 +1,16 @@
 //! What the agent said over time, against what the pods say of themselves.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use harness::{agent::Agent, cluster::A_WHILE, wait};
 use serde_json::Value;
 
 use crate::pods::NAMESPACE;
+
+/// A look costs the agent a page of a thousand rows: without a pause it and the looks use up the
+/// processors that the pods need.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// The rows of `/api/v1/workloads` and `/api/v1/spans`, the last state of each.
 #[derive(Default)]
@@ -39,14 +43,23 @@ impl Seen {
         what: &str,
         holds: impl Fn(&Self) -> bool,
     ) -> anyhow::Result<()> {
-        let found = wait::until(what, A_WHILE, || {
+        let found = wait::every(PAUSE, what, A_WHILE, || {
             self.look(agent).ok()?;
             holds(self).then_some(())
         });
-        found.with_context(|| {
-            let rows: Vec<_> = self.spans.values().collect();
-            format!("{rows:#?}\n{}", agent.process.output())
-        })
+        found.with_context(|| format!("{}\n{}", self.summary(), agent.process.output()))
+    }
+
+    /// How many spans of each service got which name.
+    fn summary(&self) -> String {
+        let mut counts = BTreeMap::<_, usize>::new();
+        for pair in self.spans.values() {
+            *counts.entry(pair).or_default() += 1;
+        }
+        let lines = counts.into_iter().map(|((service, workload), spans)| {
+            format!("{spans} spans of {service} were taken for {workload:?}\n")
+        });
+        lines.collect()
     }
 
     /// Rows of `POD/CONTAINER` that have the names that they should.

@@ -83,6 +83,57 @@ exec -a \"$(printf 'runsc-sandbox\\n\\033[31m\\342\\200\\256\"')\" {program} -c 
     Ok(())
 }
 
+#[test]
+fn a_user_s_runtime_takes_no_other_container_s_id() -> anyhow::Result<()> {
+    let case = Case::new("hostile-runtime")?;
+    let given = case.cgroup.dir().join("given/nginx.service");
+    fs::create_dir_all(&given)?;
+    let dir = tempfile::tempdir_in("/var/tmp")?;
+    let bin = dir.path().join("rootfs/bin");
+    fs::create_dir_all(&bin)?;
+    fs::copy("/bin/busybox", bin.join("busybox"))?;
+    let owned = [dir.path(), &dir.path().join("rootfs"), &bin];
+    let given_to_the_user = [&given, &case.cgroup.dir().join("given")];
+    for path in owned
+        .into_iter()
+        .chain(given_to_the_user.map(|dir| &**dir))
+        .chain([&*given.join("cgroup.procs")])
+    {
+        chown(path, Some(NOBODY), Some(NOBODY))?;
+    }
+    // The host's own runc, as anybody may call it, with the id of somebody else's container.
+    let id = "e".repeat(64);
+    let _victim = case.start_below(&format!("docker/{id}"), "sh", &["-c", BUSY])?;
+    let script = format!(
+        "cd {dir} && export XDG_RUNTIME_DIR={dir} && runc spec --rootless &&
+sed -i 's/\"terminal\": true/\"terminal\": false/; s/\"sh\"/\"busybox\",\"sh\",\"-c\",\"{BUSY}\"/' config.json &&
+exec runc --root {dir}/state run {id}",
+        dir = dir.path().display(),
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    command.args(["bash", "-c", &script]);
+    let mut hostile = start_in(&given, &mut command)?;
+    let Ok(pid) = descendant(hostile.pid(), "busybox") else {
+        ensure!(!hostile.is_running(), "it did not start a container");
+        anyhow::bail!("a user has no containers here: {}", hostile.output());
+    };
+    let report = stack(pid)?;
+    assert_eq!(report["layer"], "L-3", "it is a container: {report:#}");
+    let workload = &report["workload"];
+    for key in ["container_id", "container", "pod", "pod_uid"] {
+        assert_eq!(workload[key], "", "{key}: {report:#}");
+    }
+    // The group has the name of a unit of the system, and is not called so.
+    let own = format!("{}/given/nginx.service", case.path().trim_matches('/'));
+    assert_eq!(workload["unit"], own, "{report:#}");
+    let layer = report["layer"].as_str().unwrap_or_default();
+    throttled(&case.agent, layer, &own)?;
+    let page = http::get(&case.agent.url("/metrics"))?.body;
+    assert!(!page.contains("container=\"nginx.service\""), "{page}");
+    Ok(())
+}
+
 /// Starts it as root in the group: the group is then the user's to divide.
 fn start_in(group: &Path, command: &mut Command) -> anyhow::Result<Process> {
     let mut enter = Command::new("sh");

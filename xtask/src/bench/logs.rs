@@ -2,8 +2,7 @@
 //! log in which a few lines in a hundred say something.
 
 use std::{
-    fs::File,
-    io::{BufWriter, Write as _},
+    io::{BufWriter, Write},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -20,7 +19,10 @@ const SPEAKING_ONE_IN: usize = 50;
 pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
     println!("Logs: {MEGABYTES} MB, {repeat} times");
     let log = tempfile::NamedTempFile::new()?;
-    write_log(log.as_file())?;
+    let mut out = BufWriter::new(log.as_file());
+    write_lines(&mut out, MEGABYTES * 1_000_000, SPEAKING_ONE_IN)?;
+    out.flush()?;
+    drop(out);
     let mut speeds = Vec::new();
     let mut highest_mb: f64 = 0.0;
     for _ in 0..repeat {
@@ -51,7 +53,8 @@ pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-fn write_log(file: &File) -> anyhow::Result<()> {
+/// So many bytes of numbered lines, of which one in so many speaks of a layer.
+pub fn write_lines(out: &mut impl Write, bytes: u64, speaking_one_in: usize) -> anyhow::Result<()> {
     let lines = artifact::root().join("agent/tests/data/log_lines");
     let read = |name: &str| {
         let path = lines.join(name);
@@ -63,20 +66,18 @@ fn write_log(file: &File) -> anyhow::Result<()> {
         lines.map(str::to_owned).collect()
     };
     let (ordinary, speaking) = (list(&ordinary), list(&speaking));
-    let mut out = BufWriter::new(file);
     let mut written = 0;
     for index in 0.. {
-        if written >= MEGABYTES * 1_000_000 {
+        if written >= bytes {
             break;
         }
-        let line = match index % SPEAKING_ONE_IN {
-            0 => &speaking[index / SPEAKING_ONE_IN % speaking.len()],
+        let line = match index % speaking_one_in {
+            0 => &speaking[index / speaking_one_in % speaking.len()],
             _ => &ordinary[index % ordinary.len()],
         };
         writeln!(out, "{index:010} {line}")?;
         written += line.len() as u64 + 12;
     }
-    out.flush()?;
     Ok(())
 }
 

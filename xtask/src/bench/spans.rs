@@ -8,25 +8,30 @@ use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
-use harness::{peers, process::Process, wait};
+use harness::{agent::Agent, peers, process::Process, wait};
 use serde_json::Value;
 
 use super::{Programs, Row, median, usage};
 
 const RATE: u32 = 20_000;
-const SECONDS: u32 = 5;
+/// Of each run.
+pub const SECONDS: u32 = 5;
 /// The agent's waiting time for late events, taken off its latency.
-const SETTLE_MS: u64 = 500;
+pub const SETTLE_MS: u64 = 500;
 
 /// One run's numbers.
-struct Run {
+pub struct Run {
     us_per_span: f64,
-    p50_ms: f64,
-    p99_ms: f64,
+    /// While spans were sent and what followed.
+    pub cores: f64,
+    /// With [`SETTLE_MS`] and what sending takes.
+    pub p50_ms: f64,
+    /// Likewise.
+    pub p99_ms: f64,
     highest_mb: f64,
 }
 
@@ -37,7 +42,7 @@ pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
     for _ in 0..repeat {
         straight.push(to_the_sink(programs)?);
         theirs.push(through_collector(programs, &collector)?);
-        ours.push(through_agent(programs)?);
+        ours.push(through_agent(programs, &[], |_| Ok(()))?.0);
     }
     let of = |runs: &[Run], pick: fn(&Run) -> f64| median(runs.iter().map(pick).collect());
     let (our_cpu, their_cpu) = (
@@ -100,7 +105,7 @@ pub fn measure(programs: &Programs, repeat: usize) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Latency p50 and p99 in milliseconds with nothing in between.
-fn to_the_sink(programs: &Programs) -> anyhow::Result<(f64, f64)> {
+pub fn to_the_sink(programs: &Programs) -> anyhow::Result<(f64, f64)> {
     let sink = Sink::start(programs)?;
     let address = sink.endpoint.trim_start_matches("http://").to_owned();
     send(programs, &address, SECONDS)?;
@@ -109,12 +114,19 @@ fn to_the_sink(programs: &Programs) -> anyhow::Result<(f64, f64)> {
     Ok((latency("latency_p50_ms")?, latency("latency_p99_ms")?))
 }
 
-fn through_agent(programs: &Programs) -> anyhow::Result<Run> {
+/// Through an agent with these flags, too; and what a look at it at the end gave.
+pub fn through_agent<T>(
+    programs: &Programs,
+    flags: &[&str],
+    look: impl FnOnce(&Agent) -> anyhow::Result<T>,
+) -> anyhow::Result<(Run, T)> {
     let sink = Sink::start(programs)?;
     let settle = format!("{SETTLE_MS}ms");
-    let agent =
-        programs.start_agent(&["--export-endpoint", &sink.endpoint, "--settle", &settle])?;
-    load(programs, &agent.otlp_grpc, agent.process.pid(), sink)
+    let mut all = vec!["--export-endpoint", &sink.endpoint, "--settle", &settle];
+    all.extend(flags);
+    let agent = programs.start_agent(&all)?;
+    let run = load(programs, &agent.otlp_grpc, agent.process.pid(), sink)?;
+    Ok((run, look(&agent)?))
 }
 
 fn through_collector(programs: &Programs, collector: &std::path::Path) -> anyhow::Result<Run> {
@@ -136,11 +148,12 @@ fn through_collector(programs: &Programs, collector: &std::path::Path) -> anyhow
 fn load(programs: &Programs, address: &str, pid: u32, sink: Sink) -> anyhow::Result<Run> {
     send(programs, address, 1)?;
     thread::sleep(Duration::from_millis(SETTLE_MS * 2));
-    let before = usage::cpu(pid)?;
+    let (began, before) = (Instant::now(), usage::cpu(pid)?);
     let accepted = send(programs, address, SECONDS)?;
     // What still settles or waits in a batch is part of the work.
     thread::sleep(Duration::from_millis(SETTLE_MS * 3));
     let used = usage::cpu(pid)? - before;
+    let cores = used.as_secs_f64() / began.elapsed().as_secs_f64();
     let (_, highest_mb) = usage::memory_mb(pid)?;
     let seen = sink.stop()?;
     let spans = seen["spans"].as_u64().unwrap_or_default();
@@ -149,6 +162,7 @@ fn load(programs: &Programs, address: &str, pid: u32, sink: Sink) -> anyhow::Res
         "{accepted} spans were accepted, {spans} arrived"
     );
     Ok(Run {
+        cores,
         us_per_span: used.as_secs_f64() * 1e6 / accepted as f64,
         p50_ms: seen["latency_p50_ms"].as_f64().context("no latency")?,
         p99_ms: seen["latency_p99_ms"].as_f64().context("no latency")?,

@@ -21,8 +21,8 @@ static JIFFY_NS: Global<u64> = Global::new(0);
 
 /// A stall that was found longer ago than this is nobody's reason any more.
 const RECENT_NS: u64 = 120_000_000_000;
-/// Most that a queue may have stood still after it was found so for the last time.
-const MAX_REST_NS: u64 = 10_000_000_000;
+/// What the watchdog looks again later than it is due: its timer is rounded to whole seconds.
+const ROUNDED_NS: u64 = 1_000_000_000;
 
 /// A queue that was found stuck.
 #[repr(C)]
@@ -40,8 +40,8 @@ struct Stall {
     index: u32,
     /// How many its device has.
     queues: u32,
-    /// No meaning.
-    _pad: u32,
+    /// After so many ticks the watchdog looks again.
+    watchdog_ticks: u32,
 }
 
 /// By device id: of several queues the one that was found last.
@@ -70,7 +70,7 @@ pub fn found(device: Device, id: u64, index: u32) -> u64 {
         since_tick,
         index,
         queues: device.tx_queues(),
-        _pad: 0,
+        watchdog_ticks: device.watchdog_ticks(),
     };
     // Without room for it nobody is said to have waited for it.
     let _ = STALLS.insert(id, stall, u64::from(BPF_ANY));
@@ -86,6 +86,12 @@ pub fn found(device: Device, id: u64, index: u32) -> u64 {
 pub fn is_recent(now_ns: u64) -> bool {
     let last = LAST_STALL.get(0).copied().unwrap_or(0);
     last != 0 && now_ns.saturating_sub(last) < RECENT_NS
+}
+
+/// How long a tick is; 0 where not known.
+#[inline(always)]
+pub fn tick_ns() -> u64 {
+    JIFFY_NS.load()
 }
 
 /// The time of a tick of the past, given by its low half.
@@ -113,6 +119,9 @@ pub fn waited(sock: Sock, device: u64, sent_ns: u64, now_ns: u64) -> (u32, u64) 
         return (0, 0);
     }
     // When it moved on is not known: not later than the watchdog would have found it once more.
-    let rest_ns = found_ns.saturating_sub(since_ns).min(MAX_REST_NS);
+    let rest_ns = match u64::from(stall.watchdog_ticks) * JIFFY_NS.load() {
+        0 => 0,
+        due_ns => due_ns + ROUNDED_NS,
+    };
     (stall.index, now_ns.min(found_ns + rest_ns))
 }

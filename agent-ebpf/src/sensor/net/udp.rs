@@ -26,6 +26,19 @@ use crate::{
     series,
 };
 
+/// Nobody takes what a socket has, so that it has no room for more.
+const EAGAIN: i32 = -11;
+/// A queue or a device has none.
+const ENOBUFS: i32 = -105;
+
+/// What became of a datagram.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Sent,
+    /// It was one too many: whose flood it is shows by those, too.
+    NoRoom,
+}
+
 /// Entries of [`SENDERS`]; a power of two.
 const ENTRIES: u32 = 1024;
 
@@ -43,6 +56,8 @@ struct Sender {
     tick: u64,
     /// Sends that are not counted yet.
     sends: u64,
+    /// Likewise, for which there was no room.
+    refused: u64,
     /// Inode of its cgroup; 0: the socket is not one of UDP.
     cgroup_id: u64,
     /// Id of the device that it sends through; 0 where the socket is not connected.
@@ -56,25 +71,33 @@ static SENDERS: Array<Sender> = Array::with_max_entries(ENTRIES, 0);
 /// kernel: v6.3.. include/trace/events/sock.h: sock_send_length(struct sock *sk, int ret, ..)
 #[raw_tracepoint(tracepoint = "sock_send_length")]
 pub fn net_sent(ctx: RawTracePointContext) -> u32 {
-    sends(ctx.arg(0))
+    let result: u64 = ctx.arg(1);
+    let outcome = match result as i32 {
+        0.. => Outcome::Sent,
+        EAGAIN | ENOBUFS => Outcome::NoRoom,
+        _ => return 0, // it went nowhere
+    };
+    sends(ctx.arg(0), outcome)
 }
 
 /// kernel: v5.10.. security/security.c: int security_socket_sendmsg(struct socket *sock, ..):
-/// before there was that tracepoint, every send came by here; what sends may be inlined.
+/// before there was that tracepoint, every send came by here; what sends may be inlined. What
+/// fails after that is counted, too.
 #[fentry(function = "security_socket_sendmsg")]
 pub fn net_send_function(ctx: FEntryContext) -> u32 {
     if has(&field::SOCKET_SK) {
         // SAFETY: the function has three arguments, and `Probed` copes with any address.
-        sends(unsafe {
+        let sock = unsafe {
             let socket = argument_as_number(ctx.as_ptr(), 0);
             Probed::pointer(socket as *const u8, &field::SOCKET_SK) as u64
-        });
+        };
+        sends(sock, Outcome::Sent);
     }
     0
 }
 
 #[inline(always)]
-fn sends(socket: u64) -> u32 {
+fn sends(socket: u64, outcome: Outcome) -> u32 {
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: returns a number.
     let tick = unsafe { bpf_jiffies64() };
@@ -86,7 +109,10 @@ fn sends(socket: u64) -> u32 {
     // thread's: of two floods on sockets that share an entry, some are the other's.
     unsafe {
         if (*sender).socket == socket && (*sender).thread == thread && (*sender).tick == tick {
-            atomic::add(&raw mut (*sender).sends, 1);
+            match outcome {
+                Outcome::Sent => atomic::add(&raw mut (*sender).sends, 1),
+                Outcome::NoRoom => atomic::add(&raw mut (*sender).refused, 1),
+            }
             return 0;
         }
         settle(sender, tick);
@@ -97,10 +123,12 @@ fn sends(socket: u64) -> u32 {
         if sock.protocol() == UDP {
             (*sender).cgroup_id = Task::current().cgroup_id();
             (*sender).device = device::meet(sock.device());
-            (*sender).sends = 1;
+            (*sender).sends = (outcome == Outcome::Sent).into();
+            (*sender).refused = (outcome == Outcome::NoRoom).into();
         } else {
             (*sender).cgroup_id = 0;
             (*sender).sends = 0;
+            (*sender).refused = 0;
         }
     }
     0
@@ -118,7 +146,8 @@ const RECENT: u64 = 4;
 unsafe fn settle(sender: *mut Sender, tick: u64) {
     // SAFETY: by the caller's promise.
     let sender = unsafe { &mut *sender };
-    if sender.cgroup_id == 0 || sender.sends == 0 {
+    let all = sender.sends.saturating_add(sender.refused);
+    if sender.cgroup_id == 0 || all == 0 {
         return;
     }
     let key = SeriesKey {
@@ -127,7 +156,9 @@ unsafe fn settle(sender: *mut Sender, tick: u64) {
         a: 0,
         b: sender.device,
     };
-    series::count(sensor::NET, &key, sender.sends);
+    if sender.sends != 0 {
+        series::count(sensor::NET, &key, sender.sends);
+    }
     if tick.wrapping_sub(sender.tick) > RECENT {
         return; // long ago: no flood, and nobody knows when exactly
     }
@@ -138,5 +169,5 @@ unsafe fn settle(sender: *mut Sender, tick: u64) {
     };
     // SAFETY: returns a number.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    consumption::add(&consumer, now_ns, now_ns, sender.sends, LEAST_SENDS);
+    consumption::add(&consumer, now_ns, now_ns, all, LEAST_SENDS);
 }

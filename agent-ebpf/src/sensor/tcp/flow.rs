@@ -68,8 +68,12 @@ pub struct Flow {
     pub retransmits_unowned: u32,
     /// The socket's count of segments that arrived, when its round trip was last read.
     pub delivered: u32,
-    /// Tick of the first writing since it was read from, low half; 0 for none.
+    /// Tick of the first writing since something arrived at the other end, low half; 0 for none.
     pub asked_tick: u32,
+    /// The socket's count of segments that had arrived then.
+    pub asked_delivered: u32,
+    /// No meaning.
+    pub _pad: u32,
     /// The same as `delivered` of the other end, when it was last looked at from this one.
     pub delivered_to_us: u64,
     /// Address of the other end's socket, where that is on this host; 0: not known.
@@ -94,10 +98,16 @@ pub struct Dropped {
     pub last_out_ns: u64,
     /// When the first one on its way in was, 0 for none.
     pub in_ns: u64,
-    /// Id of the device where the last one was.
-    pub device: u64,
-    /// The kernel's reason for it.
-    pub reason: u32,
+    /// Ids of the devices where the last ones were, on their way out
+    pub out_device: u64,
+    /// and in.
+    pub in_device: u64,
+    /// The kernel's reasons for them, on their way out
+    pub out_reason: u32,
+    /// and in.
+    pub in_reason: u32,
+    /// No meaning.
+    pub _pad: u32,
     /// 1 if nothing was under way when the first one was dropped on its way out: TCP was told, and
     /// will not send it again but anew, after a timer or with what the process writes next.
     pub is_alone: u32,
@@ -115,8 +125,11 @@ impl Dropped {
         out_ns: 0,
         last_out_ns: 0,
         in_ns: 0,
-        device: 0,
-        reason: 0,
+        out_device: 0,
+        in_device: 0,
+        out_reason: 0,
+        in_reason: 0,
+        _pad: 0,
         is_alone: 0,
     };
 }
@@ -137,6 +150,8 @@ impl Flow {
         resent_ns: 0,
         listed: 0,
         asked_tick: 0,
+        asked_delivered: 0,
+        _pad: 0,
         dropped: Dropped::NONE,
     };
 

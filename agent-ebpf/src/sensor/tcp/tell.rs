@@ -89,10 +89,14 @@ pub fn retransmission(sock: Sock, flow: *mut Flow) {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let start_ns = now_ns.saturating_sub(waited_us * 1000);
     // While several are sent again, or one several times, nothing gets through: all of that is
-    // the wait, not the last timer only.
-    let start_ns = match sock.last_progress_ns() {
-        progress_ns if is_past(progress_ns, now_ns) => start_ns.min(progress_ns),
-        _ => start_ns,
+    // the wait, not the last timer only. The first one may be a probe, sent while the other end
+    // puts its acknowledgement off.
+    let progress_ns = sock.last_progress_ns();
+    let is_lost = sock.timer_expired() || flow.resent_ns > progress_ns;
+    let start_ns = if is_lost && is_past(progress_ns, now_ns) {
+        start_ns.min(progress_ns)
+    } else {
+        start_ns
     };
     // One wait, however often its segments are sent again.
     if flow.resent_ns < start_ns {
@@ -109,21 +113,33 @@ pub fn retransmission(sock: Sock, flow: *mut Flow) {
     flow.dropped.out_ns = if again { flow.dropped.last_out_ns } else { 0 };
     // Of one that was dropped long before this wait, the loss was met otherwise.
     if now_ns.saturating_sub(dropped_ns) <= waited_us * 2000 + JUST_NS {
-        let (device, reason) = (flow.dropped.device, flow.dropped.reason);
+        let (device, reason) = (flow.dropped.out_device, flow.dropped.out_reason);
         net_wait(flow, KIND_DROP_WAIT, (dropped_ns, now_ns), device, reason);
     }
 }
 
-/// The process writes to the connection: what was never sent goes out with that.
+/// The process is about to write to the connection: what was never sent goes out with that.
 #[inline(always)]
-pub fn before_write(flow: *mut Flow, tick: u64) {
+pub fn before_write(flow: *mut Flow) {
     // SAFETY: as above.
     let flow = unsafe { &mut *flow };
     if flow.dropped.is_alone != 0 {
         flow.dropped.out_ns = 0;
     }
-    if flow.asked_tick == 0 {
+}
+
+/// The process writes to the connection for the first time in this tick. What it wrote before lies
+/// in no queue of this host if something has arrived at the other end since: then it waits from now
+/// on. (That it has read the answer need not be known: on a fast connection that is mostly in the
+/// tick of the writing, and not looked at; and not everything is answered.)
+#[inline(always)]
+pub fn asks(sock: Sock, flow: *mut Flow, tick: u64) {
+    // SAFETY: as above.
+    let flow = unsafe { &mut *flow };
+    let delivered = sock.delivered();
+    if flow.asked_tick == 0 || flow.asked_delivered != delivered {
         flow.asked_tick = (tick as u32).max(1);
+        flow.asked_delivered = delivered;
     }
 }
 
@@ -136,7 +152,7 @@ pub fn local_waits(sock: Sock, flow: *mut Flow) {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let dropped_ns = core::mem::take(&mut flow.dropped.in_ns);
     if dropped_ns != 0 {
-        let (device, reason) = (flow.dropped.device, flow.dropped.reason);
+        let (device, reason) = (flow.dropped.in_device, flow.dropped.in_reason);
         // Until it came after all, not until somebody read it. The other end sends it again
         // after its timer, which is much like this end's: what comes later is something else.
         let again_ns = dropped_ns.saturating_add(sock.rto_us() * 2000);
@@ -150,7 +166,7 @@ pub fn local_waits(sock: Sock, flow: *mut Flow) {
     let dropped_ns = flow.dropped.out_ns;
     if dropped_ns != 0 && flow.dropped.is_alone != 0 {
         flow.dropped.out_ns = 0;
-        let (device, reason) = (flow.dropped.device, flow.dropped.reason);
+        let (device, reason) = (flow.dropped.out_device, flow.dropped.out_reason);
         let sent_ns = stall::ns_of(sock.last_sent_tick(), now_ns);
         net_wait(flow, KIND_DROP_WAIT, (dropped_ns, sent_ns), device, reason);
     }
@@ -245,13 +261,14 @@ fn on_the_way(sock: Sock, other: Sock, flow: &mut Flow) {
     let (Some(came), Some(read)) = (other.last_received_tick(), sock.last_received_tick()) else {
         return;
     };
-    late(flow, sock.last_sent_tick(), came);
-    late(flow, other.last_sent_tick(), read);
+    late(flow, (sock.last_sent_tick(), came), sock.sent_ns());
+    late(flow, (other.last_sent_tick(), read), other.sent_ns());
 }
 
-/// Tells of data that was sent at a tick and came at another, if that is long.
+/// Tells of data that was sent at a tick and came at another, if that is long; it was not sent before
+/// `sent_ns`.
 #[inline(always)]
-fn late(flow: &mut Flow, sent: u32, came: u32) {
+fn late(flow: &mut Flow, (sent, came): (u32, u32), sent_ns: u64) {
     // What was sent last may not be what came last: then there is nothing to compare.
     let ticks = came.wrapping_sub(sent);
     if !(MIN_TICKS..MAX_TICKS).contains(&ticks) {
@@ -259,9 +276,15 @@ fn late(flow: &mut Flow, sent: u32, came: u32) {
     }
     // SAFETY: returns a number.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    // A tick less: the second may have just begun when the first was at its end.
-    let (start_ns, end_ns) = (stall::ns_of(sent + 1, now_ns), stall::ns_of(came, now_ns));
-    interval(flow, KIND_RTT, start_ns, end_ns, 0);
+    // A tick less: the second may have just begun when the first was at its end. And ticks come
+    // late, several at once, where the CPU that counts them was held up.
+    let start_ns = stall::ns_of(sent + 1, now_ns).max(sent_ns);
+    let end_ns = stall::ns_of(came, now_ns);
+    let tick_ns = stall::tick_ns();
+    // What was told already differs by the moment in the tick at which it was looked at.
+    if end_ns >= start_ns + tick_ns && end_ns > flow.told_ns + tick_ns {
+        interval(flow, KIND_RTT, start_ns, end_ns, 0);
+    }
 }
 
 /// Tells by how much the round trip that a socket saw is longer than its usual one.

@@ -64,7 +64,7 @@ pub fn uses(socket: u64, how: Use) {
         if same && (*last).thread == thread {
             if how != Use::Read && (*last).wrote == 0 {
                 (*last).wrote = 1;
-                writes(Sock::at(socket), tick);
+                writes(Sock::at(socket), how, tick);
             }
             return;
         }
@@ -75,22 +75,26 @@ pub fn uses(socket: u64, how: Use) {
         if same {
             handed_over(Sock::at(socket), thread, locked);
             if how != Use::Read {
-                writes(Sock::at(socket), tick);
+                writes(Sock::at(socket), how, tick);
             }
             return;
         }
     }
     look(Sock::at(socket), how);
     if how != Use::Read {
-        writes(Sock::at(socket), tick);
+        writes(Sock::at(socket), how, tick);
     }
 }
 
 /// The first time in this tick.
 #[inline(never)]
-fn writes(sock: Sock, tick: u64) -> u32 {
+fn writes(sock: Sock, how: Use, tick: u64) -> u32 {
     if let Some(flow) = flow::get(sock) {
-        tell::before_write(flow, tick);
+        // What was dropped before it was seen that it was written may be just what was written.
+        if how == Use::Write {
+            tell::before_write(flow);
+        }
+        tell::asks(sock, flow, tick);
     }
     0
 }

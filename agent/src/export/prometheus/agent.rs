@@ -148,6 +148,11 @@ pub(super) fn register(r: &mut Registry, m: &AgentMetrics, sensors: Source<Vec<S
         m.identity_reads.clone(),
     );
     r.register(
+        "cgroups_left_out",
+        "Cgroups whose path was not kept because too many are known",
+        m.cgroups_left_out.clone(),
+    );
+    r.register(
         "named_pods",
         "Pods whose names are known, those that are gone too",
         m.named_pods.clone(),

@@ -1,112 +1,177 @@
 //! Cgroup id to path: what a walk of the hierarchy found, and what is remembered of groups
 //! that went away.
 
+mod walk;
+
 use std::{
     collections::HashMap,
-    os::unix::fs::DirEntryExt,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 
-/// Directories visited by one walk, and ids kept, at most.
+use self::walk::Found;
+
+/// Groups found by one walk, at most.
 const MAX_GROUPS: usize = 65_536;
-/// Deepest directory visited.
-const MAX_DEPTH: usize = 64;
+/// Groups remembered after a walk that did not find them, at most.
+const MAX_GONE: usize = MAX_GROUPS / 2;
+/// Groups known at any time, at most: between two walks some come by themselves.
+const MAX_KNOWN: usize = 2 * MAX_GROUPS;
 /// A miss walks the hierarchy at most this often.
 const WALK_INTERVAL: Duration = Duration::from_secs(1);
+/// Walks take at most one part in so many of the time.
+const WALK_SHARE: u32 = 20;
 /// A group that is gone is remembered for this long after it was last seen.
 const GRACE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    inner: Mutex<Inner>,
+    known: Mutex<HashMap<u64, (Arc<str>, Instant)>>,
+    /// Held during a walk: who asks for what is known does not wait for it.
+    walks: Mutex<Walks>,
+    /// Groups that were not kept.
+    pub left_out: Counter,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    groups: HashMap<u64, (Arc<str>, Instant)>,
-    walked: Option<Instant>,
+struct Walks {
+    last: Option<Instant>,
+    /// How long it took.
+    took: Duration,
 }
 
 impl Index {
     pub fn insert(&self, id: u64, path: &str, now: Instant) {
-        self.inner.lock().insert(id, path, now);
+        let mut known = self.known.lock();
+        if known.len() >= MAX_KNOWN && !known.contains_key(&id) {
+            self.left_out.inc();
+            return;
+        }
+        see(&mut known, id, path, now);
     }
 
     /// The path, if it was seen; nothing is looked for.
     pub fn known(&self, id: u64) -> Option<Arc<str>> {
-        let inner = self.inner.lock();
-        inner.groups.get(&id).map(|(path, _)| path.clone())
+        let known = self.known.lock();
+        known.get(&id).map(|(path, _)| path.clone())
     }
 
     pub fn remove(&self, id: u64) {
-        self.inner.lock().groups.remove(&id);
+        self.known.lock().remove(&id);
     }
 
     pub fn path(&self, id: u64, mount: &Path, now: Instant) -> Option<Arc<str>> {
-        let mut inner = self.inner.lock();
-        if let Some((path, _)) = inner.groups.get(&id) {
-            return Some(path.clone());
-        }
-        inner.walk_if_due(mount, now);
-        inner.groups.get(&id).map(|(path, _)| path.clone())
+        self.known(id).or_else(|| {
+            self.walk_if_due(mount, now);
+            self.known(id)
+        })
     }
 
     pub fn all(&self, mount: &Path, now: Instant) -> Vec<(u64, Arc<str>)> {
-        let mut inner = self.inner.lock();
-        inner.walk_if_due(mount, now);
-        let groups = inner.groups.iter();
+        self.walk_if_due(mount, now);
+        let known = self.known.lock();
+        let groups = known.iter();
         groups.map(|(id, (path, _))| (*id, path.clone())).collect()
+    }
+
+    fn walk_if_due(&self, mount: &Path, now: Instant) {
+        let mut walks = self.walks.lock();
+        if !walks.are_due(now) {
+            return;
+        }
+        let began = Instant::now();
+        let found = walk::walk(mount, MAX_GROUPS);
+        walks.last = Some(now);
+        walks.took = began.elapsed();
+        self.left_out.inc_by(found.left_out as u64);
+        self.take(found, now);
+    }
+
+    fn take(&self, found: Found, now: Instant) {
+        let mut known = self.known.lock();
+        for (id, path) in found.groups {
+            see(&mut known, id, &path, now);
+        }
+        known.retain(|_, (_, seen)| now.saturating_duration_since(*seen) < GRACE);
+        let mut gone: Vec<(Instant, u64)> = known
+            .iter()
+            .filter(|(_, (_, seen))| *seen < now)
+            .map(|(id, (_, seen))| (*seen, *id))
+            .collect();
+        if gone.len() > MAX_GONE {
+            gone.sort_unstable();
+            gone.truncate(gone.len() - MAX_GONE);
+            for (_, id) in &gone {
+                known.remove(id);
+            }
+            self.left_out.inc_by(gone.len() as u64);
+        }
     }
 }
 
-impl Inner {
-    fn insert(&mut self, id: u64, path: &str, now: Instant) {
-        if let Some((known, seen)) = self.groups.get_mut(&id) {
+impl Walks {
+    fn are_due(&self, now: Instant) -> bool {
+        let pause = WALK_INTERVAL.max(self.took * WALK_SHARE);
+        self.last
+            .is_none_or(|last| now.saturating_duration_since(last) >= pause)
+    }
+}
+
+fn see(known: &mut HashMap<u64, (Arc<str>, Instant)>, id: u64, path: &str, now: Instant) {
+    match known.get_mut(&id) {
+        Some((kept, seen)) => {
             *seen = now;
-            if **known != *path {
-                *known = path.into();
+            if **kept != *path {
+                *kept = path.into();
             }
-        } else if self.groups.len() < MAX_GROUPS {
-            self.groups.insert(id, (path.into(), now));
+        }
+        None => {
+            known.insert(id, (path.into(), now));
         }
     }
+}
 
-    fn walk_if_due(&mut self, mount: &Path, now: Instant) {
-        let due = self
-            .walked
-            .is_none_or(|walked| now.saturating_duration_since(walked) >= WALK_INTERVAL);
-        if !due {
-            return;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_lives_fill_no_memory_and_push_out_nobody_who_lives() {
+        let index = Index::default();
+        let start = Instant::now();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("lives")).unwrap();
+        let lives = super::super::inode(&dir.path().join("lives")).unwrap();
+        for id in 1..=3 * MAX_GROUPS as u64 {
+            index.insert(u64::MAX - id, "/brief", start);
         }
-        self.walked = Some(now);
-        self.groups
-            .retain(|_, (_, seen)| now.saturating_duration_since(*seen) < GRACE);
-        if let Some(root) = super::inode(mount) {
-            self.insert(root, "/", now);
-        }
-        let mut budget = MAX_GROUPS;
-        self.walk(mount, "", 0, &mut budget, now);
+        assert_eq!(index.known.lock().len(), MAX_KNOWN);
+        assert_eq!(index.left_out.get(), MAX_GROUPS as u64);
+        let later = start + WALK_INTERVAL;
+        let path = index.path(lives, dir.path(), later);
+        assert_eq!(path.as_deref(), Some("/lives"));
+        assert!(index.known.lock().len() <= MAX_GONE + 2);
+        assert_eq!(index.left_out.get(), (3 * MAX_GROUPS - MAX_GONE) as u64);
+        index.insert(7, "/new", later);
+        assert!(index.known(7).is_some(), "there is room");
     }
 
-    fn walk(&mut self, dir: &Path, path: &str, depth: usize, budget: &mut usize, now: Instant) {
-        let Ok(entries) = std::fs::read_dir(dir) else {
-            return;
+    #[test]
+    fn a_slow_walk_is_not_made_each_second() {
+        let now = Instant::now();
+        let walks = |took| Walks {
+            last: Some(now),
+            took,
         };
-        for entry in entries.flatten() {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            if *budget == 0 || depth == MAX_DEPTH {
-                return;
-            }
-            *budget -= 1;
-            let path = format!("{path}/{}", entry.file_name().to_string_lossy());
-            self.insert(entry.ino(), &path, now);
-            self.walk(&entry.path(), &path, depth + 1, budget, now);
-        }
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let quick = walks(Duration::from_millis(5));
+        assert!(!quick.are_due(now) && quick.are_due(after(1)));
+        let slow = walks(Duration::from_millis(500));
+        assert!(!slow.are_due(after(9)) && slow.are_due(after(10)));
+        assert!(Walks::default().are_due(now));
     }
 }

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::{
     Identifier,
     known::{
-        Belief, CGROUP_LIFETIME, FIRST_LIFETIME, LEAST_LIFETIME, PROCESS_LIFETIME,
-        TOLD_CGROUP_LIFETIME, TOLD_PROCESS_LIFETIME,
+        CGROUP_LIFETIME, FIRST_LIFETIME, LEAST_LIFETIME, PROCESS_LIFETIME, TOLD_CGROUP_LIFETIME,
+        TOLD_PROCESS_LIFETIME, Trust,
     },
 };
 use crate::{
@@ -40,18 +40,18 @@ pub(super) struct Changes {
 
 impl Changes {
     /// How long what is known of a process is believed.
-    pub fn of_process(&self) -> Belief {
-        self.belief(LEAST_LIFETIME, PROCESS_LIFETIME, TOLD_PROCESS_LIFETIME)
+    pub fn of_process(&self) -> Trust {
+        self.trust(LEAST_LIFETIME, PROCESS_LIFETIME, TOLD_PROCESS_LIFETIME)
     }
 
     /// How long who stands for a group is: in a busy one there is always somebody who changes.
-    pub fn of_group(&self) -> Belief {
-        self.belief(FIRST_LIFETIME, CGROUP_LIFETIME, TOLD_CGROUP_LIFETIME)
+    pub fn of_group(&self) -> Trust {
+        self.trust(FIRST_LIFETIME, CGROUP_LIFETIME, TOLD_CGROUP_LIFETIME)
     }
 
-    fn belief(&self, at_least: Duration, untold: Duration, told: Duration) -> Belief {
+    fn trust(&self, at_least: Duration, untold: Duration, told: Duration) -> Trust {
         let are_told = self.are_told.load(Ordering::Relaxed);
-        Belief {
+        Trust {
             at_least,
             at_most: if are_told { told } else { untold },
             epoch: are_told.then(|| self.epoch()),

@@ -35,7 +35,7 @@ pub(super) struct Known<T> {
 
 /// What decides how long something is believed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Belief {
+pub(super) struct Trust {
     /// Whatever is told.
     pub at_least: Duration,
     /// Without a word of a change.
@@ -45,19 +45,19 @@ pub(super) struct Belief {
 }
 
 impl<T> Known<T> {
-    pub fn is_fresh(&self, belief: Belief, workload: &Workload) -> bool {
+    pub fn is_fresh(&self, trust: Trust, workload: &Workload) -> bool {
         let age = self.at.elapsed();
-        if age < belief.at_least {
+        if age < trust.at_least {
             return true;
         }
-        if belief.epoch.is_some() && self.epoch != belief.epoch {
+        if trust.epoch.is_some() && self.epoch != trust.epoch {
             return false;
         }
         // Many more doublings than any lifetime has.
         let grown = FIRST_LIFETIME * (1 << self.confirmed.min(16));
         let lifetime = match workload.lacks_names() {
             true => FIRST_LIFETIME,
-            false => grown.min(belief.at_most),
+            false => grown.min(trust.at_most),
         };
         age < lifetime
     }
@@ -84,18 +84,18 @@ mod tests {
             pod_uid: "uid".into(),
             ..Workload::default()
         };
-        let untold = Belief {
+        let untold = Trust {
             at_least: Duration::ZERO,
             at_most: PROCESS_LIFETIME,
             epoch: None,
         };
-        let told = Belief {
+        let told = Trust {
             at_most: TOLD_PROCESS_LIFETIME,
             epoch: Some(7),
             ..untold
         };
-        let fresh = |seconds, confirmed, epoch, belief| {
-            known(Duration::from_secs(seconds), confirmed, epoch).is_fresh(belief, &named)
+        let fresh = |seconds, confirmed, epoch, trust| {
+            known(Duration::from_secs(seconds), confirmed, epoch).is_fresh(trust, &named)
         };
         assert!(fresh(0, 0, Some(7), untold));
         assert!(!fresh(2, 0, Some(7), untold), "just found");
@@ -106,7 +106,7 @@ mod tests {
         assert!(!fresh(0, 9, Some(6), told), "some were lost");
         assert!(!fresh(0, 9, None, told), "it changed");
         assert!(!fresh(3600, u32::MAX, Some(7), told));
-        let busy = Belief {
+        let busy = Trust {
             at_least: FIRST_LIFETIME,
             ..told
         };

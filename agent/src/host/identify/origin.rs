@@ -11,7 +11,9 @@ use super::{Identifier, cache::Generations, known::CGROUP_LIFETIME};
 use crate::{
     host::proc::{ProcDir, own_pid},
     workload::path::{
-        Belief, Circumstances, Level, Namesakes, PathNames, belief::doubtful_ids, levels,
+        Belief, Circumstances, Level, Namesakes, PathNames,
+        belief::{doubtful_ids, outside},
+        levels, made_in,
         place::kubelet_root,
     },
 };
@@ -26,6 +28,8 @@ const NAMESAKES_LIFETIME: Duration = Duration::from_secs(1);
 pub(super) struct Origin {
     /// See `ProcessFacts::cgroup_maker`.
     pub maker: u32,
+    /// See `ProcessFacts::unit_maker`.
+    pub unit_maker: u32,
     /// See `ProcessFacts::foreign_ids`.
     pub foreign_ids: Vec<String>,
 }
@@ -51,7 +55,7 @@ impl Default for Doubtful {
 }
 
 impl Identifier {
-    /// The names in a cgroup path that can be believed without a look at its processes.
+    /// The containers' names in a cgroup path that can be believed without a look at its processes.
     #[must_use]
     pub fn settled_names(&self, path: &str) -> PathNames {
         let levels = levels(path);
@@ -62,6 +66,7 @@ impl Identifier {
         let known = Circumstances {
             kubelet_roots: self.kubelet_roots(),
             maker: origin.maker,
+            unit_maker: origin.unit_maker,
             foreign_ids: &origin.foreign_ids,
         };
         Belief::of(path, &known, |_, _| false).names(path)
@@ -81,15 +86,20 @@ impl Identifier {
 
     /// Where the groups of this path come from.
     pub(super) fn origin(&self, path: &str, levels: &[Level]) -> Origin {
+        let owner = |group: &str| self.cgroups.owner_of(group).unwrap_or(0);
+        let unit_maker = owner(made_in(outside(path, levels)));
         let Some(outermost) = levels.first() else {
-            return Origin::default();
+            return Origin {
+                unit_maker,
+                ..Origin::default()
+            };
         };
-        let parent = &path[..outermost.begin];
-        let maker = self.cgroups.owner_of(parent).unwrap_or(0);
+        let maker = owner(&path[..outermost.begin]);
         let doubtful = doubtful_ids(path, levels, maker, self.kubelet_roots());
         if doubtful.is_empty() {
             return Origin {
                 maker,
+                unit_maker,
                 ..Origin::default()
             };
         }
@@ -103,7 +113,11 @@ impl Identifier {
                 foreign
             }
         };
-        Origin { maker, foreign_ids }
+        Origin {
+            maker,
+            unit_maker,
+            foreign_ids,
+        }
     }
 
     /// Those ids that are another's: by the engine's or Kubernetes' word, or because another

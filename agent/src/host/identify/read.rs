@@ -44,13 +44,14 @@ impl Identifier {
             cgroup_path,
             ..ProcessFacts::default()
         };
-        if facts.kernel_thread || facts.exe.is_empty() {
-            return Ok(facts);
-        }
         facts.cgroup_maker = group.origin.maker;
+        facts.unit_maker = group.origin.unit_maker;
         facts.foreign_ids.clone_from(&group.origin.foreign_ids);
         if matches!(group.names.kind, PathKind::Container | PathKind::Pod) {
             facts.kubelet_roots = self.kubelet_roots().to_owned();
+        }
+        if facts.kernel_thread || facts.exe.is_empty() {
+            return Ok(facts);
         }
         if facts.has_own_users(&self.host) {
             facts.uid_map = dir.uid_map();

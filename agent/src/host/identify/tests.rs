@@ -216,6 +216,24 @@ fn names_that_come_after_the_end_reach_the_dead() {
 }
 
 #[test]
+fn names_that_come_during_a_look_are_not_missed() {
+    let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
+    let (uid, id) = ids(4);
+    let path = format!("/kubelet/kubepods/burstable/pod{uid}/{id}");
+    let brief = Inhabited::start(identifier.cgroups(), &path);
+    let look = identifier.look();
+    let found = identifier.look_up_pid(brief.child.id()).unwrap();
+    identifier
+        .naming()
+        .directory()
+        .apply(pod(&uid, &id), NamesFrom::Api);
+    identifier.remember(&found, 0, look);
+    drop(brief);
+    let late = identifier.identify_key(found.process).unwrap();
+    assert_eq!(late.workload.display_name(), "shop/web-0/http");
+}
+
+#[test]
 fn a_group_that_looks_like_a_pod_s_is_none() {
     let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
     let (uid, id) = ids(2);
@@ -244,6 +262,23 @@ fn a_group_that_looks_like_a_pod_s_is_none() {
                 "{workload:?}"
             );
         }
+    }
+}
+
+#[test]
+fn a_user_s_group_is_not_the_system_s_unit() {
+    let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
+    let given = format!("isostack-test-given-{}", std::process::id());
+    let (uid, id) = ids(5);
+    let path = format!("/{given}/nginx.service/pod{uid}/{id}");
+    let evil = Inhabited::start(identifier.cgroups(), &path);
+    for dir in evil.dir.ancestors().skip(1).take(3) {
+        std::os::unix::fs::chown(dir, Some(65_534), None).unwrap();
+    }
+    let identity = identifier.identify(evil.child.id()).unwrap();
+    let by_cgroup = identifier.workload_of_cgroup(identity.cgroup_id);
+    for workload in [&identity.workload, &by_cgroup] {
+        assert_eq!(workload.unit, format!("{given}/nginx.service"));
     }
 }
 

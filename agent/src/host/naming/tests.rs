@@ -131,3 +131,37 @@ fn an_engine_s_name_is_for_the_group_that_it_made() {
         assert_eq!(host.naming.word_on(id, "/evil"), Some(true));
     }
 }
+
+#[test]
+fn a_runtime_s_pod_is_named_wherever_the_runtime_keeps_it() {
+    let host = Host::new();
+    let path = format!("/k8s.io/{A}");
+    assert_eq!(host.name(&path).display_name(), A[..12]);
+    // The bundle has a name, too: the runtime's own word comes first.
+    let bundle = |id: &str, group: &str| {
+        host.write(
+            &format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"),
+            &json!({
+                "annotations": { "io.kubernetes.cri.container-name": "bundle" },
+                "linux": { "cgroupsPath": group },
+            }),
+        );
+    };
+    bundle(B, "/own/group");
+    host.naming.directory().apply(web(UID, A), NamesFrom::Cri);
+    let workload = host.name(&path);
+    assert_eq!(workload.display_name(), "shop/web-0/http");
+    assert_eq!(
+        (&*workload.pod_uid, workload.names_from),
+        (UID, NamesFrom::Cri)
+    );
+
+    // One that asked for a group is there, and nowhere else.
+    let other = UID.replace('a', "b");
+    host.naming
+        .directory()
+        .apply(web(&other, B), NamesFrom::Cri);
+    assert_eq!(host.naming.word_on(B, "/own/group"), Some(false));
+    assert_eq!(host.naming.word_on(B, "/evil/group"), Some(true));
+    assert_eq!(host.naming.word_on(A, "/evil/group"), Some(true));
+}

@@ -11,7 +11,7 @@ use crate::{
     host::identify::Identifier,
     process::SharedIdentity,
     span::Resource,
-    workload::path::{PathKind, PathNames},
+    workload::path::{PathKind, PathNames, place::is_below},
 };
 
 /// Processes looked at in one container.
@@ -134,9 +134,4 @@ impl<'a> Containers<'a> {
             .iter()
             .all(|process| process.comm == "pause")
     }
-}
-
-fn is_below(path: &str, top: &str) -> bool {
-    path.strip_prefix(top)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -8,6 +8,7 @@ use crate::{
     otlp::ends::Ends,
     process::{ProcessKey, SharedIdentity},
     vocabulary::Confidence,
+    workload::path::place::is_below,
 };
 
 type Sockets<'a> = &'a dyn Fn(&SocketEnds) -> Option<ProcessKey>;
@@ -40,11 +41,7 @@ impl Judge<'_> {
         let holder = Holder::look(self.identifier, found?)?;
         let identity = &holder.identity;
         let is_named = |pid: u32| holder.inner_pid == Some(pid) || identity.process.pid == pid;
-        let is_in = |named: &SharedIdentity| {
-            let path = &identity.cgroup_path;
-            path.strip_prefix(&*named.cgroup_path)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
+        let is_in = |named: &SharedIdentity| is_below(&identity.cgroup_path, &named.cgroup_path);
         let agrees = !is_proxy(&holder)
             && !self.contradicts(&identity.workload)
             && self.resource.pid.is_none_or(is_named)

@@ -7,7 +7,7 @@ use std::{fs, io::Read, path::Path, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -24,8 +24,9 @@ const USER_AGENT: &str = concat!("isostack-agent/", env!("CARGO_PKG_VERSION"));
 const CONNECT: Duration = Duration::from_secs(10);
 /// An answer has to begin, and a document to be complete, within this time.
 const ANSWER: Duration = Duration::from_secs(60);
-/// Most bytes of a document; a pod has at most 1.5 MB in etcd, and usually 10 kB.
-const MAX_DOCUMENT: usize = 64 << 20;
+/// Most bytes of a document: a page of the API server's, or all pods of a kubelet, of which it has
+/// 110 as a rule; a pod usually has 10 kB.
+const MAX_DOCUMENT: usize = 16 << 20;
 /// Most bytes of a token.
 const MAX_TOKEN: u64 = 64 << 10;
 /// Most bytes of an error's text that are read.
@@ -60,8 +61,13 @@ impl Client {
         let document = async {
             let body = Limited::new(self.get(path).await?.into_body(), MAX_DOCUMENT);
             let body = body.collect().await;
-            body.map(|body| body.to_bytes())
-                .map_err(|error| Failure::Other(format!("the list broke off: {error}")))
+            body.map(|body| body.to_bytes()).map_err(|error| {
+                let is_long = error.is::<LengthLimitError>();
+                Failure::Other(match is_long {
+                    true => format!("the list has more than {} MiB", MAX_DOCUMENT >> 20),
+                    false => format!("the list broke off: {error}"),
+                })
+            })
         };
         let document = timeout(ANSWER, document).await.map_err(|_| slow())??;
         serde_json::from_slice(&document)

@@ -88,12 +88,11 @@ impl Kubelet {
                 Ok(pods) => {
                     // A kubelet that started without its API server knows none but static pods:
                     // while that server is away, who is missing is not gone.
+                    let now = Instant::now();
                     if matches!(api, SourceState::Off | SourceState::Denied) {
-                        directory.replace(pods, NamesFrom::Kubelet, Instant::now());
+                        directory.replace(pods, NamesFrom::Kubelet, now);
                     } else {
-                        for pod in pods {
-                            directory.apply(pod, NamesFrom::Kubelet);
-                        }
+                        directory.tell(pods, NamesFrom::Kubelet, now);
                     }
                     self.source.live();
                     EVERY

@@ -37,15 +37,18 @@ impl Server {
                 let head = format!("HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\n\r\n");
                 stream.write_all(head.as_bytes()).await.unwrap();
                 // Piece by piece: events end where they like.
-                for piece in body.as_bytes().chunks(7) {
+                for piece in body.as_bytes().chunks(7.max(body.len() / 1000)) {
                     let chunk =
                         [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
-                    stream.write_all(&chunk).await.unwrap();
+                    // Who has had enough hangs up.
+                    if stream.write_all(&chunk).await.is_err() {
+                        break;
+                    }
                 }
                 if index + 1 == answers.len() {
                     std::future::pending::<()>().await;
                 }
-                stream.write_all(b"0\r\n\r\n").await.unwrap();
+                let _ = stream.write_all(b"0\r\n\r\n").await;
             }
         });
         Self { address, requests }
@@ -220,10 +223,42 @@ async fn a_refusal_is_said_and_the_token_read_again() {
     );
     std::fs::write(&token, "new").unwrap();
     until("the list", || directory.pod("b").is_some()).await;
+    assert_eq!(directory.pod("b").unwrap().from, NamesFrom::Api);
     assert_eq!(source.view().state, SourceState::Live);
     let requests = server.requests.lock();
     assert!(requests[0].contains("Bearer old\r\n"), "{}", requests[0]);
     assert!(requests[3].contains("Bearer new\r\n"), "{}", requests[3]);
+}
+
+#[tokio::test]
+async fn what_was_told_before_a_refusal_is_no_longer_the_api_s_word() {
+    let forbidden = serde_json::json!({ "message": "no more" });
+    let server = Server::start(vec![
+        list(1, &["a"]),
+        (200, event("ADDED", &object("b", "n", 2))),
+        (403, forbidden.to_string()),
+        (500, String::new()),
+    ])
+    .await;
+    let (directory, source) = follow(&server, None).await;
+    until("the refusal", || source.view().state == SourceState::Denied).await;
+    let from = |uid| directory.pod(uid).map(|known| known.from);
+    until("the doubt", || from("a") == Some(NamesFrom::Cache)).await;
+    assert_eq!(from("b"), Some(NamesFrom::Cache));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_not_kept() {
+    let mut endless = "{ \"items\": [".to_owned();
+    endless.push_str(&" ".repeat(17 << 20));
+    let event = event("ADDED", &object("b", "n", 2));
+    let server = Server::start(vec![(200, endless), list(1, &["a"]), (200, event)]).await;
+    let (directory, source) = follow(&server, None).await;
+    until("the failure", || {
+        source.view().reason.contains("more than 16 MiB")
+    })
+    .await;
+    until("the next list", || directory.pod("a").is_some()).await;
 }
 
 #[tokio::test]

@@ -56,8 +56,12 @@ fn request(records: Vec<LogRecord>) -> ExportLogsServiceRequest {
 }
 
 fn enriched(payload: &[u8]) -> (Bytes, Vec<(String, &'static str)>) {
+    let owner = Workload {
+        process: "teller".to_owned(),
+        ..Workload::default()
+    };
     let mut found = Vec::new();
-    let out = enrich_logs(&Bytes::copy_from_slice(payload), &mut |record| {
+    let out = enrich_logs(&Bytes::copy_from_slice(payload), &[owner], &mut |record| {
         found.push((record.workload.display_name(), record.hit.rule.id));
     });
     (out, found)
@@ -71,7 +75,7 @@ fn a_record_that_speaks_of_a_layer_says_so_and_the_rest_is_as_it_came() {
         record("fine"),
     ]);
     let (out, found) = enriched(&plain.encode_to_vec());
-    assert_eq!(found, [("shop/web-0/cart".to_owned(), "oom_killed")]);
+    assert_eq!(found, [("teller".to_owned(), "oom_killed")]);
     let mut expected = plain;
     let records = &mut expected.resource_logs[0].scope_logs[0].log_records;
     records[1]
@@ -81,6 +85,34 @@ fn a_record_that_speaks_of_a_layer_says_so_and_the_rest_is_as_it_came() {
     // A second agent on the way finds it said already.
     let (again, found) = enriched(&out);
     assert_eq!((again, found.len()), (out, 0));
+}
+
+/// Of several resources each has its own owner, whatever it says of itself.
+#[test]
+fn the_lines_of_a_resource_are_its_owners() {
+    let mut plain = request(vec![record("OOMKilled")]);
+    for service in ["cart", "till"] {
+        let mut more = request(vec![record("OOMKilled")]).resource_logs.remove(0);
+        let said = more.resource.as_mut().unwrap();
+        said.attributes = vec![attribute("service.name", service)];
+        plain.resource_logs.push(more);
+    }
+    plain.resource_logs[1].resource = None;
+    let payload = Bytes::from(plain.encode_to_vec());
+    let said = resources(&payload);
+    let said: Vec<_> = said.iter().map(|r| (&*r.pod, &*r.service)).collect();
+    assert_eq!(said, [("web-0", ""), ("", ""), ("", "till")]);
+    let owner = |name: &str| Workload {
+        process: name.to_owned(),
+        ..Workload::default()
+    };
+    let mut found = Vec::new();
+    let owners = [owner("one"), owner("two")];
+    let _ = enrich_logs(&payload, &owners, &mut |record| {
+        found.push(record.workload.display_name());
+    });
+    assert_eq!(found, ["one", "two", ""]);
+    assert!(resources(b"no message").is_empty());
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Cache {
 static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
 
 /// The resource of these bytes, shared.
-pub(super) fn intern(bytes: &[u8]) -> Result<Arc<Resource>, WireError> {
+pub(in crate::otlp) fn intern(bytes: &[u8]) -> Result<Arc<Resource>, WireError> {
     if bytes.len() > MAX_CACHED_BYTES {
         return read(bytes).map(Arc::new);
     }

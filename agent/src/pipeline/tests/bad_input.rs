@@ -104,8 +104,9 @@ fn a_hundred_thousand_spans_of_the_same_ids_cost_a_bounded_amount() {
 fn a_span_over_a_flood_of_delays_is_not_judged_by_a_part_of_them() {
     let mut pipeline = pipeline();
     let flood = (0..70_000).map(|n| Delay {
-        start: MonoNs(MONO + n * 1_000),
-        end: MonoNs(MONO + n * 1_000 + 500),
+        start: MonoNs(MONO + n / 2 * 2_000),
+        end: MonoNs(MONO + n / 2 * 2_000 + 1_000),
+        tid: 1 + n as u32 % 2,
         ..delay(Cause::CpuThrottle, 0, 0)
     });
     feed(&mut pipeline, flood);

@@ -1,4 +1,4 @@
-//! Drops and stuck queues are somebody's reason only where he waited for a socket meanwhile.
+//! Drops, stuck queues and lost segments are somebody's reason only where he waited meanwhile.
 
 use proptest::prelude::*;
 
@@ -55,13 +55,21 @@ fn a_wait_for_a_dropped_segment_is_the_drops() {
 /// Its segment was dropped, or its queue stuck, while it was busy otherwise.
 #[test]
 fn who_did_not_wait_is_not_held_up() {
-    for cause in [Cause::NetDrop, Cause::Virtqueue] {
+    let all = [
+        Cause::NetDrop,
+        Cause::Virtqueue,
+        Cause::Conntrack,
+        Cause::TcpRetransmit,
+    ];
+    for cause in all {
         for other in [Cause::OnCpu, Cause::LockWait, Cause::Sleep] {
             let delays = [of_the_network(cause, 10, 900), delay(other, 5, 950)];
             let judgement = judgement(delays, 1_000);
             assert_eq!(judgement.verdict, None, "{cause} and {other}");
             assert_eq!(judgement.split.expect("judged").part(cause), 0);
         }
+    }
+    for cause in [Cause::NetDrop, Cause::Virtqueue, Cause::Conntrack] {
         let elsewhere = Delay {
             tid: PID + 1,
             ..delay(Cause::SocketWait, 5, 950)
@@ -69,6 +77,70 @@ fn who_did_not_wait_is_not_held_up() {
         let judgement = judgement([of_the_network(cause, 10, 900), elsewhere], 1_000);
         assert_eq!(judgement.verdict, None, "{cause}: another thread waits");
     }
+}
+
+/// Of a segment that was lost somewhere, what its thread is not known to have done otherwise counts:
+/// who waits need not be seen.
+#[test]
+fn a_lost_segment_is_waited_for_where_nothing_else_was_done() {
+    let lost = || delay(Cause::TcpRetransmit, 100, 500);
+    let told = |others: Vec<Delay>| {
+        let mut all: Vec<Delay> = others.into_iter().chain([lost()]).collect();
+        all.sort_by_key(|delay| delay.end);
+        let judgement = judgement(all, 1_000);
+        let split = judgement.split.expect("judged");
+        split.part(Cause::TcpRetransmit) / MS
+    };
+    assert_eq!(told(vec![]), 400, "nobody says what it did");
+    assert_eq!(told(vec![delay(Cause::SocketWait, 90, 600)]), 400);
+    let computed = delay(Cause::OnCpu, 0, 300);
+    let queued = delay(Cause::Runqueue, 350, 400);
+    assert_eq!(told(vec![computed, queued]), 150);
+}
+
+#[test]
+fn as_many_waits_as_there_are_count() {
+    let waits = (0..900).flat_map(|n| {
+        [
+            delay(Cause::SocketWait, n, n + 1),
+            of_the_network(Cause::NetDrop, n, n + 1),
+        ]
+    });
+    let split = judgement(waits, 1_000).split.expect("judged");
+    assert_eq!(split.part(Cause::NetDrop), 900 * MS);
+}
+
+/// The evidence is of what was waited, not of what lay in a queue while nobody waited for it.
+#[test]
+fn the_evidence_is_cut_to_what_was_waited() {
+    let delays = [
+        delay(Cause::SocketWait, 600, 950),
+        delay(Cause::OnCpu, 0, 600),
+        of_the_network(Cause::NetDrop, 10, 900),
+    ];
+    let verdict = judgement(delays, 1_000).verdict.expect("it waited");
+    assert_eq!(verdict.cause, Cause::NetDrop);
+    let longest = ("net_drop_longest_ms".to_owned(), 300.0);
+    assert!(
+        verdict.evidence.contains(&longest),
+        "{:?}",
+        verdict.evidence
+    );
+}
+
+/// The queue of a device that is no virtual machine's.
+#[test]
+fn a_queue_that_stands_still_drops_nothing() {
+    let stuck = Delay {
+        particulars: through(Slice::Physical, Flow::TX_TIMEOUT),
+        ..delay(Cause::NetDrop, 10, 900)
+    };
+    let delays = [stuck, delay(Cause::SocketWait, 5, 950)];
+    let verdict = judgement(delays, 1_000).verdict.expect("it waited");
+    assert_eq!(
+        verdict.summary,
+        "89 % of 1000 ms: a transmit queue was stuck through eth0"
+    );
 }
 
 #[test]
@@ -114,8 +186,8 @@ fn who_filled_the_queue_is_the_culprit() {
     assert_eq!(verdict.culprit, "flooder");
     assert_eq!(
         verdict.summary,
-        "100 % of 6520 ms: a queue of a virtio device was stuck through eth0, after flooder \
-         flooded the network"
+        "100 % of 6520 ms: a queue of a paravirtual device was stuck through eth0, after \
+         flooder flooded the network"
     );
     assert_eq!(culprit(20).culprit, "", "a few datagrams are no flood");
 }

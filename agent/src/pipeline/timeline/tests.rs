@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::Limiter;
 
+const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 /// The present in these tests.
@@ -69,15 +70,16 @@ fn what_cannot_be_kept_is_refused_for_its_reason() {
 #[test]
 fn a_pid_used_again_is_another_process_and_a_cgroup_is_all_of_its() {
     let mut timeline = Timeline::new(TimelineConfig::default());
+    let delay = |pid, start: u64, end: u64| delay(pid, start * US, end * US);
     let mut reused = delay(1, 30, 40);
     reused.process.start_ticks = 8;
     for delay in [delay(1, 10, 20), reused, delay(3, 15, 25), delay(2, 10, 20)] {
-        timeline.add(&delay, MonoNs(50)).unwrap();
+        timeline.add(&delay, MonoNs(50 * US)).unwrap();
     }
-    assert_eq!(found(&timeline, 1, 0, 100), [(10, 20)]);
+    assert_eq!(found(&timeline, 1, 0, 100 * US), [(10 * US, 20 * US)]);
     let mut of_cgroup = Vec::new();
-    let members = timeline.of_cgroup(1, MonoNs(0), MonoNs(100), &mut |e, _| {
-        of_cgroup.push(e.start)
+    let members = timeline.of_cgroup(1, MonoNs(0), MonoNs(100 * US), &mut |e, _| {
+        of_cgroup.push(e.start / US)
     });
     of_cgroup.sort_unstable();
     assert_eq!((members, of_cgroup), (3, vec![10, 15, 30]));
@@ -85,8 +87,9 @@ fn a_pid_used_again_is_another_process_and_a_cgroup_is_all_of_its() {
         cgroup_id: 9,
         ..delay(1, 41, 42)
     };
-    timeline.add(&moved, MonoNs(50)).unwrap();
-    let members = |cgroup| timeline.of_cgroup(cgroup, MonoNs(0), MonoNs(100), &mut |_, _| {});
+    timeline.add(&moved, MonoNs(50 * US)).unwrap();
+    let end = MonoNs(100 * US);
+    let members = |cgroup| timeline.of_cgroup(cgroup, MonoNs(0), end, &mut |_, _| {});
     assert_eq!((members(1), members(9)), (2, 1));
 }
 
@@ -117,15 +120,17 @@ fn a_noisy_process_costs_a_quiet_one_nothing() {
         ..TimelineConfig::default()
     };
     let mut timeline = Timeline::new(config);
-    timeline.add(&delay(2, 0, 10), MonoNs(10)).unwrap();
+    timeline
+        .add(&delay(2, 0, 10 * US), MonoNs(10 * US))
+        .unwrap();
     for n in 1..10_000 {
-        timeline
-            .add(&delay(1, n * 10, n * 10 + 5), MonoNs(n * 10 + 5))
-            .unwrap();
+        let (start, end) = (n * 10 * US, (n * 10 + 5) * US);
+        timeline.add(&delay(1, start, end), MonoNs(end)).unwrap();
         assert!(timeline.len() <= 1_000);
     }
-    assert_eq!(found(&timeline, 2, 0, 10), [(0, 10)]);
-    assert_eq!(found(&timeline, 1, 99_990, 99_995), [(99_990, 99_995)]);
+    assert_eq!(found(&timeline, 2, 0, 10 * US), [(0, 10 * US)]);
+    let last = (99_990 * US, 99_995 * US);
+    assert_eq!(found(&timeline, 1, last.0, last.1), [last]);
     assert_eq!(timeline.take_evicted() as usize + timeline.len(), 10_000);
 }
 
@@ -140,7 +145,7 @@ fn many_equal_processes_lose_the_oldest() {
     for n in 0..20_000u32 {
         let at = u64::from(n) * MS;
         timeline
-            .add(&delay(n % 400, at, at + 5), MonoNs(at + 5))
+            .add(&delay(n % 400, at, at + 5 * US), MonoNs(at + 5 * US))
             .unwrap();
         assert!(timeline.len() <= 1_000);
     }
@@ -174,9 +179,10 @@ fn the_limiter_comes_back_with_its_interval() {
         })
     };
     for n in 0..300 {
-        let mut delay = delay(1, n * 10, n * 10 + 5);
+        let (start, end) = (n * 10 * US, (n * 10 + 5) * US);
+        let mut delay = delay(1, start, end);
         delay.particulars = Particulars::Limiter(limiter(n));
-        timeline.add(&delay, MonoNs(n * 10 + 5)).unwrap();
+        timeline.add(&delay, MonoNs(end)).unwrap();
     }
     let mut right = 0;
     timeline.of_process(
@@ -185,10 +191,13 @@ fn the_limiter_comes_back_with_its_interval() {
         MonoNs(u64::MAX),
         &mut |e, particulars| match particulars.limiter() {
             Some(limiter) => {
-                assert_eq!(limiter.cgroup_id, e.start / 10);
+                assert_eq!(limiter.cgroup_id, e.start / US / 10);
                 right += 1;
             }
-            None => assert!(e.start / 10 >= 255, "only what had no place is without"),
+            None => assert!(
+                e.start / US / 10 >= 255,
+                "only what had no place is without"
+            ),
         },
     );
     assert_eq!(right, 255);
@@ -267,4 +276,16 @@ proptest! {
         expected.sort_unstable();
         prop_assert_eq!(found(&timeline, 1, start * MS, (start + length) * MS), expected);
     }
+}
+
+#[test]
+fn times_are_kept_to_the_microsecond_and_what_follows_still_follows() {
+    let mut timeline = Timeline::new(TimelineConfig::default());
+    let times = [10 * US + 999, 60 * US + 1, 61 * US, 200 * US + 500];
+    for two in times.windows(2) {
+        let delay = delay(1, two[0], two[1]);
+        timeline.add(&delay, MonoNs(S)).unwrap();
+    }
+    let kept = [(10, 60), (60, 61), (61, 200)].map(|(from, to)| (from * US, to * US));
+    assert_eq!(found(&timeline, 1, 0, S), kept);
 }

@@ -3,7 +3,7 @@
 
 use super::{
     Visit,
-    packed::{Packed, Unpacked},
+    packed::{Packed, Unpacked, whole},
 };
 use crate::{
     event::{Delay, Particulars},
@@ -13,7 +13,7 @@ use crate::{
 /// One interval, compact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// First nanosecond, monotonic.
+    /// First nanosecond, monotonic; of whole microseconds, as the end.
     pub start: u64,
     /// One past the last nanosecond, monotonic.
     pub end: u64,
@@ -69,7 +69,7 @@ impl Track {
     }
 
     pub(super) fn insert(&mut self, delay: &Delay, horizon: crate::time::MonoNs) {
-        let (start, end) = (delay.start.0, delay.end.0);
+        let (start, end) = (whole(delay.start.0), whole(delay.end.0));
         let particulars = match &delay.particulars {
             Particulars::None => NOTHING,
             particulars => self.index_of(particulars, end, horizon.0),

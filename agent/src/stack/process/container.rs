@@ -163,7 +163,9 @@ impl Runtime {
         let names = PathNames::parse(&facts.cgroup_path);
         let application = [("app-flatpak-", "flatpak"), ("snap.", "snap")]
             .iter()
-            .find(|(prefix, _)| names.unit.starts_with(prefix) && facts.has_own_mounts(host))
+            .find(|(prefix, _)| {
+                base_name(&names.unit).starts_with(prefix) && facts.has_own_mounts(host)
+            })
             .map(|(_, technology)| *technology);
         let own_view = facts.has_own_view(host) || application.is_some();
         let mut runtime = Self {

@@ -34,8 +34,11 @@ pub struct ProcessFacts {
     /// Owner of the directory that the outermost container's or pod's group was made in.
     #[serde(skip_serializing_if = "is_default")]
     pub cgroup_maker: u32,
+    /// Owner of the directory that the unit or group around them was made in.
+    #[serde(skip_serializing_if = "is_default")]
+    pub unit_maker: u32,
     /// Ids of containers and pods in the path that are another's on this host (looked for only
-    /// where that matters); of a user's container without one, its name.
+    /// where that matters).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign_ids: Vec<String>,
     /// Groups besides `/` in which kubelets of this host keep their pods.
@@ -201,6 +204,7 @@ impl ProcessFacts {
         Circumstances {
             kubelet_roots: &self.kubelet_roots,
             maker: self.cgroup_maker,
+            unit_maker: self.unit_maker,
             foreign_ids: &self.foreign_ids,
         }
     }

@@ -69,7 +69,7 @@ fn the_id_that_a_user_gives_to_runc_names_nobody() {
         let workload = process_workload(&facts, &host());
         let expected = match named {
             true => (VICTIM, ""),
-            false => ("", "x.service"),
+            false => ("", "user@1000.service/x.service"),
         };
         assert_eq!((&*workload.container_id, &*workload.unit), expected);
     }
@@ -95,7 +95,7 @@ fn the_id_that_a_user_gives_to_runsc_names_nobody() {
         (workload.container_id, workload.unit)
     };
     let named = (VICTIM.to_owned(), String::new());
-    let nobody = (String::new(), "x.service".to_owned());
+    let nobody = (String::new(), "user@1000.service/x.service".to_owned());
     assert_eq!(id(&sentry(0, "", Vec::new())), named);
     assert_eq!(id(&sentry(1000, "", Vec::new())), nobody);
     assert_eq!(id(&sentry(0, "0 0 1", Vec::new())), nobody);

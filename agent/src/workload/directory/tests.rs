@@ -162,3 +162,43 @@ fn a_pod_that_is_annotated_as_a_mirror_takes_no_static_pods_name() {
     }
     assert_eq!(told(&[real, evil]), etcd("m"));
 }
+
+#[test]
+fn what_the_api_told_before_it_refused_goes_stale() {
+    let directory = Directory::default();
+    let now = Instant::now();
+    let kept = || pod("kept", "db", &[("k", "main")]);
+    let told = vec![pod("old", "web-0", &[("o", "http")]), kept()];
+    directory.replace(told, NamesFrom::Api, now);
+    directory.replace(vec![kept()], NamesFrom::Kubelet, now);
+    assert_eq!(directory.size().live, 2, "the API's word counts more");
+    directory.fell_silent(NamesFrom::Api);
+    assert_eq!(directory.pod("old").unwrap().from, NamesFrom::Cache);
+    directory.replace(vec![kept()], NamesFrom::Kubelet, now);
+    let size = directory.size();
+    assert_eq!((size.live, size.dead), (1, 1));
+    assert_eq!(directory.pod("kept").unwrap().from, NamesFrom::Kubelet);
+    assert_eq!(directory.uid_of("shop", "web-0").as_deref(), Some("old"));
+}
+
+#[test]
+fn a_new_pod_takes_the_place_of_its_namesake() {
+    let directory = Directory::default();
+    let now = Instant::now();
+    directory.replace(vec![pod("u1", "web-0", &[])], NamesFrom::Api, now);
+    // The runtime lists the sandboxes of both, in any order: that says nothing.
+    directory.tell(vec![pod("u0", "web-0", &[])], NamesFrom::Cri, now);
+    assert_eq!(directory.size().live, 2);
+    assert_eq!(directory.uid_of("shop", "web-0"), None, "two live");
+    directory.tell(vec![pod("u2", "web-0", &[])], NamesFrom::Kubelet, now);
+    assert_eq!(directory.uid_of("shop", "web-0").as_deref(), Some("u2"));
+    assert_eq!(directory.size().dead, 2);
+    // One that ends while the next one waits is listed with it.
+    let both = vec![pod("u2", "web-0", &[]), pod("u3", "web-0", &[])];
+    directory.tell(both, NamesFrom::Kubelet, now);
+    assert_eq!(directory.uid_of("shop", "web-0"), None);
+    directory.remove("u2", now);
+    assert_eq!(directory.uid_of("shop", "web-0").as_deref(), Some("u3"));
+    directory.remove("u3", now);
+    assert_eq!(directory.uid_of("shop", "web-0"), None, "several dead ones");
+}

@@ -18,8 +18,9 @@ pub struct Circumstances<'a> {
     pub kubelet_roots: &'a [String],
     /// Owner of the directory that the outermost container's or pod's group was made in.
     pub maker: u32,
-    /// Ids of containers and pods in this path that are another's on this host; of a container
-    /// without one, its name.
+    /// Owner of the directory that the group [`outside`] of them was made in.
+    pub unit_maker: u32,
+    /// Ids of containers and pods in this path that are another's on this host.
     pub foreign_ids: &'a [String],
 }
 
@@ -32,6 +33,8 @@ pub struct Belief {
     pub believed: usize,
     /// Why not all are.
     pub doubt: Option<&'static str>,
+    maker: u32,
+    unit_maker: u32,
 }
 
 impl Belief {
@@ -54,6 +57,8 @@ impl Belief {
             levels,
             believed,
             doubt,
+            maker: known.maker,
+            unit_maker: known.unit_maker,
         }
     }
 
@@ -61,17 +66,33 @@ impl Belief {
     #[must_use]
     pub fn names(&self, path: &str) -> PathNames {
         let Some(doubted) = self.levels.get(self.believed) else {
-            return PathNames::parse(path);
+            let names = PathNames::parse(path);
+            return match self.levels.is_empty() {
+                true => names.of_maker(path, self.unit_maker),
+                false => names.in_group_of(outside(path, &self.levels), self.maker),
+            };
         };
-        // The groups in front of it that are made for pods say nothing without one.
-        let mut before = path[..doubted.begin].trim_end_matches('/');
-        while let Some((outer, last)) = before.rsplit_once('/')
-            && is_kubelet_group(last)
-        {
-            before = outer;
-        }
-        PathNames::parse(before)
+        let before = before(path, doubted);
+        PathNames::parse(before).of_maker(before, self.unit_maker)
     }
+}
+
+/// The group that the containers and pods of a path were made in; of a path without any, itself.
+#[must_use]
+pub fn outside<'a>(path: &'a str, levels: &[Level]) -> &'a str {
+    levels.first().map_or(path, |level| before(path, level))
+}
+
+/// What is in front of a level, without groups that are made for pods: they say nothing without
+/// one.
+fn before<'a>(path: &'a str, level: &Level) -> &'a str {
+    let mut before = path[..level.begin].trim_end_matches('/');
+    while let Some((outer, last)) = before.rsplit_once('/')
+        && is_kubelet_group(last)
+    {
+        before = outer;
+    }
+    before
 }
 
 impl Circumstances<'_> {
@@ -99,7 +120,7 @@ impl Circumstances<'_> {
             (true, true) => Some("no kubelet of this host keeps pods there"),
             (true, false) if !foreign => None,
             (true, false) if self.maker != 0 => {
-                Some("made in a group that is not root's, with another container's id or name")
+                Some("made in a group that is not root's, with another container's id")
             }
             (true, false) => Some("made where no engine does, with another container's id"),
             (false, _) if !vouched() => Some("made inside the container by itself"),
@@ -108,13 +129,8 @@ impl Circumstances<'_> {
     }
 
     fn is_foreign(&self, level: &Level) -> bool {
-        let PathNames {
-            pod_uid,
-            container_id,
-            container,
-            ..
-        } = &level.names;
-        let is = |id: &String| [pod_uid, container_id, container].contains(&id);
+        let names = &level.names;
+        let is = |id: &String| [&names.pod_uid, &names.container_id].contains(&id);
         self.foreign_ids.iter().any(is)
     }
 }
@@ -171,9 +187,6 @@ pub fn doubtful_ids<'a>(
         }
         if !names.container_id.is_empty() {
             ids.push((&*names.container_id, level.path(path)));
-        } else if index == 0 && maker != 0 && !names.container.is_empty() {
-            // A machine or a system container of a user: its name is all that it has.
-            ids.push((&*names.container, level.path(path)));
         }
     }
     ids

@@ -4,9 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::{levels, place::is_below};
 
-/// The groups that each container's and pod's id names (of a container without one its name), as
-/// far as a path tells: what merely has the id in its own name, as the group of a container's
-/// monitor has, does not count.
+/// The groups that each container's and pod's id names, as far as a path tells: what merely has the
+/// id in its own name, as the group of a container's monitor has, does not count.
 #[derive(Debug, Default)]
 pub struct Namesakes(HashMap<String, HashSet<String>>);
 
@@ -18,7 +17,6 @@ impl Namesakes {
             for level in levels(path) {
                 found.add(&level.names.pod_uid, level.first(path));
                 found.add(&level.names.container_id, level.path(path));
-                found.add(&level.names.container, level.path(path));
             }
         }
         found

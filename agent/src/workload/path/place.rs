@@ -1,6 +1,6 @@
 //! The groups in which a kubelet keeps its pods.
 
-use super::pod_uid;
+use super::{PARENTS, pod_uid};
 
 /// Whether pods right below this group are a kubelet's: at the top of the hierarchy, or below one
 /// of `roots`, with none but the kubelet's own groups in between.
@@ -42,6 +42,16 @@ pub fn is_kubelet_group(component: &str) -> bool {
             && component
                 .strip_suffix(".slice")
                 .is_some_and(|name| name.contains("kubepods")))
+}
+
+/// Whether a group of this name is made for groups of different people: engines', the kubelet's,
+/// and slices but a user's own.
+#[must_use]
+pub fn holds_others(component: &str) -> bool {
+    let slice = component.ends_with(".slice") && !component.starts_with("user-");
+    let engines = PARENTS.iter().any(|(name, _)| *name == component);
+    pod_uid(component).is_none()
+        && (slice || engines || is_kubelet_group(component) || component == "lxc")
 }
 
 /// Whether a group is this one or below it.

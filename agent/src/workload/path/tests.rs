@@ -168,7 +168,7 @@ fn units_pods_and_plain_groups() {
         (
             "/user.slice/user-1000.slice/user@1000.service/app.slice/app-x.service",
             PathKind::Unit,
-            "app-x.service",
+            "user@1000.service/app-x.service",
         ),
         ("/init.scope", PathKind::Unit, "init.scope"),
         ("/system.slice", PathKind::Unit, "system.slice"),
@@ -214,4 +214,41 @@ fn odd_names_survive_as_data() {
     assert_eq!(parse(&format!("/{name}")).unit, name);
     assert_eq!(unescape(r"a\x2db\x"), r"a-b\x");
     assert_eq!(unescape("a\\xé"), "a\\xé");
+}
+
+#[test]
+fn who_is_not_root_has_no_unit_of_the_system() {
+    let unit = |path: &str| PathNames::parse(path).unit;
+    let user = "/user.slice/user-1000.slice/user@1000.service";
+    assert_eq!(
+        unit(&format!("{user}/app.slice/nginx.service")),
+        "user@1000.service/nginx.service"
+    );
+    assert_eq!(
+        unit("/system.slice/ci.service/nginx.service/mysql.service"),
+        "ci.service/mysql.service"
+    );
+    // Delegated without systemd: by whose the directory is.
+    let owned = |path: &str, maker| PathNames::parse(path).of_maker(path, maker).unit;
+    for (path, parent, named) in [
+        ("/given/nginx.service", "/given", "nginx.service"),
+        ("/given/a/b.service/c", "/given/a", "b.service"),
+        ("/given/system.slice", "/given", "system.slice"),
+        ("/given/payments", "/given", "payments"),
+        ("/nginx.service", "", "nginx.service"),
+        ("/payments", "", "payments"),
+    ] {
+        assert_eq!(made_in(path), parent, "{path}");
+        assert_eq!(owned(path, 0), named, "{path}");
+        assert_eq!(owned(path, 1000), path[1..], "{path}");
+    }
+    assert_eq!(
+        made_in(&format!("{user}/app.slice/x.service")),
+        "/user.slice/user-1000.slice",
+        "root's, as its parts are called after it"
+    );
+    let container = format!("/given/docker-{ID}.scope");
+    assert_eq!(owned(&container, 1000), "", "see belief");
+    let long = owned(&format!("/given/{}", "\u{e9}".repeat(500)), 1000);
+    assert!(long.starts_with("given/") && long.len() <= MAX_UNIT);
 }

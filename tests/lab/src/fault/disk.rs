@@ -79,17 +79,17 @@ pub fn neighbour(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
     .args(how);
     let procs = stage.groups.procs(NEIGHBOUR);
     let before = sampler::disk_ms(&stage.disk.name);
-    let fio = Process::start_in("fio", &mut fio, &procs)?;
     let flushes = Flushes::start(&stage.dir)?;
+    let fio = Process::start_in("fio", &mut fio, &procs)?;
     let measure = move |stage: &Stage| {
         let busy = sampler::disk_ms(&stage.disk.name) - before;
-        let (all, long) = flushes.end();
+        let (usual, now) = flushes.end();
         Ok(Effect {
             what: format!(
-                "diskstats: {busy:.0} ms of I/O in flight; {long} of {all} flushes took 10 ms"
+                "diskstats: {busy:.0} ms of I/O in flight; a flush took {now:.1} ms, {usual:.1} before"
             ),
             // A disk that is busy and as fast as ever disturbs nobody.
-            there: busy >= 1_000.0 && long * 4 >= all,
+            there: busy >= 1_000.0 && now >= 2.0 * usual,
         })
     };
     Ok(Active::measured_by(measure).with(vec![fio]))

@@ -1,5 +1,5 @@
 use super::*;
-use crate::workload::path::{Namesakes, place::kubelet_root};
+use crate::workload::path::place::kubelet_root;
 
 const A: &str = "aaaa9e8adb076670dd192fa0cee52aef8c493640b730232ed3d8433a12f1184b";
 const B: &str = "bbbb9e8adb076670dd192fa0cee52aef8c493640b730232ed3d8433a12f1184b";
@@ -27,6 +27,7 @@ fn believed(path: &str, kubelet_roots: &[String], maker: u32, foreign: &[&str]) 
     let known = Circumstances {
         kubelet_roots,
         maker,
+        unit_maker: maker,
         foreign_ids: &foreign_ids,
     };
     Belief::of(path, &known, |_, _| false).names(path)
@@ -219,30 +220,28 @@ fn what_is_no_container_is_as_it_was() {
 }
 
 #[test]
-fn a_machine_of_a_user_has_no_other_machines_name() {
+fn a_machine_of_a_user_has_nobody_elses_name() {
     const USER: &str = "/user.slice/user-1000.slice/user@1000.service";
     for group in [
         "lxc.payload.web",
         "machine-web.scope",
         "systemd-nspawn@web.service",
     ] {
-        let path = format!("{USER}/{group}");
-        let names = |foreign: &[&str]| {
-            let names = believed(&path, &[], 1000, foreign);
-            (names.container, names.unit)
-        };
-        assert_eq!(names(&[]), ("web".into(), String::new()), "{group}");
-        assert_eq!(
-            names(&["web"]),
-            (String::new(), "user@1000.service".into()),
-            "{group}"
-        );
-        let levels = levels(&path);
-        let asked = |maker| doubtful_ids(&path, &levels, maker, &[]);
-        assert_eq!(asked(1000), [("web", &*path)]);
-        assert_eq!(asked(0), [], "root's name is its own");
-        let all = [&*path, "/lxc.payload.web", "/lxc.payload.db"];
-        assert!(Namesakes::of(all).has_another("web", &path), "{group}");
-        assert!(!Namesakes::of([&*path]).has_another("web", &path));
+        let name = |path: &str, maker| believed(path, &[], maker, &[]).container;
+        let users = format!("{USER}/{group}/payload");
+        assert_eq!(name(&users, 1000), "user@1000.service/web", "{group}");
+        assert_eq!(name(&format!("/{group}"), 1000), "uid 1000/web");
+        assert_eq!(name(&format!("/given/{group}"), 1000), "given/web");
+        assert_eq!(name(&format!("/{group}"), 0), "web", "root's is its own");
     }
+}
+
+#[test]
+fn what_is_not_believed_leaves_no_other_s_unit() {
+    let users = |path: &str| believed(path, &[], 1000, &[A]).unit;
+    let path = format!("/given/nginx.service/kubepods/pod{PA}/{A}");
+    assert_eq!(users(&path), "given/nginx.service");
+    let path = format!("/given/nginx.service/docker-{A}.scope");
+    assert_eq!(users(&path), "given/nginx.service");
+    assert_eq!(outside(&path, &levels(&path)), "/given/nginx.service");
 }
