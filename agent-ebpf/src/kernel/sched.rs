@@ -103,6 +103,12 @@ impl<M: Memory> Task<M> {
         self.state() == 0
     }
 
+    /// It is on its way out (`PF_EXITING`).
+    #[inline(always)]
+    pub fn is_exiting(self) -> bool {
+        self.get::<u32>(&field::TASK_FLAGS) & 4 != 0
+    }
+
     /// It waits for something that no signal can end (`TASK_UNINTERRUPTIBLE`; not one that
     /// idles, `TASK_NOLOAD`).
     #[inline(always)]

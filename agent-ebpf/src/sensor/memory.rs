@@ -116,20 +116,23 @@ pub fn memory_memcg_end(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "mark_victim")]
 pub fn memory_mark_victim(ctx: RawTracePointContext) -> u32 {
     let victim: u64 = ctx.arg(0);
-    let tid = if argument::MARK_VICTIM_TASK.load() != 0 {
-        // SAFETY: this kernel's first argument is a task, and `Probed` copes with anything.
-        unsafe { Task::<Probed>::new(victim as *const u8) }.tid()
-    } else {
-        victim as u32
-    };
+    // SAFETY: where this is no task it is not asked for anything, and `Probed` copes with any
+    // address.
+    let task = unsafe { Task::<Probed>::new(victim as *const u8) };
+    let is_task = argument::MARK_VICTIM_TASK.load() != 0;
+    let tid = if is_task { task.tid() } else { victim as u32 };
+    let current = Task::current().tid();
     // SAFETY: the value is copied out at once.
-    let reclaim = unsafe { RECLAIMS.get(Task::current().tid()) }.copied();
-    let memcg = reclaim.is_some_and(|last| last.kind == u64::from(KIND_MEMCG_RECLAIM));
-    if VICTIMS
-        .insert(tid, u32::from(memcg), u64::from(BPF_ANY))
-        .is_err()
-    {
+    let reclaim = unsafe { RECLAIMS.get(current) }.copied();
+    let memcg = u32::from(reclaim.is_some_and(|r| r.kind == u64::from(KIND_MEMCG_RECLAIM)));
+    if VICTIMS.insert(tid, memcg, u64::from(BPF_ANY)).is_err() {
         emit::lost(sensor::MEMORY);
+    }
+    // It gets its signal before it is marked. From 6.16 on, where the end of a thread is told
+    // earlier, that may have been already; whichever of the two comes later counts.
+    if is_task && tid != current && task.is_exiting() {
+        let _ = VICTIMS.remove(tid);
+        killed(task, memcg);
     }
     0
 }
@@ -145,6 +148,13 @@ pub fn memory_exit(_: RawTracePointContext) -> u32 {
         return 0;
     };
     let _ = VICTIMS.remove(tid);
+    killed(task, memcg);
+    0
+}
+
+/// Counts and tells its process once.
+#[inline(never)]
+fn killed(task: Task<Probed>, memcg: u32) {
     let process = Process {
         leader_start_boottime_ns: task.leader_start_boottime_ns(),
         tgid: u64::from(task.tgid()),
@@ -153,7 +163,7 @@ pub fn memory_exit(_: RawTracePointContext) -> u32 {
         .insert(process, memcg, u64::from(BPF_NOEXIST))
         .is_err()
     {
-        return 0;
+        return;
     }
     let cgroup_id = task.cgroup_id();
     let key = SeriesKey {
@@ -174,11 +184,10 @@ pub fn memory_exit(_: RawTracePointContext) -> u32 {
         detail: 0,
         leader_start_boottime_ns: task.leader_start_boottime_ns(),
         pid: task.tgid(),
-        tid,
+        tid: task.tid(),
         cpu,
         extra: memcg,
     });
-    0
 }
 
 #[inline(always)]

@@ -52,6 +52,8 @@ impl Observed {
     /// one and counted.
     pub fn finish(self, cgroup_id: u64) -> Seen {
         let Counted { cpu, measured } = self.sensors.counted();
+        // With what the kernel kept from a program.
+        self.sensors.observe(&self.metrics);
         self.sensors.stop();
         let label = Sensor {
             sensor: self.sensor,
