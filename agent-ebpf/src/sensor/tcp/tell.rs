@@ -37,7 +37,7 @@ const LONGEST_NS: u64 = 120_000_000_000;
 const JUST_NS: u64 = 1_000_000;
 
 /// Tells what happened to the connection's owner, if it has one.
-#[inline(always)]
+#[inline(never)]
 pub fn interval(flow: &mut Flow, kind: u32, start_ns: u64, end_ns: u64, extra: u32) {
     let owner = flow.owner;
     // What was told already is not told twice; but a connect is told whole.
@@ -192,6 +192,14 @@ fn is_past(ns: u64, now_ns: u64) -> bool {
 
 #[inline(always)]
 fn net_wait(flow: &Flow, kind: u32, (start_ns, end_ns): (u64, u64), device: u64, extra: u32) {
+    let what = u64::from(kind) << 32 | u64::from(extra);
+    tell_net_wait(flow, what, start_ns, end_ns, device);
+}
+
+/// A function of its own, which takes five arguments at most: older kernels give all functions that call
+/// each other 512 bytes together, and each record takes 64 of them wherever it is inlined.
+#[inline(never)]
+fn tell_net_wait(flow: &Flow, what: u64, start_ns: u64, end_ns: u64, device: u64) {
     let owner = flow.owner;
     let ns = end_ns.saturating_sub(start_ns);
     if owner.pid == 0 || !emit::is_told(sensor::NET, ns, TCP_MIN_NS.load()) {
@@ -199,7 +207,7 @@ fn net_wait(flow: &Flow, kind: u32, (start_ns, end_ns): (u64, u64), device: u64,
     }
     emit::record(&Record {
         sensor: sensor::NET,
-        kind,
+        kind: (what >> 32) as u32,
         start_ns,
         end_ns,
         cgroup_id: owner.cgroup_id,
@@ -209,7 +217,7 @@ fn net_wait(flow: &Flow, kind: u32, (start_ns, end_ns): (u64, u64), device: u64,
         tid: owner.tid,
         // SAFETY: returns a number.
         cpu: unsafe { bpf_get_smp_processor_id() },
-        extra,
+        extra: what as u32,
     });
 }
 

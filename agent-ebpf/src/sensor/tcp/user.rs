@@ -80,7 +80,9 @@ pub fn uses(socket: u64, how: Use) {
             return;
         }
     }
-    look(Sock::at(socket), how);
+    if look(Sock::at(socket), how) == UNKNOWN {
+        meet(Sock::at(socket));
+    }
     if how != Use::Read {
         writes(Sock::at(socket), how, tick);
     }
@@ -118,6 +120,22 @@ fn handed_over(sock: Sock, thread: u64, locked: bool) -> u32 {
     0
 }
 
+/// What [`look`] says of a connection that was opened before the agent.
+const UNKNOWN: u32 = 1;
+
+/// It is counted from now on. Not called by [`look`]: a flow takes much of the stack, of which
+/// older kernels give all functions that call each other 512 bytes together.
+#[inline(never)]
+fn meet(sock: Sock) -> u32 {
+    let mut flow = Flow::NEW;
+    flow.owner = Owner::current();
+    flow.retransmits_seen = sock.total_retransmits();
+    flow.delivered = sock.delivered();
+    flow.look_for_device(sock);
+    flow::begin(sock, &flow);
+    0
+}
+
 #[inline(never)]
 fn look(sock: Sock, how: Use) -> u32 {
     let locked = how != Use::Sent;
@@ -130,17 +148,10 @@ fn look(sock: Sock, how: Use) -> u32 {
             return 0;
         }
     }
-    let owner = Owner::current();
     let Some(flow) = flow::get(sock) else {
-        // Opened before the agent: counted from now on.
-        let mut flow = Flow::NEW;
-        flow.owner = owner;
-        flow.retransmits_seen = sock.total_retransmits();
-        flow.delivered = sock.delivered();
-        flow.look_for_device(sock);
-        flow::begin(sock, &flow);
-        return 0;
+        return UNKNOWN;
     };
+    let owner = Owner::current();
     // SAFETY: a map's value, which lives as long as the program runs; where `locked`, nobody
     // else writes it.
     unsafe {
