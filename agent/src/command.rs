@@ -27,7 +27,7 @@ pub use self::{
 use crate::{
     cli::{EXIT_NO_PRIVILEGE, EXIT_USAGE, Output, StackArgs},
     doctor::examine,
-    host::{identify::Identifier, roots::Roots},
+    host::{capabilities, identify::Identifier, roots::Roots},
     metrics::AgentMetrics,
     stack::{
         overrides::Overrides,
@@ -66,6 +66,14 @@ pub fn stack(args: StackArgs) -> ExitCode {
     };
     let identifier =
         Identifier::new(args.roots.into(), AgentMetrics::default()).with_overrides(overrides);
+    let unseen = capabilities::missing();
+    let unseen: Vec<_> = unseen.into_iter().filter(|need| !need.essential).collect();
+    if !unseen.is_empty() {
+        complain(&format_args!(
+            "not all layers may be seen: {}; run as root",
+            capabilities::sentence(&unseen)
+        ));
+    }
     let output = args.output;
     let Some(pid) = args.pid else {
         let report = if args.all {
