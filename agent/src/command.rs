@@ -27,7 +27,7 @@ pub use self::{
 use crate::{
     cli::{EXIT_NO_PRIVILEGE, EXIT_USAGE, Output, StackArgs},
     doctor::examine,
-    host::{identify::Identifier, roots::Roots},
+    host::{capabilities, identify::Identifier, roots::Roots},
     metrics::AgentMetrics,
     stack::{
         overrides::Overrides,
@@ -44,6 +44,9 @@ pub fn complain(error: &dyn fmt::Display) {
 /// `isostack-agent doctor`.
 #[must_use]
 pub fn doctor(roots: &Roots, output: Output) -> ExitCode {
+    if let Some(code) = refuse(roots) {
+        return code;
+    }
     let report = examine(roots);
     let code = if report.no_privilege {
         EXIT_NO_PRIVILEGE
@@ -56,6 +59,10 @@ pub fn doctor(roots: &Roots, output: Output) -> ExitCode {
 /// `isostack-agent stack [PID|--all]`.
 #[must_use]
 pub fn stack(args: StackArgs) -> ExitCode {
+    let roots = args.roots.into();
+    if let Some(code) = refuse(&roots) {
+        return code;
+    }
     let overrides = match args.stack_override.as_deref().map(Overrides::read) {
         None => Overrides::default(),
         Some(Ok(overrides)) => overrides,
@@ -64,8 +71,15 @@ pub fn stack(args: StackArgs) -> ExitCode {
             return EXIT_USAGE.into();
         }
     };
-    let identifier =
-        Identifier::new(args.roots.into(), AgentMetrics::default()).with_overrides(overrides);
+    let identifier = Identifier::new(roots, AgentMetrics::default()).with_overrides(overrides);
+    let unseen = capabilities::missing();
+    let unseen: Vec<_> = unseen.into_iter().filter(|need| !need.essential).collect();
+    if !unseen.is_empty() {
+        complain(&format_args!(
+            "not all layers may be seen: {}; run as root",
+            capabilities::sentence(&unseen)
+        ));
+    }
     let output = args.output;
     let Some(pid) = args.pid else {
         let report = if args.all {
@@ -88,6 +102,16 @@ pub fn stack(args: StackArgs) -> ExitCode {
         }
         Err(error) => fail(&error),
     }
+}
+
+/// Of a host that is not there nothing can be said.
+fn refuse(roots: &Roots) -> Option<ExitCode> {
+    let (key, path) = roots.missing()?;
+    complain(&format_args!(
+        "--{key} {}: there is no such folder; mount the host's there",
+        path.display()
+    ));
+    Some(EXIT_USAGE.into())
 }
 
 fn fail(error: &dyn fmt::Display) -> ExitCode {

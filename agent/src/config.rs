@@ -291,6 +291,13 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        if let Some((key, path)) = self.roots.missing() {
+            return Err(ConfigError::Value {
+                key,
+                value: path.display().to_string(),
+                reason: "there is no such folder; mount the host's there".to_owned(),
+            });
+        }
         if self.settle > MAX_SETTLE {
             return Err(ConfigError::Value {
                 key: "settle",

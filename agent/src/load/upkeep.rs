@@ -146,10 +146,10 @@ impl Upkeep {
         let budget = self.budget_cores * 100.0;
         tracing::info!(
             sensor = status.name,
-            percent_of_a_core = cores * 100.0,
-            budget,
-            level,
-            "Sensor thinned or back"
+            cost = %format_args!("{:.1} % of a core", cores * 100.0),
+            budget = %format_args!("{budget:.1} %"),
+            doublings = level,
+            "Sensor tells of intervals from longer (or, with less cost, again shorter) times on"
         );
         if level > 0 {
             status.state = SensorState::Reduced;

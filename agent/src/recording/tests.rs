@@ -462,3 +462,11 @@ fn who_has_a_slot_may_change() {
         assert_eq!(identity.process.pid, n);
     }
 }
+
+#[test]
+fn a_folder_is_no_name_for_a_recording() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Writer::create(dir.path(), 1 << 20).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::IsADirectory);
+    assert!(!partial(dir.path()).exists());
+}

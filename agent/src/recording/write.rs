@@ -64,6 +64,10 @@ impl Writer {
     /// # Errors
     /// When it cannot be made.
     pub fn create(path: &Path, max_bytes: u64) -> io::Result<Self> {
+        // Only at the end does the file get its name: too late to find out.
+        if path.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let file = OpenOptions::new()
             .write(true)
             .create(true)

@@ -19,7 +19,7 @@ What each sensor can do on which kernel. Written by `cargo xtask vm --write-docs
 `isostack-agent doctor` says in guests that run Debian's kernels for cloud machines, which have
 every type of program, type information and no lockdown; `cargo xtask vm` fails when it no
 longer holds. Without flags it also runs the
-sensors' ground-truth tests there, which are not green on every kernel yet (CHANGELOG.md).
+sensors' ground-truth tests there.
 ";
 
 const HOST_HEAD: &str = "
