@@ -1,4 +1,4 @@
-//! Intervals in order of their end, packed: five or six bytes each instead of 24, as a timeline of two
+//! Intervals in order of their end, packed: five to seven bytes each instead of 24, as a timeline of two
 //! minutes at 50 000 events a second is six million of them. Their times are whole microseconds
 //! ([`whole`]); beyond that nothing is lost.
 //!
