@@ -233,6 +233,22 @@ pub struct Turn {
     pub is_whole: bool,
 }
 
+/// A wait of one thread for an answer on a connection that its process made, known to be for one
+/// request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The process.
+    pub process: ProcessKey,
+    /// Who read the answer, as the host sees it.
+    pub tid: u32,
+    /// When the thread had begun to read the request, see [`Turn::read`].
+    pub request: MonoNs,
+    /// When it wrote what it asked, or began to connect.
+    pub start: MonoNs,
+    /// When it began to read the answer.
+    pub end: MonoNs,
+}
+
 /// What a thread worked on, as its program says: half of its trace id and its span id, all zero
 /// where it worked on none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -338,6 +354,8 @@ pub enum Event {
     Steal(Steal),
     /// See [`Turn`].
     Turn(Turn),
+    /// See [`Ask`].
+    Ask(Ask),
     /// See [`Away`].
     Away(Away),
     /// See [`Consumption`].

@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use crate::{
     event::Particulars,
     pipeline::{
+        asks::Asks,
         baseline::{Baselines, OperationKey},
         behind,
         children::{ChildIndex, Parent},
@@ -77,6 +78,7 @@ pub(super) struct Context<'a> {
     pub(super) horizon: MonoNs,
     pub(super) timeline: &'a Timeline,
     pub(super) turns: &'a Turns,
+    pub(super) asks: &'a Asks,
     pub(super) contexts: &'a Contexts,
     pub(super) consumers: &'a Consumers,
     pub(super) losses: &'a Losses,
@@ -249,7 +251,7 @@ impl Correlator {
         let case = Case {
             split,
             at: &|cause| asked.circumstances(scope, cause),
-            is_certain: scope.is_certain(),
+            is_certain: &|cause| scope.is_certain_of(cause),
             baselines,
             key,
         };

@@ -16,7 +16,8 @@
 //!   where of a wait for a disk or for memory no more is known than the system call.
 //! - *own* (on CPU, waiting for a lock, a timer, a peer): what a program does is never
 //!   abnormal by itself; news only with a baseline, and only where it is known that the time is
-//!   this request's: its thread is known, or it was the only one of an event loop.
+//!   this request's: its thread is known, it was the only one of an event loop, or the loop waited
+//!   for a peer that it asked for this request.
 //! - *downstream* (child spans): likewise news only with a baseline; and only where nothing of
 //!   the span's own is named, as its self time is what a verdict is about.
 //!
@@ -138,8 +139,8 @@ pub struct Case<'a> {
     pub split: &'a Split,
     /// What the fault of a cause depends on.
     pub at: &'a dyn Fn(Cause) -> Circumstances,
-    /// What its threads did is known to be its own, and no other request's.
-    pub is_certain: bool,
+    /// Whether what its threads did of this is known to be its own, and no other request's.
+    pub is_certain: &'a dyn Fn(Cause) -> bool,
     /// What is usual.
     pub baselines: &'a Baselines,
     /// Of it.
@@ -154,7 +155,7 @@ pub fn blame(case: &Case<'_>, rules: Rules) -> Option<(Cause, Fault)> {
         .parts
         .iter()
         .filter(|(cause, ns)| match Nature::of(*cause) {
-            Nature::Own => case.is_certain && case.is_own_news(rules, *cause, *ns),
+            Nature::Own => (case.is_certain)(*cause) && case.is_own_news(rules, *cause, *ns),
             _ => {
                 case.is_candidate(rules, *cause, *ns)
                     && (*ns as f64 >= rules.share_threshold * split.self_time_ns as f64

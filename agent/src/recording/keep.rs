@@ -179,6 +179,10 @@ impl Wanted {
                 let of_spans = self.processes.contains(&turn.process);
                 (turn.read.0, turn.written.0, of_spans)
             }
+            Event::Ask(ask) => {
+                let of_spans = self.processes.contains(&ask.process);
+                (ask.start.0, ask.end.0, of_spans)
+            }
             Event::Away(away) => {
                 let of_spans = self.processes.contains(&away.process);
                 (away.start.0, away.end.0, of_spans)

@@ -57,7 +57,11 @@ impl Attributor {
                     of.consumer = self.neighbour(of.cgroup_id);
                     continue;
                 }
-                Event::Steal(_) | Event::Loss(_) | Event::Turn(_) | Event::Away(_) => continue,
+                Event::Steal(_)
+                | Event::Loss(_)
+                | Event::Turn(_)
+                | Event::Ask(_)
+                | Event::Away(_) => continue,
             };
             match &mut delay.particulars {
                 Particulars::QuotaOf(hint) => {

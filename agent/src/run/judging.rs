@@ -181,6 +181,7 @@ impl Judging {
                 Event::Delay(delay) => delay.start,
                 Event::Steal(steal) => steal.start,
                 Event::Turn(turn) => turn.read,
+                Event::Ask(ask) => ask.start,
                 Event::Away(away) => away.start,
                 Event::Consumption(of) => of.start,
                 Event::Loss(loss) => loss.start,
