@@ -378,13 +378,32 @@ function showHost(h) {
     list.append(li);
   }
   showNames(h.names);
+  showFlow(h);
+  $("empty").dataset.why = "";
+  later();
+}
+
+// Where things come in and go, and whether they are taken there.
+function showFlow(h) {
   const flow = $("flow");
+  // Anew only when it changed: somebody may be selecting an address.
+  const shown = JSON.stringify([h.listen, h.downstream]);
+  if (flow.dataset.shown === shown) return;
+  flow.dataset.shown = shown;
   flow.replaceChildren();
   fact(flow, "OTLP gRPC", el("code", "", h.listen.otlp_grpc));
   fact(flow, "OTLP HTTP", el("code", "", h.listen.otlp_http));
-  fact(flow, "Sent on to", h.downstream ? el("code", "", h.downstream.endpoint + " (" + h.downstream.protocol + ")") : "nowhere: analysed and shown here only (--export-endpoint sends them on)");
-  $("empty").dataset.why = "";
-  later();
+  if (!h.downstream.some((to) => to.signal === "traces")) fact(flow, "Spans to", "nowhere: analysed and shown here only (--export-endpoint sends them on)");
+  const names = { traces: "Spans to", metrics: "Metrics to", logs: "Logs to" };
+  for (const to of h.downstream) {
+    const where = document.createDocumentFragment();
+    where.append(el("code", "", to.endpoint + " (" + to.protocol + ")"));
+    if (to.state === "failing") {
+      const kept = to.queued_requests + (to.queued_requests === 1 ? " request is" : " requests are");
+      where.append(el("p", "why", "Failing since " + clock(to.failing_since_unix_nano).slice(0, 8) + "; " + kept + " kept and tried again: " + to.reason));
+    }
+    fact(flow, names[to.signal] || to.signal, where);
+  }
 }
 
 function showSensors(sensors) {
@@ -544,6 +563,7 @@ async function look() {
       showWorkloads(w.workloads);
       showLogs(l.log_matches);
       showNames(h.names);
+      showFlow(h);
     } catch { /* The stream says that the agent is away. */ }
   }
   setTimeout(look, LOOK_EVERY);
