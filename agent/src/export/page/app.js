@@ -167,7 +167,9 @@ function fact(list, name, value) {
 
 function traceLine(row) {
   const line = document.createDocumentFragment();
-  line.append(el("code", "", row.trace_id));
+  const id = traceLink(row.trace_id, "");
+  id.append(el("code", "", row.trace_id));
+  line.append(id);
   const copy = el("button", "", "Copy");
   copy.type = "button";
   copy.setAttribute("aria-label", "Copy the trace id");
@@ -415,28 +417,22 @@ function showSensors(sensors) {
   for (const s of sensors) {
     const li = el("li");
     li.dataset.state = s.state;
-    const plain = s.state === "on";
-    const line = el(plain ? "div" : "summary", plain ? "row" : "");
-    const state = el("span", "state", s.state);
+    const line = el("summary");
     const mark = el("span", "mark", marks[s.state] || "○");
     mark.setAttribute("aria-hidden", "true");
-    if (s.hook) state.append(el("code", "hook", s.hook));
-    line.append(mark, el("span", "name", s.name), state);
-    if (plain) li.append(line);
-    else {
-      const d = el("details");
-      d.dataset.name = s.name;
-      d.open = open.has(s.name);
-      const why = el("dl");
-      for (const [k, v] of [["Why", s.reason], ["Loses", s.loses], ["Fix", s.fix]]) {
-        if (!v) continue;
-        const pair = el("div");
-        pair.append(el("dt", "", k), el("dd", "", v));
-        why.append(pair);
-      }
-      d.append(line, why);
-      li.append(d);
+    line.append(mark, el("span", "name", s.name), el("span", "state", s.state));
+    const d = el("details");
+    d.dataset.name = s.name;
+    d.open = open.has(s.name);
+    const why = el("dl");
+    for (const [k, v] of [["Why", s.reason], ["Loses", s.loses], ["Fix", s.fix], ["Hooks", s.hook]]) {
+      if (!v) continue;
+      const pair = el("div");
+      pair.append(el("dt", "", k), el("dd", "", v));
+      why.append(pair);
     }
+    d.append(line, why);
+    li.append(d);
     list.append(li);
   }
 }
