@@ -15,7 +15,7 @@ const RUNS: [usize; 3] = [3, 6, 9];
 
 #[test]
 fn each_is_localised() -> anyhow::Result<()> {
-    for incident in INCIDENTS {
+    for incident in &INCIDENTS {
         let results = tempfile::tempdir()?;
         let mut missing = String::new();
         for runs in RUNS {
