@@ -26,7 +26,7 @@ use std::{
 use bytes::Bytes;
 use home::Home;
 use isostack_agent::{
-    event::{Delay, Event, Flow, MemoryLimit, Particulars, Resource, Slice},
+    event::{Delay, Disk, Event, Flow, MemoryLimit, Particulars, Resource, Slice},
     host::{identify::Identifier, roots::Roots},
     load::{Sensors, Settings},
     metrics::AgentMetrics,
@@ -129,6 +129,17 @@ impl Seen {
         })
     }
 
+    /// A disk that somebody used, by its name.
+    fn disk(&self, name: &str) -> Option<Arc<Disk>> {
+        self.events.iter().find_map(|event| match event {
+            Event::Consumption(c) => match &c.resource {
+                Resource::Disk(disk) if disk.name == name => Some(disk.clone()),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
     /// What one cgroup consumed, of those resources.
     fn consumed(&self, home: &Home, of: impl Fn(&Resource) -> bool) -> u64 {
         let amounts = self.events.iter().filter_map(|event| match event {
@@ -222,8 +233,9 @@ fn told(
     }
 }
 
+/// For a second, however fast the disk is: what is judged must be slower than usual everywhere.
 const READS: &str = "exec fio --name=victim --thread --ioengine=psync --rw=randread --bs=64k \
-                     --direct=1 --number_ios=100 --randrepeat=1 --filename=";
+                     --direct=1 --time_based --runtime=1 --randrepeat=1 --filename=";
 
 /// The victim reads a disk while `hog` does what it does; returns the verdict and the hog's name.
 fn beside(hog_script: impl Fn(&LoopDisk) -> String) -> (Option<Arc<Verdict>>, String) {
@@ -237,8 +249,10 @@ fn beside(hog_script: impl Fn(&LoopDisk) -> String) -> (Option<Arc<Verdict>>, St
     assert!(agent.sensors.track(pid));
     noise.begin();
     thread::sleep(Duration::from_millis(700));
+    let start = MonoNs::now();
     reader.begin();
     reader.end();
+    let span = (start.0, MonoNs::now().0);
     let name = agent.name_of(&hog);
     // What is under way is told once more comes.
     thread::sleep(Duration::from_millis(200));
@@ -249,13 +263,13 @@ fn beside(hog_script: impl Fn(&LoopDisk) -> String) -> (Option<Arc<Verdict>>, St
         seen.consumed(&hog, of_disk) > 0,
         "the neighbour was not seen"
     );
-    let waits: Vec<&Delay> = seen
-        .delays(pid, Cause::BlockDevice)
-        .filter(|d| matches!(&d.particulars, Particulars::Disk(d) if d.name == disk.name))
-        .collect();
-    let particulars = waits[0].particulars.clone();
-    let span = (waits[0].start.0, waits[waits.len() - 1].end.0);
-    let wait = told(&identity, Cause::BlockDevice, span, particulars);
+    let device = seen.disk(&disk.name).expect("the neighbour used it");
+    let wait = told(
+        &identity,
+        Cause::BlockDevice,
+        span,
+        Particulars::Disk(device),
+    );
     (seen.verdict(&identity, span, &[wait]), name)
 }
 
@@ -311,17 +325,21 @@ fn a_slow_disk_without_neighbours_has_no_culprit() {
     let pid = reader.pid();
     let identity = agent.identify(pid, &victim);
     assert!(agent.sensors.track(pid));
+    let start = MonoNs::now();
     reader.begin();
     reader.end();
+    let span = (start.0, MonoNs::now().0);
     let seen = agent.finish();
-    let longest = seen
-        .delays(pid, Cause::BlockDevice)
-        .filter(|d| matches!(&d.particulars, Particulars::Disk(d) if d.name == disk.name))
-        .max_by_key(|d| d.end.since(d.start));
-    let span = longest.map(|d| (d.start.0, d.end.0)).unwrap();
-    if let Some(verdict) = seen.verdict(&identity, span, &[]) {
-        assert_eq!(verdict.culprit, "", "{verdict:?}");
-    }
+    let device = seen.disk(&disk.name).expect("the reader used it");
+    let wait = told(
+        &identity,
+        Cause::BlockDevice,
+        span,
+        Particulars::Disk(device),
+    );
+    let verdict = seen.verdict(&identity, span, &[wait]);
+    let verdict = verdict.expect("it waited for nothing but the disk");
+    assert_eq!(verdict.culprit, "", "{verdict:?}");
 }
 
 /// The neighbour's reclaim is real; the victim's wait, which would be short and rare, is told.

@@ -1,43 +1,61 @@
-//! The reference incidents, made for real: hop, layer, mechanism and culprit by the agent. The
-//! bound allows for one run in three that another program on this machine disturbs; what came
-//! of a run of each is kept in `agent/tests/data/recordings`.
+//! The reference incidents, made for real: hop, layer, mechanism and culprit by the agent. What
+//! came of a run of each is kept in `agent/tests/data/recordings`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use lab::{cli, incidents::INCIDENTS};
+use lab::{
+    cli,
+    incidents::{INCIDENTS, Incident},
+    report::Summary,
+};
 
-const RUNS: usize = 3;
+/// Runs to judge by: more are added where another program on this machine disturbed them, or
+/// where its disk was too fast for the fault to be felt.
+const RUNS: [usize; 3] = [3, 6, 9];
 
 #[test]
 fn each_is_localised() -> anyhow::Result<()> {
-    for incident in INCIDENTS {
-        let args = cli::Args {
-            seed: Some(1),
-            runs: RUNS,
-            only: Vec::new(),
-            kind: Some(incident.name.to_owned()),
-            output: None,
-            record: None,
-            verbose: true,
-            // On a host that makes many system calls (a Kubernetes node beside the lab) the sensor
-            // `seccomp` is over its budget and leaves its hooks for a while: what it tells while it
-            // is there is asked here.
-            agent_flags: Vec::new(),
-        };
-        let summary = cli::run(&args, PathBuf::from(env!("CARGO_BIN_EXE_isostack-lab")))?;
-        assert_eq!(summary.broken, 0, "{}: not done", incident.id);
-        for (kind, _) in incident.faults {
-            let of = summary.kinds.get(kind.name()).cloned().unwrap_or_default();
-            assert!(of.injected >= 2, "{}: {of:?}", incident.id);
-            for part in [of.hop, of.fault, of.cause, of.culprit] {
-                assert!(
-                    part.share() >= 0.6,
-                    "{} {}: {of:?}",
-                    incident.id,
-                    kind.name()
-                );
+    for incident in &INCIDENTS {
+        let results = tempfile::tempdir()?;
+        let mut missing = String::new();
+        for runs in RUNS {
+            // What is there is not done again.
+            let summary = run(incident, runs, results.path())?;
+            missing = not_localised(incident, &summary);
+            if missing.is_empty() {
+                break;
             }
+            println!("Incident {} in {runs} runs: {missing}", incident.id);
         }
+        assert_eq!(missing, "", "incident {}", incident.id);
     }
     Ok(())
+}
+
+fn run(incident: &Incident, runs: usize, results: &Path) -> anyhow::Result<Summary> {
+    let args = cli::Args {
+        seed: Some(1),
+        runs,
+        only: Vec::new(),
+        kind: Some(incident.name.to_owned()),
+        output: Some(results.to_owned()),
+        record: None,
+        verbose: true,
+        agent_flags: Vec::new(),
+    };
+    cli::run(&args, PathBuf::from(env!("CARGO_BIN_EXE_isostack-lab")))
+}
+
+/// What keeps it from being localised: of each of its faults at least two had an effect, and most
+/// of these were answered rightly in every part.
+fn not_localised(incident: &Incident, summary: &Summary) -> String {
+    let mut missing = Vec::new();
+    for (kind, _) in incident.faults {
+        let of = summary.kinds.get(kind.name()).cloned().unwrap_or_default();
+        let parts = [of.hop, of.fault, of.cause, of.culprit];
+        if of.injected < 2 || parts.iter().any(|part| part.share() < 0.6) {
+            missing.push(format!("{}: {of:?}", kind.name()));
+        }
+    }
+    missing.join("; ")
 }
