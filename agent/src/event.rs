@@ -309,6 +309,17 @@ pub struct Loss {
     pub events: u64,
 }
 
+/// A time in which a sensor tells less than it could, as it costs too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saving {
+    /// The sensor's id, one of [`agent_common::event::sensor`].
+    pub sensor: u32,
+    /// From then on.
+    pub start: MonoNs,
+    /// Until then, if nothing is said of it again.
+    pub end: MonoNs,
+}
+
 /// What several may want at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -362,6 +373,8 @@ pub enum Event {
     Consumption(Consumption),
     /// See [`Loss`].
     Loss(Loss),
+    /// See [`Saving`].
+    Saving(Saving),
 }
 
 /// Somebody is no longer what he was looked at as. Not for the pipeline: whoever keeps what he

@@ -194,6 +194,10 @@ impl Pipeline {
                 self.losses.add(*loss);
                 Ok(())
             }
+            Event::Saving(saving) => {
+                self.losses.add_saving(*saving);
+                Ok(())
+            }
             Event::Consumption(of) => self.consumers.add(of, self.timeline.horizon(now), now),
         };
         if let Err(dropped) = taken {

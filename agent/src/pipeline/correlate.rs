@@ -440,6 +440,7 @@ fn evidence(
     threads.dedup();
     evidence.threads = threads.len();
     evidence.lost_events = context.losses.within(place.start, place.end());
+    evidence.saving = context.losses.saving(place.start, place.end());
     evidence.is_behind = scope.is_widened();
     evidence.particulars = heaviest(&waits);
     evidence.culprit = culprit::find(

@@ -185,6 +185,7 @@ impl Judging {
                 Event::Away(away) => away.start,
                 Event::Consumption(of) => of.start,
                 Event::Loss(loss) => loss.start,
+                Event::Saving(saving) => saving.start,
             };
             let start = self.pipeline.clock().wall(start);
             self.output.store.record_event(event, start);

@@ -349,6 +349,7 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> Option<EventRow> {
         // The store keeps none of them.
         Event::Consumption(_)
         | Event::Loss(_)
+        | Event::Saving(_)
         | Event::Turn(_)
         | Event::Ask(_)
         | Event::Away(_) => return None,

@@ -31,6 +31,7 @@ impl Store {
             // Nobody's delay.
             Event::Consumption(_)
             | Event::Loss(_)
+            | Event::Saving(_)
             | Event::Turn(_)
             | Event::Ask(_)
             | Event::Away(_) => return,
@@ -132,6 +133,7 @@ impl Window {
             (
                 Event::Consumption(_)
                 | Event::Loss(_)
+                | Event::Saving(_)
                 | Event::Turn(_)
                 | Event::Ask(_)
                 | Event::Away(_),
@@ -153,6 +155,7 @@ impl StoredEvent {
             Event::Steal(_)
             | Event::Consumption(_)
             | Event::Loss(_)
+            | Event::Saving(_)
             | Event::Turn(_)
             | Event::Ask(_)
             | Event::Away(_) => Cause::Steal,
@@ -166,6 +169,7 @@ impl StoredEvent {
             Event::Steal(steal) => steal.end.since(steal.start),
             Event::Consumption(_)
             | Event::Loss(_)
+            | Event::Saving(_)
             | Event::Turn(_)
             | Event::Ask(_)
             | Event::Away(_) => 0,
