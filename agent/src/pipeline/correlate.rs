@@ -203,7 +203,10 @@ impl Correlator {
             .get(span.name.start as usize..span.name.end as usize);
         let service = &resource.resource.service;
         let key = baselines.key_in(&identity.workload, service, name.unwrap_or_default());
-        let Some(blamed) = self.blame(asked, &scope, &split, baselines, key) else {
+        let blamed = self.blame(asked, &scope, &split, baselines, key);
+        let found = self.behind(asked, (scope, split, blamed), baselines, key);
+        let (scope, split, Some(blamed)) = found else {
+            let (scope, split, _) = found;
             baselines.learn(key, &split);
             return Judgement {
                 joined: joined.clone(),
@@ -213,7 +216,6 @@ impl Correlator {
                 intervals: Vec::new(),
             };
         };
-        let (scope, split, blamed) = self.behind(asked, (scope, split, blamed), baselines, key);
         if Nature::at(blamed.0, || asked.circumstances(&scope, blamed.0)).may_become_usual() {
             baselines.learn_slow(key, &split);
         }
@@ -246,27 +248,24 @@ impl Correlator {
         if scope.confidence == Confidence::Host {
             return None;
         }
-        let case = Case {
-            split,
-            at: &|cause| asked.circumstances(scope, cause),
-            is_certain: scope.is_certain(),
-            baselines,
-            key,
-        };
-        judge::blame(&case, self.rules)
+        let at = |cause| asked.circumstances(scope, cause);
+        judge::blame(&case_of(scope, split, &at, baselines, key), self.rules)
     }
 
-    /// Where the program is to be blamed for a wait: what held back those that it waited for, if
-    /// that is why.
+    /// Where the program is to be blamed for a wait, or nothing is though it waited: what held back
+    /// those that it waited for, if that is why.
     fn behind(
         &mut self,
         asked: Asked<'_>,
-        own: (Scope, Split, Blamed),
+        own: (Scope, Split, Option<Blamed>),
         baselines: &Baselines,
         key: OperationKey,
-    ) -> (Scope, Split, Blamed) {
-        let (scope, split, (blamed, _)) = &own;
-        if !behind::may_be(*blamed) {
+    ) -> (Scope, Split, Option<Blamed>) {
+        let (scope, split, blamed) = &own;
+        let blamed = blamed.map(|(cause, _)| cause);
+        let at = |cause| asked.circumstances(scope, cause);
+        let case = case_of(scope, split, &at, baselines, key);
+        if !behind::may_matter(blamed, &case, self.rules) {
             return own;
         }
         let timeline = asked.context.timeline;
@@ -274,9 +273,9 @@ impl Correlator {
         let Some(widened) = widened else { return own };
         if let Ok(now) = self.split(asked, &widened)
             && let Some(found) = self.blame(asked, &widened, &now, baselines, key)
-            && behind::explains(found.0, &now, *blamed, split)
+            && behind::explains(found.0, &now, blamed, split)
         {
-            return (widened, now, found);
+            return (widened, now, Some(found));
         }
         // The sweep is left as of the span's own thread.
         match self.split(asked, scope) {
@@ -402,6 +401,22 @@ impl Correlator {
         if let Some(at) = Confidence::ALL.iter().position(|c| *c == joined.confidence) {
             self.counts.joins[at] += 1;
         }
+    }
+}
+
+fn case_of<'a>(
+    scope: &Scope,
+    split: &'a Split,
+    at: &'a dyn Fn(Cause) -> Circumstances,
+    baselines: &'a Baselines,
+    key: OperationKey,
+) -> Case<'a> {
+    Case {
+        split,
+        at,
+        is_certain: scope.is_certain(),
+        baselines,
+        key,
     }
 }
 

@@ -217,7 +217,17 @@ impl Case<'_> {
             && ns.saturating_sub(usual.median_ns) >= excess.div_ceil(2)
     }
 
-    /// The same, and beyond what is sometimes usual too.
+    /// Whether the span is slower than its like, and these causes together take longer than usual.
+    pub fn is_slower_with(&self, rules: Rules, causes: &[Cause]) -> bool {
+        let usual = |cause: &Cause| self.baselines.cause(self.key, *cause);
+        let usual: Option<u64> = causes.iter().map(|c| Some(usual(c)?.median_ns)).sum();
+        let now: u64 = causes.iter().map(|cause| self.split.part(*cause)).sum();
+        let usual_self = self.baselines.self_time(self.key);
+        usual_self.is_some_and(|usual| is_ratio(self.split.self_time_ns, SLOWER, usual.median_ns))
+            && usual.is_some_and(|usual| is_times(now, rules.baseline_factor, usual))
+    }
+
+    /// [`Self::makes_it_slower`], and beyond what is sometimes usual too.
     fn is_slower_by(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let usual = self.baselines.self_time(self.key);
         usual.is_some_and(|usual| is_ratio(self.split.self_time_ns, BEYOND_HIGH, usual.high_ns))
