@@ -88,6 +88,9 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             "the virtual CPU was out of guest mode{}",
             reason(particulars)
         ),
+        Cause::MemoryReclaim if matches!(particulars, Particulars::SystemCall(_)) => {
+            "waited for memory to be freed or read back".to_owned()
+        }
         Cause::MemoryReclaim => format!(
             "had to free memory before it got any{}{}",
             limit(particulars, identity),
