@@ -107,6 +107,12 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             who(identity),
             on_disk(" on ", particulars)
         ),
+        // The journal's own wait is nobody's request: which queue it was in is not known.
+        Cause::BlockQueue if matches!(particulars, Particulars::SystemCall(_)) => format!(
+            "waited{} for the file system or its disk{}",
+            call(" in ", particulars),
+            by(", busy with I/O of ", "")
+        ),
         Cause::BlockQueue => format!(
             "waited in the queue of {}{}",
             disk(particulars),
@@ -180,6 +186,15 @@ fn disk(particulars: &Particulars) -> String {
             format!("the disk {}", printable(&disk.name))
         }
         _ => "the disk".to_owned(),
+    }
+}
+
+fn call(before: &str, particulars: &Particulars) -> String {
+    match particulars {
+        Particulars::SystemCall(call) if !call.name.is_empty() => {
+            format!("{before}{}", printable(&call.name))
+        }
+        _ => String::new(),
     }
 }
 
