@@ -81,7 +81,8 @@ pub enum Command {
     Stack(StackArgs),
     /// Say which isolation layer log lines speak of, what they mean, and what to do.
     #[command(
-        after_help = "Exit code 0 if a line says something, 1 if none does, 2 if something could not \
+        after_help = "Compressed logs: zcat app.log.1.gz | isostack-agent classify\n\n\
+                      Exit code 0 if a line says something, 1 if none does, 2 if something could not \
                       be read."
     )]
     Classify(ClassifyArgs),
@@ -171,8 +172,8 @@ pub struct ClassifyArgs {
     /// Go on as the files grow, also when they are rotated or cut.
     #[arg(short = 'f', long)]
     pub follow: bool,
-    /// Only what concerns these layers.
-    #[arg(long, value_name = "LAYER", value_delimiter = ',', value_parser = layer)]
+    /// Only what concerns these layers, L-0 to L-4, separated by commas.
+    #[arg(long, value_name = "LAYER,...", value_delimiter = ',', value_parser = layer)]
     pub only: Vec<Layer>,
     /// Take files with zero bytes for text too.
     #[arg(short = 'a', long)]
@@ -240,7 +241,7 @@ pub enum Output {
     /// For people.
     #[default]
     Table,
-    /// One JSON document on stdout.
+    /// For programs: JSON on standard output.
     Json,
 }
 

@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     fmt, fs,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -20,9 +20,11 @@ use crate::{
     otlp::listen::Listen,
     sensor::{Selection, seccomp::SeccompMode},
     stack::overrides::Overrides,
+    state_file,
     telemetry::LogFormat,
 };
 
+mod check;
 mod value;
 pub use value::{Address, ByteSize, Percent, Span};
 
@@ -102,8 +104,8 @@ settings! {
     /// Socket of the container runtime (CRI) that is asked for names, or off [default: that of
     /// containerd or CRI-O, where there is one]
     cri_endpoint: String, "ISOSTACK_CRI_ENDPOINT", "unix:PATH|off";
-    /// Where names and the positions in log files are kept over a restart [default:
-    /// /var/lib/isostack, where it exists]
+    /// Where names, the positions in log files and what is usual of each operation are kept over
+    /// a restart [default: /var/lib/isostack, where it can be written]
     state_dir: PathBuf, "ISOSTACK_STATE_DIR", "DIR";
     /// Address of Jaeger's page, for links from the agent's own [default: none]
     jaeger_url: String, "ISOSTACK_JAEGER_URL", "URL";
@@ -235,7 +237,7 @@ impl Config {
             None => Overrides::default(),
         };
         let config = Self {
-            node: given(settings.node_name).unwrap_or_else(host_name),
+            node: settings.node_name.unwrap_or_else(host_name),
             http_listen: settings
                 .http_listen
                 .map_or(SocketAddr::from(([127, 0, 0, 1], 9464)), |address| {
@@ -272,7 +274,7 @@ impl Config {
             cri: CriConfig::new(given(settings.cri_endpoint).as_deref()),
             state_dir: settings.state_dir.or_else(|| {
                 let usual = PathBuf::from(STATE_DIR);
-                usual.is_dir().then_some(usual)
+                state_file::check(&usual).is_ok().then_some(usual)
             }),
             jaeger_url: given(settings.jaeger_url),
             self_telemetry_endpoint: given(settings.self_telemetry_endpoint),
@@ -289,91 +291,13 @@ impl Config {
         config.check()?;
         Ok(config)
     }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        if let Some((key, path)) = self.roots.missing() {
-            return Err(ConfigError::Value {
-                key,
-                value: path.display().to_string(),
-                reason: "there is no such folder; mount the host's there".to_owned(),
-            });
-        }
-        if self.settle > MAX_SETTLE {
-            return Err(ConfigError::Value {
-                key: "settle",
-                value: format!("{:?}", self.settle),
-                reason: format!("at most {MAX_SETTLE:?}: spans are held for so long"),
-            });
-        }
-        if self.export_queue_bytes < MIN_QUEUE_BYTES {
-            return Err(ConfigError::Value {
-                key: "export_queue_size",
-                value: self.export_queue_bytes.to_string(),
-                reason: format!(
-                    "at least {} MiB, so that the largest request that is accepted fits",
-                    MIN_QUEUE_BYTES >> 20
-                ),
-            });
-        }
-        if self.export_queue_bytes > u32::MAX as usize {
-            return Err(ConfigError::Value {
-                key: "export_queue_size",
-                value: self.export_queue_bytes.to_string(),
-                reason: "less than 4 GiB".to_owned(),
-            });
-        }
-        for pattern in &self.log_globs {
-            if let Err(error) = glob::Pattern::new(pattern) {
-                return Err(ConfigError::Value {
-                    key: "log_file",
-                    value: pattern.clone(),
-                    reason: format!("it is no pattern of file names: {error}"),
-                });
-            }
-        }
-        let listeners = [
-            ("http_listen", Listen::Tcp(self.http_listen)),
-            ("otlp_grpc_listen", self.otlp_grpc_listen.clone()),
-            ("otlp_http_listen", self.otlp_http_listen.clone()),
-        ];
-        for (index, (key, listen)) in listeners.iter().enumerate() {
-            let other = listeners[..index].iter().find(|(_, l)| collide(l, listen));
-            if let Some((other, _)) = other {
-                return Err(ConfigError::Value {
-                    key,
-                    value: listen.to_string(),
-                    reason: format!("{other} has the same address: give each its own"),
-                });
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Where state is kept if nothing else is said and it exists.
 const STATE_DIR: &str = "/var/lib/isostack";
-/// Spans are never held longer than this before they are judged.
-const MAX_SETTLE: Duration = Duration::from_secs(60);
-/// The receiver's largest request (20 MiB over HTTP).
-const MIN_QUEUE_BYTES: usize = 20 << 20;
 
 fn loopback(port: u16) -> Listen {
     Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
-}
-
-/// Whether both cannot be listened on at once: the unspecified address has the others' ports
-/// too, that of IPv6 also those of IPv4.
-fn collide(a: &Listen, b: &Listen) -> bool {
-    match (a, b) {
-        (Listen::Tcp(a), Listen::Tcp(b)) => {
-            let (x, y) = (a.ip(), b.ip());
-            let covers =
-                |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
-            a.port() != 0 && a.port() == b.port() && (x == y || covers(x, y) || covers(y, x))
-        }
-        (Listen::Unix(a), Listen::Unix(b)) => a == b,
-        _ => false,
-    }
 }
 
 /// The TCP address, where it is one.
@@ -458,7 +382,27 @@ macro_rules! deserialize_from_str {
         }
     )+};
 }
-deserialize_from_str!(Address, ByteSize, Listen, Percent, Selection, Span);
+deserialize_from_str!(Address, ByteSize, Listen, Percent, Span);
+
+impl<'de> Deserialize<'de> for Selection {
+    /// As the flag has it, or as a list.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(
+            untagged,
+            expecting = "write names separated by commas, as in \"cpu,tcp\", or a list of them"
+        )]
+        enum Names {
+            Text(String),
+            List(Vec<String>),
+        }
+        let names = match Names::deserialize(deserializer)? {
+            Names::Text(names) => names,
+            Names::List(names) => names.join(","),
+        };
+        Self::parse(&names).map_err(serde::de::Error::custom)
+    }
+}
 
 impl fmt::Display for SeccompMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

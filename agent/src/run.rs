@@ -58,7 +58,10 @@ use crate::{
         receive::{Receiver, ReceiverConfig},
     },
     pipeline::PipelineConfig,
-    recording::recorder::{Recorder, RecorderConfig},
+    recording::{
+        recorder::{Recorder, RecorderConfig},
+        write,
+    },
     sensor::{self, SensorState, seccomp::SeccompMode},
     telemetry::{self, LogConfig, SelfTelemetryConfig, TelemetryGuard},
     time::{MonoNs, UnixNs},
@@ -80,6 +83,8 @@ pub struct RecordTo {
     pub max_bytes: u64,
     /// For how long; `None`: until the agent is stopped or the file is full.
     pub duration: Option<Duration>,
+    /// Whether an earlier recording may be replaced.
+    pub force: bool,
 }
 
 /// Runs the daemon until SIGTERM, SIGINT or SIGHUP, or until the recording ends.
@@ -292,6 +297,9 @@ fn start_pipeline(
     };
     let clocks = (MonoNs::now(), UnixNs::now());
     let start = |record: &RecordTo| {
+        if let Some(earlier) = write::earlier(&record.file).filter(|_| !record.force) {
+            return Err(RunError::RecordingExists(earlier));
+        }
         let settings = RecorderConfig {
             max_bytes: record.max_bytes,
             node: config.node.clone(),

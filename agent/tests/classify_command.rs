@@ -145,6 +145,19 @@ fn what_cannot_be_read_is_said_and_the_rest_is_read() {
 }
 
 #[test]
+fn a_compressed_file_is_not_said_to_hold_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log.1.gz");
+    let mut packed =
+        flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::default());
+    packed.write_all(b"OOMKilled\n").unwrap();
+    packed.finish().unwrap();
+    let output = run(&[path.to_str().unwrap()], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("zcat"), "{output:?}");
+}
+
+#[test]
 fn a_binary_file_matches_without_its_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("core");

@@ -260,6 +260,7 @@ fn what_goes_wrong_is_told_with_what_to_do() {
         ("xyz", "", 64, "32 hexadecimal digits"),
         (ID, "not json", 1, "line 1"),
         (ID, "", 1, "not in -"),
+        (ID, "{}", 1, "it holds no spans"),
         (
             "0af7651916cd43dd8448eb2100000001",
             &otlp().to_string(),

@@ -176,22 +176,41 @@ fn a_recording_ends_by_itself() -> anyhow::Result<()> {
     let status = agent.process.wait(Duration::from_secs(60))?;
     ensure!(status.success(), "{}", agent.process.output());
     ensure!(file.exists(), "{}", agent.process.output());
-    let unwritable = Command::new(artifact::program("isostack-agent")?)
-        .args([
-            "record",
-            "/nowhere/run.jsonl.gz",
-            "--http-listen",
-            "127.0.0.1:0",
-        ])
-        .args([
-            "--otlp-grpc-listen",
-            "127.0.0.1:0",
-            "--otlp-http-listen",
-            "127.0.0.1:0",
-        ])
-        .output()?;
-    let said = String::from_utf8_lossy(&unwritable.stderr);
-    assert_eq!(unwritable.status.code(), Some(64), "{said}");
-    assert!(said.contains("/nowhere/run.jsonl.gz"), "{said}");
+    assert_refused(Path::new("/nowhere/run.jsonl.gz"), "directory")
+}
+
+#[test]
+fn an_earlier_recording_is_not_replaced_unasked() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    for earlier in ["whole.gz", "cut.gz.partial"] {
+        let earlier = dir.path().join(earlier);
+        fs::write(&earlier, "an hour's work")?;
+        let file = dir.path().join(match earlier.extension() {
+            Some(end) if end == "partial" => "cut.gz",
+            _ => "whole.gz",
+        });
+        assert_refused(&file, "--force")?;
+        assert_eq!(fs::read_to_string(&earlier)?, "an hour's work");
+        let mut agent = Agent::record(&file, &["--force", "--duration", "1s"])?;
+        let status = agent.process.wait(Duration::from_secs(60))?;
+        ensure!(status.success(), "{}", agent.process.output());
+        ensure!(fs::read(&file)?.starts_with(b"\x1f\x8b"));
+    }
+    Ok(())
+}
+
+/// It says which file it cannot write, and what to do.
+fn assert_refused(file: &Path, hint: &str) -> anyhow::Result<()> {
+    let mut agent = Command::new("timeout");
+    agent.arg("20").arg(artifact::program("isostack-agent")?);
+    agent.arg("record").arg(file);
+    for flag in ["--http-listen", "--otlp-grpc-listen", "--otlp-http-listen"] {
+        agent.args([flag, "127.0.0.1:0"]);
+    }
+    let refused = agent.output()?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(64), "{said}");
+    let shown = file.display().to_string();
+    assert!(said.contains(&shown) && said.contains(hint), "{said}");
     Ok(())
 }

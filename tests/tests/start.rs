@@ -14,7 +14,9 @@ use harness::{
     cgroup::Cgroup,
     http,
     jaeger::Jaeger,
+    otlp,
     service::{Language, Service},
+    wait,
 };
 
 fn run(wrapper: &[&str], flags: &[&str]) -> anyhow::Result<Output> {
@@ -56,6 +58,10 @@ fn wrong_values_are_refused_before_anything_starts() -> anyhow::Result<()> {
         ("--http-listen", "nowhere"),
         ("--export-endpoint", "ftp://127.0.0.1"),
         ("--export-protocol", "carrier-pigeon"),
+        ("--export-endpoint", "foo"),
+        ("--jaeger-url", "foo"),
+        ("--cri-endpoint", "foo"),
+        ("--node-name", ""),
     ] {
         let said = refusal(&[], &[flag, value], 64)?;
         assert!(said.contains(value), "{said}");
@@ -148,6 +154,7 @@ fn a_taken_port_is_named_with_its_holder() -> anyhow::Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains(&address), "{said}");
+    assert!(said.contains("--otlp-grpc-listen"), "{said}");
     assert!(said.contains(&std::process::id().to_string()), "{said}");
     Ok(())
 }
@@ -219,6 +226,45 @@ fn runs_with_the_privileges_of_the_systemd_unit() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A dead downstream is told where people and machines look, and is no reason for a restart:
+/// that would lose the spans that are kept for it.
+#[test]
+fn a_downstream_that_takes_nothing_is_told_and_leaves_it_ready() -> anyhow::Result<()> {
+    // A port that no other test is given: who connects is refused.
+    let gone = "127.0.0.1:1";
+    let endpoint = format!("http://{gone}");
+    let agent = Agent::start(&["--export-endpoint", &endpoint, "--settle", "1ms"])?;
+    let idle = agent.api("/api/v1/host")?;
+    assert_eq!(idle["downstream"][0]["state"], "idle", "{idle}");
+    assert!(otlp::send(&agent.otlp_http, "svc", 1, 2)?);
+    wait::until("a failing downstream", wait::PATIENCE, || {
+        let host = agent.api("/api/v1/host").ok()?;
+        (host["downstream"][0]["state"] == "failing").then_some(())
+    })?;
+    let host = agent.api("/api/v1/host")?;
+    let told = &host["downstream"][0];
+    assert_eq!(told["signal"], "traces", "{told}");
+    assert_eq!(told["queued_requests"], 1, "{told}");
+    let ready = http::get(&agent.url("/readyz"))?;
+    assert_eq!(ready.status, 200, "{}", ready.body);
+    assert!(ready.body.contains(gone), "{}", ready.body);
+    Ok(())
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_is_told_at_the_start() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let nowhere = dir.path().join("a/b");
+    let nowhere = nowhere.to_str().context("path")?;
+    let agent = Agent::start(&["--state-dir", nowhere])?;
+    let said = agent.process.output();
+    assert!(
+        said.contains("--state-dir") && said.contains(nowhere),
+        "{said}"
+    );
+    Ok(())
+}
+
 #[test]
 fn metrics_pass_promtool() -> anyhow::Result<()> {
     let agent = Agent::start(&[])?;
@@ -229,7 +275,7 @@ fn metrics_pass_promtool() -> anyhow::Result<()> {
         None,
     )?;
     service.request(5)?;
-    harness::wait::until("received spans", harness::wait::PATIENCE, || {
+    wait::until("received spans", wait::PATIENCE, || {
         let page = http::get(&agent.url("/metrics")).ok()?.body;
         page.contains("isostack_span_duration_seconds_bucket")
             .then_some(())

@@ -34,6 +34,9 @@ pub struct RecordToArgs {
     /// Largest file; the agent stops when one more entry does not fit [default: 256MiB]
     #[arg(long, value_name = "BYTES", value_parser = max_size)]
     pub max_size: Option<ByteSize>,
+    /// Replace FILE, and the FILE.partial of an agent that was killed, where they are there.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Flags of `replay`.
@@ -82,6 +85,7 @@ impl From<RecordToArgs> for RecordTo {
                 .max_size
                 .map_or(DEFAULT_MAX_BYTES, |size| size.0 as u64),
             duration: args.duration.map(|duration| duration.0),
+            force: args.force,
         }
     }
 }

@@ -133,6 +133,12 @@ impl<W: Write> Answer<W> {
         let mut first = vec![0; if probe { TEXT_PROBE_BYTES } else { 0 }];
         let probed = read_full(&mut from, &mut first)?;
         first.truncate(probed);
+        if let Some(reader) = reader_of(&first) {
+            return Err(io::Error::other(format!(
+                "it is compressed; try {reader} {} | isostack-agent classify",
+                file.display()
+            )));
+        }
         let binary = first.contains(&0);
         let mut from = io::Cursor::new(first).chain(from);
         let mut stream = Stream::new(only);
@@ -266,6 +272,17 @@ impl From<io::Error> for Stop {
             _ => Self::Write(error),
         }
     }
+}
+
+/// What makes text of a compressed file, by how that begins.
+fn reader_of(first: &[u8]) -> Option<&'static str> {
+    const FORMS: [(&[u8], &str); 3] = [
+        (b"\x1f\x8b", "zcat"),
+        (b"\x28\xb5\x2f\xfd", "zstdcat"),
+        (b"\xfd7zXZ\0", "xzcat"),
+    ];
+    let form = FORMS.iter().find(|(magic, _)| first.starts_with(magic));
+    form.map(|(_, reader)| *reader)
 }
 
 /// The file, and whether it is a regular one.

@@ -63,10 +63,57 @@ fn impossible_values_say_what_is_allowed() {
             "otlp_grpc_listen",
         ),
         ("seccomp = \"maybe\"", "maybe"),
+        ("sensors = 3", "a list"),
+        ("sensors = [\"cpu\", \"cpuu\"]", "cpuu"),
+        ("node_name = \"\"", "host name"),
+        ("node_name = \" \"", "host name"),
+        ("node_name = \"a\\nb\"", "control"),
+        ("cri_endpoint = \"foo\"", "unix:/run"),
+        ("cri_endpoint = \"tcp://127.0.0.1:1\"", "unix:/run"),
+        ("jaeger_url = \"foo\"", "http://jaeger"),
+        ("jaeger_url = \"jaeger:16686\"", "http://jaeger"),
+        (
+            "jaeger_url = \"javascript://x/%0aalert(1)\"",
+            "http://jaeger",
+        ),
+        ("jaeger_url = \"http://j/?a=b\"", "http://jaeger"),
     ] {
         let error = resolve_file(text).unwrap_err().to_string();
         assert!(error.contains(said), "{text}: {error}");
     }
+}
+
+#[test]
+fn what_is_shown_to_all_is_no_password() {
+    let error = resolve_file("jaeger_url = \"http://me:pa55@jaeger:16686\"");
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("password") && !error.contains("pa55"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_node_name_is_bounded() {
+    let named = |bytes: usize| resolve_file(&format!("node_name = \"{}\"", "n".repeat(bytes)));
+    assert!(named(check::MAX_NODE_NAME).is_ok());
+    let error = named(check::MAX_NODE_NAME + 1).unwrap_err().to_string();
+    assert!(error.contains("at most 253"), "{error}");
+}
+
+#[test]
+fn usual_addresses_and_lists_are_taken() {
+    for text in [
+        "jaeger_url = \"https://traces.example/jaeger/\"",
+        "jaeger_url = \"\"",
+        "cri_endpoint = \"off\"",
+        "cri_endpoint = \"/run/crio/crio.sock\"",
+        "cri_endpoint = \"unix:///run/crio/crio.sock\"",
+    ] {
+        resolve_file(text).expect(text);
+    }
+    let listed = resolve_file("sensors = [\"cpu\", \"auto\"]").unwrap();
+    assert_eq!(listed.sensors, Selection::parse("cpu,auto").unwrap());
 }
 
 #[test]

@@ -19,6 +19,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::ExportSources;
+use crate::otlp::listen::{self, Listen};
 
 /// How the HTTP port is served.
 #[derive(Clone, Debug)]
@@ -65,7 +66,10 @@ pub enum BindError {
     )]
     InUse(SocketAddr),
     /// Anything else.
-    #[error("cannot listen on {address} (--http-listen): {source}")]
+    #[error(
+        "cannot listen on {address} (--http-listen): {source}; {}",
+        listen::hint(&Listen::Tcp(*.address), .source)
+    )]
     Other {
         /// As configured.
         address: SocketAddr,

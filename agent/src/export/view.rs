@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{LabelSource, incidents::Incident, lost::Lost, store::StoredSpan};
 pub(crate) use crate::span::hex;
 use crate::{
+    forward::{self, SignalState},
     names::SourceView,
     pipeline::incident,
     process::Identity,
@@ -39,8 +40,9 @@ pub struct HostView {
     pub started_unix_nano: String,
     /// The addresses in use; free ports are filled in.
     pub listen: Listeners,
-    /// Where spans go; `None`: they are analysed and shown here only.
-    pub downstream: Option<Downstream>,
+    /// Where what is received goes, one of each signal that goes anywhere, spans first; empty:
+    /// spans are analysed and shown here only.
+    pub downstream: Vec<Downstream>,
     /// Base address of a Jaeger page, for links from the page; empty for none.
     pub jaeger_url: String,
     /// The host's own isolation stack, innermost first.
@@ -73,13 +75,46 @@ pub struct Listeners {
     pub otlp_http: String,
 }
 
-/// Where spans are sent on to.
+/// Where a signal is sent on to, and whether it is taken there.
 #[derive(Clone, Debug, Serialize)]
 pub struct Downstream {
+    /// `traces`, `metrics` or `logs`.
+    pub signal: &'static str,
     /// URL without credentials.
     pub endpoint: String,
     /// `grpc` or `http/protobuf`.
-    pub protocol: String,
+    pub protocol: &'static str,
+    /// `idle`: nothing was sent yet; `connected`; `failing`: what was accepted is kept and tried
+    /// again.
+    pub state: &'static str,
+    /// The first failure after the last success, nanoseconds since the epoch, as a string; empty
+    /// unless it is failing.
+    pub failing_since_unix_nano: String,
+    /// The last failure; empty unless it is failing.
+    pub reason: String,
+    /// Requests that were accepted and are not yet acknowledged.
+    pub queued_requests: usize,
+}
+
+impl From<SignalState> for Downstream {
+    fn from(signal: SignalState) -> Self {
+        let (state, since, reason) = match signal.health {
+            forward::Health::Idle => ("idle", String::new(), String::new()),
+            forward::Health::Connected => ("connected", String::new(), String::new()),
+            forward::Health::Failing {
+                since, last_error, ..
+            } => ("failing", since.0.to_string(), last_error),
+        };
+        Self {
+            signal: signal.signal,
+            endpoint: signal.endpoint,
+            protocol: signal.protocol,
+            state,
+            failing_since_unix_nano: since,
+            reason,
+            queued_requests: signal.queued_requests,
+        }
+    }
 }
 
 /// `/healthz`.
@@ -94,6 +129,8 @@ pub struct Health {
 pub struct Readiness {
     /// What is still missing, or that the agent is stopping; empty when ready.
     pub waiting_for: Vec<String>,
+    /// What does not work although the agent does: a restart would not help.
+    pub degraded: Vec<String>,
 }
 
 /// A span, as `/api/v1/spans` and the event stream show it.

@@ -82,31 +82,47 @@ impl Cache {
         Ok(content.pods.into_iter().filter_map(Pod::bounded).collect())
     }
 
-    /// Writes changes until the agent stops, and the last then.
+    /// Writes changes until the agent stops, and the last then. Tries the directory at once: one
+    /// that cannot be written is to be known before a name is lost.
     pub async fn keep(self, directory: Arc<Directory>, stop: CancellationToken) {
         let cache = Arc::new(self);
         let mut written = directory.version();
+        let mut kept = cache.do_and_tell(Self::prepare).await;
         while !stop.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = stop.cancelled() => {}
             }
             let version = directory.version();
-            if version == written {
+            if kept && version == written {
                 continue;
             }
             written = version;
-            let (this, from) = (Arc::clone(&cache), Arc::clone(&directory));
-            let result = tokio::task::spawn_blocking(move || this.write(&from)).await;
-            match result {
-                Ok(Ok(())) => cache.source.live(),
-                Ok(Err(error)) => cache.source.failing(format!(
-                    "{}: {error}; give --state-dir a directory that can be written",
-                    cache.path.display()
-                )),
-                Err(error) => cache.source.failing(error.to_string()),
-            }
+            let from = Arc::clone(&directory);
+            kept = cache.do_and_tell(move |cache| cache.write(&from)).await;
         }
+    }
+
+    /// Off the async threads; whether it went well.
+    async fn do_and_tell(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> io::Result<()> + Send + 'static,
+    ) -> bool {
+        let this = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&this)).await;
+        let result = done.unwrap_or_else(|error| Err(io::Error::other(error)));
+        match &result {
+            Ok(()) => self.source.kept(),
+            Err(error) => self.source.not_kept(format!(
+                "{}: {error}; give --state-dir a directory that can be written",
+                self.path.display()
+            )),
+        }
+        result.is_ok()
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        self.path.parent().map_or(Ok(()), state_file::prepare)
     }
 
     /// Beside the file, then in its place: a crash leaves the old one.

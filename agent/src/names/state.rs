@@ -68,6 +68,27 @@ impl Source {
         }
     }
 
+    /// Of the file that names are kept in.
+    pub fn kept(&self) {
+        if self.change(SourceState::Live, String::new()) {
+            tracing::info!(
+                source = self.name,
+                "Names of workloads are kept over a restart"
+            );
+        }
+    }
+
+    /// Of the file that names are kept in.
+    pub fn not_kept(&self, reason: String) {
+        if self.change(SourceState::Failing, reason.clone()) {
+            tracing::warn!(
+                source = self.name,
+                %reason,
+                "Names of workloads are not kept over a restart"
+            );
+        }
+    }
+
     pub fn denied(&self, reason: String) {
         if self.change(SourceState::Denied, reason.clone()) {
             tracing::warn!(

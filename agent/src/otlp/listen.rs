@@ -93,13 +93,31 @@ pub enum BindError {
     #[error("{} exists and is not a socket; remove it or listen elsewhere", .0.display())]
     NotASocket(PathBuf),
     /// Anything else.
-    #[error("cannot listen on {listen}: {source}")]
+    #[error("cannot listen on {listen}: {source}; {}", hint(.listen, .source))]
     Io {
         /// The address.
         listen: Listen,
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+/// What helps.
+pub(crate) fn hint(listen: &Listen, error: &io::Error) -> &'static str {
+    match (listen, error.kind()) {
+        (Listen::Unix(_), io::ErrorKind::NotFound) => "make the directory first",
+        (Listen::Unix(_), io::ErrorKind::PermissionDenied) => {
+            "name a file in a directory that the agent may write to"
+        }
+        (Listen::Unix(_), _) => "name another file",
+        (Listen::Tcp(_), io::ErrorKind::AddrNotAvailable) => {
+            "name an address of this host, or 0.0.0.0 or [::] for all"
+        }
+        (Listen::Tcp(_), io::ErrorKind::PermissionDenied) => {
+            "a port below 1024 needs CAP_NET_BIND_SERVICE"
+        }
+        (Listen::Tcp(_), _) => "name another address",
+    }
 }
 
 /// A bound listener.
@@ -286,5 +304,13 @@ mod tests {
         let nowhere = Listen::Unix(dir.path().join("no/such/dir"));
         let error = Listener::bind(&nowhere).await.unwrap_err();
         assert!(matches!(error, BindError::Io { .. }), "{error}");
+        assert!(error.to_string().contains("make the directory"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_address_of_somebody_else_says_what_to_do() {
+        let elsewhere = "203.0.113.7:0".parse().unwrap();
+        let error = Listener::bind(&elsewhere).await.unwrap_err().to_string();
+        assert!(error.contains("address of this host"), "{error}");
     }
 }

@@ -83,6 +83,17 @@ pub struct Receiver {
     bound: (Listen, Listen),
 }
 
+/// A listener that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{flag}: {error}")]
+pub struct NotBound {
+    /// The setting that names it.
+    pub flag: &'static str,
+    /// Why.
+    #[source]
+    pub error: BindError,
+}
+
 /// How the receiver ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped {
@@ -95,9 +106,12 @@ impl Receiver {
     ///
     /// # Errors
     /// When one cannot be bound, with its address; neither is held then.
-    pub async fn bind(config: ReceiverConfig) -> Result<Self, BindError> {
-        let (grpc, grpc_address) = Listener::bind(&config.grpc).await?;
-        let (http, http_address) = Listener::bind(&config.http).await?;
+    pub async fn bind(config: ReceiverConfig) -> Result<Self, NotBound> {
+        let of = |flag| move |error| NotBound { flag, error };
+        let bound = Listener::bind(&config.grpc).await;
+        let (grpc, grpc_address) = bound.map_err(of("--otlp-grpc-listen"))?;
+        let bound = Listener::bind(&config.http).await;
+        let (http, http_address) = bound.map_err(of("--otlp-http-listen"))?;
         Ok(Self {
             config,
             grpc,

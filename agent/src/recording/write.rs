@@ -36,6 +36,14 @@ pub fn partial(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// What a recording of this name would replace: a complete one, or what a killed agent left.
+#[must_use]
+pub fn earlier(path: &Path) -> Option<PathBuf> {
+    // Of a folder it is said that it is one.
+    let file = Some(path.to_owned()).filter(|path| path.exists() && !path.is_dir());
+    file.or_else(|| Some(partial(path)).filter(|path| path.exists()))
+}
+
 /// See the module's head.
 #[derive(Debug)]
 pub struct Writer {

@@ -8,7 +8,7 @@ use crate::{
     forward::ForwardConfigError,
     host::{listening, roots::Roots},
     load::StartError,
-    otlp::listen,
+    otlp::{listen, receive::NotBound},
     telemetry::TelemetryError,
 };
 
@@ -42,7 +42,7 @@ pub enum RunError {
     #[error("{error}{holder}")]
     OtlpBind {
         /// What failed.
-        error: listen::BindError,
+        error: NotBound,
         /// Who has it, as the end of the sentence.
         holder: String,
     },
@@ -66,6 +66,9 @@ pub enum RunError {
         /// The system's reason.
         error: io::Error,
     },
+    /// An earlier recording would be lost.
+    #[error("{} is there already: name another file, or replace it by --force", .0.display())]
+    RecordingExists(std::path::PathBuf),
     /// The async runtime.
     #[error("cannot start threads: {0}")]
     Runtime(io::Error),
@@ -77,8 +80,8 @@ pub enum RunError {
 impl RunError {
     /// With the process that has the port, where that can be seen.
     #[must_use]
-    pub fn otlp_bind(error: listen::BindError, roots: &Roots) -> Self {
-        let holder = match &error {
+    pub fn otlp_bind(error: NotBound, roots: &Roots) -> Self {
+        let holder = match &error.error {
             listen::BindError::PortInUse(address) => held_by(roots, *address),
             _ => String::new(),
         };
@@ -103,7 +106,8 @@ impl RunError {
             | Self::Telemetry(_)
             | Self::Kubernetes(_)
             | Self::Loop { .. }
-            | Self::Recording { .. } => EXIT_USAGE.into(),
+            | Self::Recording { .. }
+            | Self::RecordingExists(_) => EXIT_USAGE.into(),
             Self::Sensors(StartError::NoPrivilege { .. }) => EXIT_NO_PRIVILEGE.into(),
             _ => ExitCode::FAILURE,
         }

@@ -16,6 +16,7 @@ use crate::{
     names::Names,
     otlp::{Signal, receive::Receiver},
     sensor::{Counted, SENSORS, SensorState, SensorStatus},
+    state_file,
     time::UnixNs,
 };
 
@@ -56,7 +57,7 @@ impl Status {
                 otlp_grpc: receiver.grpc_address().to_string(),
                 otlp_http: receiver.http_address().to_string(),
             },
-            downstream: None,
+            downstream: Vec::new(),
             jaeger_url: config.jaeger_url.clone().unwrap_or_default(),
             stack: identifier.host_stack().0.clone(),
             names: NamesView::default(),
@@ -85,12 +86,7 @@ impl Status {
         let status = Arc::clone(self);
         Arc::new(move || {
             let mut host = status.host.clone();
-            let state = status.forward.as_ref().map(ForwardHandle::state);
-            let traces = state.and_then(|s| s.signals.into_iter().next());
-            host.downstream = traces.map(|signal| Downstream {
-                endpoint: signal.endpoint,
-                protocol: signal.protocol.to_owned(),
-            });
+            host.downstream = status.downstream();
             let size = status.names.directory().size();
             host.names = NamesView {
                 pods: size.live,
@@ -102,14 +98,27 @@ impl Status {
         })
     }
 
-    /// For `/readyz`.
+    /// Where things are sent on to.
+    fn downstream(&self) -> Vec<Downstream> {
+        let state = self.forward.as_ref().map(ForwardHandle::state);
+        let signals = state.into_iter().flat_map(|state| state.signals);
+        signals.map(Downstream::from).collect()
+    }
+
+    /// For `/readyz`. Whoever is downstream does not count: spans are accepted and kept, and a
+    /// restart would lose those.
     #[must_use]
     pub fn readiness_source(self: &Arc<Self>) -> Source<Readiness> {
         let status = Arc::clone(self);
         Arc::new(move || {
+            let downstream = status.downstream().into_iter();
+            let failing = downstream.filter(|to| !to.reason.is_empty());
             let waiting_for = status.waiting_for.lock();
             Readiness {
                 waiting_for: waiting_for.iter().map(|&s| s.to_owned()).collect(),
+                degraded: failing
+                    .map(|to| format!("{} to {}: {}", to.signal, to.endpoint, to.reason))
+                    .collect(),
             }
         })
     }
@@ -147,6 +156,15 @@ impl Status {
                 }
                 SensorState::Off => tracing::info!(sensor = name, %reason, "Sensor off"),
             }
+        }
+        if let Some(dir) = &config.state_dir
+            && let Err(error) = state_file::prepare(dir)
+        {
+            tracing::warn!(
+                directory = %dir.display(), %error,
+                "Names, positions in log files and what is usual are not kept over a restart; \
+                 give --state-dir a directory that can be written"
+            );
         }
         match forward.and_then(|f| f.target(Signal::Traces)) {
             Some(target) => tracing::info!(

@@ -326,10 +326,15 @@ fn host() -> HostView {
             otlp_grpc: "127.0.0.1:4317".into(),
             otlp_http: "127.0.0.1:4318".into(),
         },
-        downstream: Some(Downstream {
+        downstream: vec![Downstream {
+            signal: "traces",
             endpoint: "http://jaeger:4317".into(),
-            protocol: "grpc".into(),
-        }),
+            protocol: "grpc",
+            state: "failing",
+            failing_since_unix_nano: UnixNs::now().0.to_string(),
+            reason: "connection refused".into(),
+            queued_requests: 1,
+        }],
         jaeger_url: "http://127.0.0.1:16686".into(),
         stack: host_stack(),
         names: NamesView {

@@ -277,11 +277,15 @@ fn from_file(trace_id: TraceId, file: &Path) -> Result<Report, Trouble> {
     };
     let found = found.map_err(failed)?;
     if found.spans.is_empty() {
-        let others = found.of_others;
+        let others = match found.of_others {
+            0 => "no spans: it is to be OTLP in JSON, or what Jaeger's page downloads".to_owned(),
+            1 => "1 span of another trace".to_owned(),
+            many => format!("{many} spans of other traces"),
+        };
         return Err(Trouble::NotFound {
             id: hex(&trace_id),
             place: format!("in {name}"),
-            hint: format!("; it holds {others} spans of other traces"),
+            hint: format!("; it holds {others}"),
         });
     }
     Ok(finish(trace_id, found))

@@ -26,7 +26,7 @@ use super::{HttpConfig, guard, json::Json};
 use crate::{
     event::Event,
     export::{
-        ExportSources, LabelSource, lost,
+        ExportSources, LabelSource, Readiness, lost,
         prometheus::Format,
         query::{self, QueryError},
         store::{Filter, StoredEvent},
@@ -153,12 +153,16 @@ async fn healthz(State(app): State<App>) -> Response {
 }
 
 async fn readyz(State(app): State<App>) -> Response {
-    let mut waiting_for = (app.sources.readiness)().waiting_for;
+    let Readiness {
+        mut waiting_for,
+        degraded,
+    } = (app.sources.readiness)();
     if app.stop.is_cancelled() {
         waiting_for.push("nothing: the agent is stopping".to_owned());
     }
     let ready = waiting_for.is_empty();
-    verdict_of(ready, json!({ "ready": ready, "waiting_for": waiting_for }))
+    let body = json!({ "ready": ready, "waiting_for": waiting_for, "degraded": degraded });
+    verdict_of(ready, body)
 }
 
 fn verdict_of(good: bool, body: Value) -> Response {

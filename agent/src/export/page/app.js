@@ -167,7 +167,9 @@ function fact(list, name, value) {
 
 function traceLine(row) {
   const line = document.createDocumentFragment();
-  line.append(el("code", "", row.trace_id));
+  const id = traceLink(row.trace_id, "");
+  id.append(el("code", "", row.trace_id));
+  line.append(id);
   const copy = el("button", "", "Copy");
   copy.type = "button";
   copy.setAttribute("aria-label", "Copy the trace id");
@@ -378,13 +380,32 @@ function showHost(h) {
     list.append(li);
   }
   showNames(h.names);
+  showFlow(h);
+  $("empty").dataset.why = "";
+  later();
+}
+
+// Where things come in and go, and whether they are taken there.
+function showFlow(h) {
   const flow = $("flow");
+  // Anew only when it changed: somebody may be selecting an address.
+  const shown = JSON.stringify([h.listen, h.downstream]);
+  if (flow.dataset.shown === shown) return;
+  flow.dataset.shown = shown;
   flow.replaceChildren();
   fact(flow, "OTLP gRPC", el("code", "", h.listen.otlp_grpc));
   fact(flow, "OTLP HTTP", el("code", "", h.listen.otlp_http));
-  fact(flow, "Sent on to", h.downstream ? el("code", "", h.downstream.endpoint + " (" + h.downstream.protocol + ")") : "nowhere: analysed and shown here only (--export-endpoint sends them on)");
-  $("empty").dataset.why = "";
-  later();
+  if (!h.downstream.some((to) => to.signal === "traces")) fact(flow, "Spans to", "nowhere: analysed and shown here only (--export-endpoint sends them on)");
+  const names = { traces: "Spans to", metrics: "Metrics to", logs: "Logs to" };
+  for (const to of h.downstream) {
+    const where = document.createDocumentFragment();
+    where.append(el("code", "", to.endpoint + " (" + to.protocol + ")"));
+    if (to.state === "failing") {
+      const kept = to.queued_requests + (to.queued_requests === 1 ? " request is" : " requests are");
+      where.append(el("p", "why", "Failing since " + clock(to.failing_since_unix_nano).slice(0, 8) + "; " + kept + " kept and tried again: " + to.reason));
+    }
+    fact(flow, names[to.signal] || to.signal, where);
+  }
 }
 
 function showSensors(sensors) {
@@ -396,28 +417,22 @@ function showSensors(sensors) {
   for (const s of sensors) {
     const li = el("li");
     li.dataset.state = s.state;
-    const plain = s.state === "on";
-    const line = el(plain ? "div" : "summary", plain ? "row" : "");
-    const state = el("span", "state", s.state);
+    const line = el("summary");
     const mark = el("span", "mark", marks[s.state] || "○");
     mark.setAttribute("aria-hidden", "true");
-    if (s.hook) state.append(el("code", "hook", s.hook));
-    line.append(mark, el("span", "name", s.name), state);
-    if (plain) li.append(line);
-    else {
-      const d = el("details");
-      d.dataset.name = s.name;
-      d.open = open.has(s.name);
-      const why = el("dl");
-      for (const [k, v] of [["Why", s.reason], ["Loses", s.loses], ["Fix", s.fix]]) {
-        if (!v) continue;
-        const pair = el("div");
-        pair.append(el("dt", "", k), el("dd", "", v));
-        why.append(pair);
-      }
-      d.append(line, why);
-      li.append(d);
+    line.append(mark, el("span", "name", s.name), el("span", "state", s.state));
+    const d = el("details");
+    d.dataset.name = s.name;
+    d.open = open.has(s.name);
+    const why = el("dl");
+    for (const [k, v] of [["Why", s.reason], ["Loses", s.loses], ["Fix", s.fix], ["Hooks", s.hook]]) {
+      if (!v) continue;
+      const pair = el("div");
+      pair.append(el("dt", "", k), el("dd", "", v));
+      why.append(pair);
     }
+    d.append(line, why);
+    li.append(d);
     list.append(li);
   }
 }
@@ -544,6 +559,7 @@ async function look() {
       showWorkloads(w.workloads);
       showLogs(l.log_matches);
       showNames(h.names);
+      showFlow(h);
     } catch { /* The stream says that the agent is away. */ }
   }
   setTimeout(look, LOOK_EVERY);

@@ -52,8 +52,12 @@ pub(super) fn parse_uri(setting: &Setting) -> Result<Uri, ForwardConfigError> {
     }
     // A port out of range is no port to the parser, but still part of the text.
     let text = uri.authority().map_or("", |a| a.as_str());
-    if uri.port_u16() == Some(0) || (uri.port_u16().is_none() && uri.host() != Some(text)) {
+    let no_port = uri.port_u16().is_none();
+    if uri.port_u16() == Some(0) || (no_port && uri.host() != Some(text)) {
         return Err(setting.refuse("the port must be 1 to 65535"));
+    }
+    if no_port && uri.scheme().is_none() {
+        return Err(setting.refuse(format!("neither scheme nor port in it: {EXAMPLE}")));
     }
     Ok(uri)
 }

@@ -141,7 +141,7 @@ fn headers_are_decoded_and_never_shown() {
     assert!(!format!("{config:?}").contains("s3cret"));
 
     for bad in ["tok3n", "a b=tok3n", "a=%0atok3n", "content-type=tok3n"] {
-        let message = error(Some("c"), None, &[("OTEL_EXPORTER_OTLP_HEADERS", bad)]);
+        let message = error(Some("c:1"), None, &[("OTEL_EXPORTER_OTLP_HEADERS", bad)]);
         assert!(message.contains("OTEL_EXPORTER_OTLP_HEADERS"), "{message}");
         assert!(!message.contains("tok3n"), "{message}");
     }
@@ -183,6 +183,8 @@ fn bad_endpoints_say_what_to_write() {
         ("http://c:4318/v1/traces", "leave out /v1/traces"),
         ("http://c:4318/?a=b", "query"),
         ("http://c d:4317", "not an address"),
+        ("foo", "neither scheme nor port"),
+        ("[::1]", "neither scheme nor port"),
     ] {
         let message = error(Some(bad), None, &[]);
         assert!(message.contains(hint), "{bad}: {message}");

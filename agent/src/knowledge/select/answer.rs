@@ -212,16 +212,23 @@ fn because(asked: &Asked, candidate: &Candidate) -> String {
         let mut layers = rule.choose.iter().chain(&rule.beside);
         layers.any(|layer| candidate.layers.contains(layer))
     };
-    match asked.rule().filter(chosen) {
-        Some(rule) => format!("{asked}: {}", rule.because),
-        None => {
-            let figures: Vec<_> = candidate
-                .layers
-                .iter()
-                .map(|l| asked.verdict_on(*l))
-                .collect();
-            format!("{asked}: {}.", figures.join(", "))
+    let figures = || {
+        let figures = candidate.layers.iter().map(|l| asked.verdict_on(*l));
+        figures.collect::<Vec<_>>().join(", ")
+    };
+    let rule = asked.rule().filter(chosen);
+    match (rule, candidate.serves(asked)) {
+        // A rule is for all limits up to its own: this one may be far below it.
+        (Some(rule), Served::Partly | Served::No) if asked.need.limits.is_some() => {
+            format!(
+                "{asked}: {} But {}, which may be more.",
+                rule.because,
+                figures()
+            )
         }
+        (Some(rule), _) => format!("{asked}: {}", rule.because),
+        (None, Served::Partly) => format!("{asked}: {}, which may be more.", figures()),
+        (None, _) => format!("{asked}: {}.", figures()),
     }
 }
 

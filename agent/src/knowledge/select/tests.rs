@@ -63,6 +63,24 @@ fn the_documents_table_of_choices() {
 }
 
 #[test]
+fn a_limit_that_is_hardly_kept_is_not_said_to_be_kept() {
+    for (limit, may_be_more) in [("1us", true), ("5ms", true), ("10ms", false), ("2s", false)] {
+        let answer = answer(&[("cold-start-below", limit)]);
+        let reason = &answer.ranks[0].decided_by;
+        assert_eq!(
+            reason.contains("which may be more"),
+            may_be_more,
+            "{reason}"
+        );
+        assert_eq!(
+            reason.contains("L-4 is <10 ms"),
+            limit != "10ms",
+            "{reason}"
+        );
+    }
+}
+
+#[test]
 fn classes_are_weighed_in_their_order() {
     // Scenario before performance before security before cost, however they are typed.
     assert_eq!(

@@ -1,6 +1,6 @@
 use std::fs;
 
-use super::*;
+use super::{super::state::SourceState, *};
 use crate::workload::pod::PodContainer;
 
 fn cache(dir: &Path, node: &str) -> Cache {
@@ -55,4 +55,27 @@ fn what_is_not_ours_is_not_read() {
             .write(&restored)
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn whether_names_can_be_kept_is_known_before_there_are_any() {
+    let dir = tempfile::tempdir().unwrap();
+    let not_there = dir.path().join("a/b");
+    for (directory, state, said) in [
+        (dir.path(), SourceState::Live, ""),
+        (&not_there, SourceState::Failing, "--state-dir"),
+    ] {
+        let source = Arc::new(Source::new("cache"));
+        let cache = Cache::new(directory, "n1", Arc::clone(&source));
+        let stop = CancellationToken::new();
+        let kept = tokio::spawn(cache.keep(Arc::default(), stop.clone()));
+        while source.state() == SourceState::Starting {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        kept.await.unwrap();
+        assert_eq!(source.state(), state);
+        assert!(source.view().reason.contains(said), "{:?}", source.view());
+    }
+    assert!(!not_there.exists());
 }
