@@ -4,14 +4,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    event::Particulars,
     pipeline::{
         baseline::{Baselines, OperationKey},
         behind,
         children::{ChildIndex, Parent},
         consumers::Consumers,
         contexts::Contexts,
-        culprit,
+        culprit::{self, windows},
         fault::{Circumstances, fault_of},
         held::Held,
         incident::{Incidents, Story},
@@ -102,8 +101,18 @@ impl Asked<'_> {
         let Self {
             place, identity, ..
         } = self;
-        let of = dominant(cause, place, scope, identity, self.context.timeline);
-        Circumstances::of(identity.stack.layer()).with(&of)
+        let Context {
+            timeline,
+            consumers,
+            ..
+        } = self.context;
+        let waits = waits(cause, place, scope, identity, timeline, &mut |_| {});
+        let known = Circumstances::of(identity.stack.layer()).with(&heaviest(&waits));
+        let may_be_no_disk = cause == Cause::BlockQueue && known.is_only_a_call;
+        Circumstances {
+            is_beyond_disks: may_be_no_disk && consumers.were_disks_idle(&windows(&waits)),
+            ..known
+        }
     }
 }
 
@@ -463,16 +472,4 @@ fn evidence(
         context.consumers,
     );
     evidence
-}
-
-/// What is known of the delays of `cause` in the span: of those that took most of the time
-/// (of those that take none: of most of them).
-fn dominant(
-    cause: Cause,
-    place: Place,
-    scope: &Scope,
-    identity: &Identity,
-    timeline: &Timeline,
-) -> Particulars {
-    heaviest(&waits(cause, place, scope, identity, timeline, &mut |_| {}))
 }
