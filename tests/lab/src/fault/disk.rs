@@ -32,6 +32,7 @@ pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
             what: format!("blkio: {rate:.0} writes/s under a limit of {iops}"),
             // At the limit: somebody waits.
             there: rate >= 0.7 * iops as f64,
+            ..Effect::default()
         })
     };
     Ok(Active::measured_by(measure).undone_by(move || {
@@ -95,6 +96,7 @@ pub fn neighbour(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
             ),
             // A disk that is busy and as fast as ever disturbs nobody.
             there: busy >= 1_000.0 && now >= 2.0 * usual && now >= usual + LEAST_SLOWER_MS,
+            ..Effect::default()
         })
     };
     Ok(Active::measured_by(measure).with(vec![fio]))
