@@ -13,7 +13,9 @@
 //!   than its like (below), and its self time 1.5 times the usual high end, 5 ms are enough.
 //! - *service* (device time, connecting): normal work, news only beyond what is usual; so
 //!   only with a baseline, and at `baseline_factor` times its usual time. Floor 10 ms. Likewise
-//!   where of a wait for a disk or for memory no more is known than the system call.
+//!   where of a wait for a disk or for memory no more is known than the system call; such a wait
+//!   for a disk while none had nearly as much to do is no candidate: whom a file system's journal
+//!   waited for is not known.
 //! - *own* (on CPU, waiting for a lock, a timer, a peer): what a program does is never
 //!   abnormal by itself; news only with a baseline, and only where it is known that the time is
 //!   this request's: its thread is known, it was the only one of an event loop, or the loop waited
@@ -98,8 +100,13 @@ impl Nature {
         match cause {
             // A wait in `fsync` may be one for a journal that waits for a CPU, a wait in a page
             // fault one for a page that others read: no queue and no limit was seen.
-            Cause::BlockQueue | Cause::MemoryReclaim if circumstances().is_only_a_call => {
-                Self::Service
+            Cause::BlockQueue | Cause::MemoryReclaim => {
+                let at = circumstances();
+                match at.is_only_a_call {
+                    true if cause == Cause::BlockQueue && at.is_beyond_disks => Self::Own,
+                    true => Self::Service,
+                    false => Self::of(cause),
+                }
             }
             _ => Self::of(cause),
         }
@@ -139,8 +146,10 @@ pub struct Case<'a> {
     pub split: &'a Split,
     /// What the fault of a cause depends on.
     pub at: &'a dyn Fn(Cause) -> Circumstances,
-    /// Whether what its threads did of this is known to be its own, and no other request's.
-    pub is_certain: &'a dyn Fn(Cause) -> bool,
+    /// What its threads did is known to be its own, and no other request's.
+    pub is_certain: bool,
+    /// Of an event loop's: what it waited for a socket is known to be for this request.
+    pub is_asked: bool,
     /// What is usual.
     pub baselines: &'a Baselines,
     /// Of it.
@@ -155,7 +164,7 @@ pub fn blame(case: &Case<'_>, rules: Rules) -> Option<(Cause, Fault)> {
         .parts
         .iter()
         .filter(|(cause, ns)| match Nature::of(*cause) {
-            Nature::Own => (case.is_certain)(*cause) && case.is_own_news(rules, *cause, *ns),
+            Nature::Own => case.is_certain_of(*cause) && case.is_own_news(rules, *cause, *ns),
             _ => {
                 case.is_candidate(rules, *cause, *ns)
                     && (*ns as f64 >= rules.share_threshold * split.self_time_ns as f64
@@ -180,6 +189,11 @@ pub fn blame(case: &Case<'_>, rules: Rules) -> Option<(Cause, Fault)> {
 }
 
 impl Case<'_> {
+    /// Whether so much of the cause is known to be this request's.
+    fn is_certain_of(&self, cause: Cause) -> bool {
+        self.is_certain || (self.is_asked && cause == Cause::SocketWait)
+    }
+
     /// Whether so much of a cause that is not its own can be news at all.
     fn is_candidate(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let whole = self.whole_ns();
@@ -218,7 +232,17 @@ impl Case<'_> {
             && ns.saturating_sub(usual.median_ns) >= excess.div_ceil(2)
     }
 
-    /// The same, and beyond what is sometimes usual too.
+    /// Whether the span is slower than its like, and these causes together take longer than usual.
+    pub fn is_slower_with(&self, rules: Rules, causes: &[Cause]) -> bool {
+        let usual = |cause: &Cause| self.baselines.cause(self.key, *cause);
+        let usual: Option<u64> = causes.iter().map(|c| Some(usual(c)?.median_ns)).sum();
+        let now: u64 = causes.iter().map(|cause| self.split.part(*cause)).sum();
+        let usual_self = self.baselines.self_time(self.key);
+        usual_self.is_some_and(|usual| is_ratio(self.split.self_time_ns, SLOWER, usual.median_ns))
+            && usual.is_some_and(|usual| is_times(now, rules.baseline_factor, usual))
+    }
+
+    /// [`Self::makes_it_slower`], and beyond what is sometimes usual too.
     fn is_slower_by(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let usual = self.baselines.self_time(self.key);
         usual.is_some_and(|usual| is_ratio(self.split.self_time_ns, BEYOND_HIGH, usual.high_ns))

@@ -288,12 +288,6 @@ impl Scope {
         self.is_alone || self.worked.is_some() || self.confidence == Confidence::ThreadInferred
     }
 
-    /// What was done of this is known to be this request's: all of it, or a loop's waits for what it
-    /// asked for it.
-    pub fn is_certain_of(&self, cause: Cause) -> bool {
-        self.is_certain() || (cause == Cause::SocketWait && self.knows_asks())
-    }
-
     /// It is known when the loop's thread waited for what it asked for this request.
     pub const fn knows_asks(&self) -> bool {
         self.asked.is_known()

@@ -41,7 +41,8 @@ fn blamed_if(is_certain: bool, learned: Option<&Split>, split: &Split) -> Option
     let case = Case {
         split,
         at: &|_| at,
-        is_certain: &|_| is_certain,
+        is_certain,
+        is_asked: false,
         baselines: &baselines,
         key,
     };
@@ -345,7 +346,8 @@ fn what_is_sometimes_slow_is_usual() {
         let case = Case {
             split: &slow,
             at: &|_| at,
-            is_certain: &|_| true,
+            is_certain: true,
+            is_asked: false,
             baselines: &baselines,
             key,
         };
