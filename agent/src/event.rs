@@ -233,6 +233,22 @@ pub struct Turn {
     pub is_whole: bool,
 }
 
+/// A wait of one thread for an answer on a connection that its process made, known to be for one
+/// request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The process.
+    pub process: ProcessKey,
+    /// Who read the answer, as the host sees it.
+    pub tid: u32,
+    /// When the thread had begun to read the request, see [`Turn::read`].
+    pub request: MonoNs,
+    /// When it wrote what it asked, or began to connect.
+    pub start: MonoNs,
+    /// When it began to read the answer.
+    pub end: MonoNs,
+}
+
 /// What a thread worked on, as its program says: half of its trace id and its span id, all zero
 /// where it worked on none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -293,6 +309,17 @@ pub struct Loss {
     pub events: u64,
 }
 
+/// A time in which a sensor tells less than it could, as it costs too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saving {
+    /// The sensor's id, one of [`agent_common::event::sensor`].
+    pub sensor: u32,
+    /// From then on.
+    pub start: MonoNs,
+    /// Until then, if nothing is said of it again.
+    pub end: MonoNs,
+}
+
 /// What several may want at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -338,12 +365,16 @@ pub enum Event {
     Steal(Steal),
     /// See [`Turn`].
     Turn(Turn),
+    /// See [`Ask`].
+    Ask(Ask),
     /// See [`Away`].
     Away(Away),
     /// See [`Consumption`].
     Consumption(Consumption),
     /// See [`Loss`].
     Loss(Loss),
+    /// See [`Saving`].
+    Saving(Saving),
 }
 
 /// Somebody is no longer what he was looked at as. Not for the pipeline: whoever keeps what he

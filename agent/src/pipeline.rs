@@ -21,6 +21,7 @@ pub mod split;
 pub mod timeline;
 pub mod words;
 
+mod asks;
 mod behind;
 mod by_process;
 mod contexts;
@@ -37,6 +38,7 @@ mod waits;
 use std::{collections::VecDeque, time::Duration};
 
 use self::{
+    asks::Asks,
     baseline::{Baselines, Saved, Unusable},
     children::ChildIndex,
     consumers::Consumers,
@@ -107,6 +109,7 @@ pub struct Pipeline {
     metrics: AgentMetrics,
     timeline: Timeline,
     turns: Turns,
+    asks: Asks,
     contexts: Contexts,
     requests: Requests,
     consumers: Consumers,
@@ -134,6 +137,7 @@ impl Pipeline {
             metrics,
             timeline: Timeline::new(config.timeline),
             turns: Turns::default(),
+            asks: Asks::default(),
             contexts: Contexts::default(),
             requests: Requests::default(),
             consumers: Consumers::default(),
@@ -184,9 +188,14 @@ impl Pipeline {
             }
             Event::Steal(steal) => self.timeline.add_steal(steal, now),
             Event::Turn(turn) => self.turns.add(turn, self.timeline.horizon(now), now),
+            Event::Ask(ask) => self.asks.add(ask, self.timeline.horizon(now), now),
             Event::Away(away) => self.contexts.add(away, self.timeline.horizon(now), now),
             Event::Loss(loss) => {
                 self.losses.add(*loss);
+                Ok(())
+            }
+            Event::Saving(saving) => {
+                self.losses.add_saving(*saving);
                 Ok(())
             }
             Event::Consumption(of) => self.consumers.add(of, self.timeline.horizon(now), now),
@@ -259,6 +268,7 @@ impl Pipeline {
             horizon: self.timeline.horizon(now),
             timeline: &self.timeline,
             turns: &self.turns,
+            asks: &self.asks,
             contexts: &self.contexts,
             consumers: &self.consumers,
             losses: &self.losses,
@@ -309,6 +319,7 @@ impl Pipeline {
         let horizon = self.timeline.horizon(now);
         self.consumers.expire(horizon);
         self.turns.expire(horizon.0);
+        self.asks.expire(horizon.0);
         self.contexts.expire(horizon.0);
         self.requests.expire(horizon.0);
         self.metrics
@@ -318,6 +329,7 @@ impl Pipeline {
             (Dropped::EVICTED, self.timeline.take_evicted()),
             ("child_evicted", self.children.take_evicted()),
             ("turn_evicted", self.turns.take_evicted()),
+            ("ask_evicted", self.asks.take_evicted()),
             ("context_evicted", self.contexts.take_evicted()),
             ("request_evicted", self.requests.take_evicted()),
             ("consumption_evicted", self.consumers.take_evicted()),

@@ -253,6 +253,13 @@ pub trait Poller: Send {
     fn poll(&mut self, now: MonoNs, out: &mut Vec<Event>);
 }
 
+/// The name of the sensor with this id.
+#[must_use]
+pub fn name_of(id: u32) -> Option<&'static str> {
+    let is = |entry: &&Entry| entry.sensor.is_some_and(|sensor| sensor.id() == id);
+    SENSORS.iter().find(is).map(|entry| entry.name)
+}
+
 /// All metrics that the kernel side aggregates, with the sensor's id.
 pub fn families() -> impl Iterator<Item = (u32, &'static Family)> {
     let sensors = SENSORS.iter().filter_map(|entry| entry.sensor);

@@ -13,6 +13,10 @@ pub const KIND_RTT: u32 = 3;
 /// reading of the request to this writing. `detail` tells connections apart and has no other
 /// meaning; `extra` holds `TURN_` bits.
 pub const KIND_TURN: u32 = 4;
+/// A thread of a tracked process waited for an answer on a connection that was not accepted: from
+/// its first writing, or from when it began to connect, to its first reading. `detail` is the `start_ns` that
+/// [`KIND_TURN`] would have of the request for which it asked: when it had begun to read that.
+pub const KIND_ASK: u32 = 5;
 
 /// Of `extra`: the thread had read another request since, or had one unanswered when it read
 /// this one, or did so a moment ago: it works on several at once.

@@ -6,6 +6,7 @@
 //! retransmission, a reset, a change of state) has a hook of its own. Nothing runs per
 //! segment.
 
+mod ask;
 mod flow;
 mod other_end;
 mod tell;
@@ -90,6 +91,9 @@ pub fn tcp_state(ctx: RawTracePointContext) -> u32 {
                 flow.owner = Owner::current();
             }
             flow::begin(sock, &flow);
+            if sock.is_in_process() {
+                turn::on_connect(sock.address());
+            }
         }
         LISTEN => {
             let mut flow = Flow::NEW;

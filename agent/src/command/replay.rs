@@ -108,7 +108,7 @@ fn rows<'a>(batch: &'a SpanBatch, judgements: &'a [Judgement]) -> impl Iterator<
             let (span, judgement) = (batch.spans.get(index)?, judgements.get(index)?);
             judgement.verdict.as_ref()?;
             let name = batch.name(span);
-            let span = stored(span, clip(&name), &resource.resource, judgement);
+            let span = stored(span, clip(&name), &resource.resource, judgement, None);
             verdict_json(&span, None)
         })
     })

@@ -28,6 +28,7 @@ use crate::{
     process::{ProcessKey, SharedIdentity},
     span::{Joined, Resource, SpanBatch, SpanId, SpanView, TraceId},
     time::{MonoNs, UnixNs},
+    trace::read::{self, Passed},
     verdict::{CauseInterval, Judgement, Split, Verdict},
     vocabulary::Cause,
 };
@@ -85,6 +86,8 @@ pub struct StoredSpan {
     pub(crate) split: Option<Split>,
     pub(crate) verdict: Option<Arc<Verdict>>,
     pub(crate) intervals: Vec<CauseInterval>,
+    /// What an agent upstream says: then that counts, and leaves with the span.
+    pub(crate) passed: Option<Arc<Passed>>,
 }
 
 /// A process that sent spans.
@@ -236,7 +239,14 @@ impl Store {
                     }
                 }
                 let name = batch.name(span);
-                let span = keep(span, view::clip(&name), &resource.resource, judgement);
+                let passed = passed(batch, span);
+                let span = keep(
+                    span,
+                    view::clip(&name),
+                    &resource.resource,
+                    judgement,
+                    passed,
+                );
                 kept.push((index, Arc::new(span)));
             }
         }
@@ -380,6 +390,7 @@ pub(crate) fn keep(
     name: &str,
     resource: &Arc<Resource>,
     judgement: &Judgement,
+    passed: Option<Arc<Passed>>,
 ) -> StoredSpan {
     StoredSpan {
         trace_id: span.trace_id,
@@ -396,7 +407,26 @@ pub(crate) fn keep(
         split: judgement.split.clone(),
         verdict: judgement.verdict.clone(),
         intervals: judgement.intervals.clone(),
+        passed,
     }
+}
+
+/// What an agent upstream wrote on a span.
+fn passed(batch: &SpanBatch, span: &SpanView) -> Option<Arc<Passed>> {
+    if !span.is_enriched {
+        return None;
+    }
+    let body = span.body.start as usize..span.body.end as usize;
+    let times = (span.start_unix_ns, span.end_unix_ns);
+    Some(Arc::new(read::passed(batch.payload.get(body)?, times)))
+}
+
+/// Whether there is a verdict among what an agent upstream says.
+fn is_verdict(passed: &Passed) -> bool {
+    passed
+        .said
+        .as_ref()
+        .is_some_and(|said| said.verdict.is_some())
 }
 
 fn push_bounded<T>(ring: &mut VecDeque<T>, item: T, max: usize) {

@@ -39,6 +39,28 @@ pub(super) fn localise(sources: &ExportSources, trace_id: TraceId) -> Option<Rep
 }
 
 fn trace_span(span: &StoredSpan, node: &Arc<str>, names: &LabelSource) -> TraceSpan {
+    let passed = span.passed.as_deref();
+    let said = match passed {
+        Some(passed) => passed.said.clone(),
+        None => Some(Box::new(said(span, names))),
+    };
+    TraceSpan {
+        span_id: span.span_id,
+        parent_span_id: span.parent_span_id,
+        service: span.resource.service.as_str().into(),
+        operation: span.operation.clone(),
+        kind: span.kind,
+        is_error: span.status_code == ERROR,
+        start_unix_ns: span.start_unix_ns,
+        end_unix_ns: span.end_unix_ns,
+        node: node_of(span, node),
+        said,
+        stretch: passed.and_then(|passed| passed.stretch.clone()),
+    }
+}
+
+/// What this agent says of a span.
+fn said(span: &StoredSpan, names: &LabelSource) -> Said {
     let identity = span.joined.identity.as_deref();
     let split = span.split.iter().flat_map(|split| &split.parts);
     let verdict = span.verdict.as_deref().map(|verdict| Answer {
@@ -57,7 +79,7 @@ fn trace_span(span: &StoredSpan, node: &Arc<str>, names: &LabelSource) -> TraceS
         start_unix_ns: interval.start.0,
         end_unix_ns: interval.end.0,
     });
-    let said = Said {
+    Said {
         layer: identity.map_or_else(String::new, |i| i.stack.layer().to_string()),
         stack: identity.map_or_else(String::new, |i| i.stack.to_string()),
         workload: identity.map_or_else(String::new, |i| named(i, Some(names)).display_name()),
@@ -65,24 +87,15 @@ fn trace_span(span: &StoredSpan, node: &Arc<str>, names: &LabelSource) -> TraceS
         split: split.copied().collect::<BTreeMap<_, _>>(),
         stretches: stretches.collect(),
         verdict,
-    };
-    TraceSpan {
-        span_id: span.span_id,
-        parent_span_id: span.parent_span_id,
-        service: span.resource.service.as_str().into(),
-        operation: span.operation.clone(),
-        kind: span.kind,
-        is_error: span.status_code == ERROR,
-        start_unix_ns: span.start_unix_ns,
-        end_unix_ns: span.end_unix_ns,
-        node: node_of(span, node),
-        said: Some(Box::new(said)),
-        stretch: None,
     }
 }
 
-/// A span whose process is here ran here; of others their resource says where.
+/// A span whose process is here ran here; of others an agent upstream, or their resource, says
+/// where.
 fn node_of(span: &StoredSpan, node: &Arc<str>) -> Arc<str> {
+    if let Some(passed) = span.passed.as_deref().filter(|p| !p.node.is_empty()) {
+        return passed.node.as_str().into();
+    }
     let resource = &span.resource;
     let stated = [&resource.node, &resource.host];
     match stated.into_iter().find(|name| !name.is_empty()) {
@@ -90,3 +103,6 @@ fn node_of(span: &StoredSpan, node: &Arc<str>) -> Arc<str> {
         _ => node.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

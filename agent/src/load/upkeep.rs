@@ -13,8 +13,9 @@ use aya::{
 
 use super::{budget::Thinning, demand::OnDemand};
 use crate::{
+    event::{Event, Saving},
     metrics::{AgentMetrics, Program, Sensor as SensorLabel},
-    sensor::{Activation, SENSORS, SensorState, SensorStatus},
+    sensor::{Activation, Entry, SENSORS, SensorState, SensorStatus},
     time::MonoNs,
 };
 
@@ -25,6 +26,10 @@ const PERIOD_NS: u64 = 30_000_000_000;
 /// As long as some sensor is over its budget, or thinned.
 const BUSY_PERIOD_NS: u64 = 5_000_000_000;
 
+/// What is said of a sensor's saving holds until the next tick, about a second later, and a little
+/// longer.
+const AHEAD_NS: u64 = 1_200_000_000;
+
 /// See the module.
 pub struct Upkeep {
     budget_cores: f64,
@@ -34,6 +39,8 @@ pub struct Upkeep {
     measuring: Option<Measuring>,
     /// The kernel refused to count: said once.
     refused: bool,
+    /// What is to be told of who tells less: of one tick.
+    savings: Vec<Event>,
 }
 
 /// A measurement under way.
@@ -54,6 +61,7 @@ impl Upkeep {
             next: MonoNs::now(),
             measuring: None,
             refused: false,
+            savings: Vec::new(),
         }
     }
 
@@ -78,6 +86,7 @@ impl Upkeep {
             let period = if thinned { BUSY_PERIOD_NS } else { PERIOD_NS };
             self.next = MonoNs(measuring.began.0.saturating_add(period));
         }
+        self.savings = self.savings_from(now);
         count(ebpf, metrics);
         if self.measuring.is_none() && now >= self.next {
             self.next = MonoNs(now.0.saturating_add(PERIOD_NS));
@@ -100,6 +109,25 @@ impl Upkeep {
                 Err(_) => {}
             }
         }
+    }
+
+    /// What the last tick found of sensors that tell less, once.
+    pub fn take_savings(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.savings)
+    }
+
+    /// One for each sensor that tells less from now on.
+    fn savings_from(&self, now: MonoNs) -> Vec<Event> {
+        let thinned = SENSORS.iter().zip(&self.thinning);
+        let thinned = thinned.filter(|(_, thinning)| thinning.level() > 0);
+        let saving = |(entry, _): (&Entry, &Thinning)| {
+            Some(Event::Saving(Saving {
+                sensor: entry.sensor?.id(),
+                start: now,
+                end: MonoNs(now.0.saturating_add(AHEAD_NS)),
+            }))
+        };
+        thinned.filter_map(saving).collect()
     }
 
     /// Sensors that run on demand and are thinned run a part of the time only: what costs is

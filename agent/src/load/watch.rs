@@ -1,4 +1,4 @@
-//! Attaches what the kernel side asks for, for as long as it does.
+//! Attaches what the kernel side asks for, for as long as it does, and tells who saves cost.
 
 use std::sync::Arc;
 
@@ -41,14 +41,18 @@ impl Watch {
 }
 
 impl Poller for Watch {
-    fn poll(&mut self, now: MonoNs, _: &mut Vec<Event>) {
+    fn poll(&mut self, now: MonoNs, out: &mut Vec<Event>) {
         let last_ns = self.wanted.get(&sensor::BLOCK, 0).unwrap_or(0);
         let wanted = last_ns != 0 && now.since(MonoNs(last_ns)) < KEEP_NS;
         if let Some(Programs {
-            ebpf, on_demand, ..
+            ebpf,
+            on_demand,
+            upkeep,
+            ..
         }) = self.programs.lock().as_mut()
         {
             on_demand.set(ebpf, Activation::WhileThrottled, wanted);
+            out.append(&mut upkeep.take_savings());
         }
     }
 }

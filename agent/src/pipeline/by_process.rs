@@ -1,5 +1,5 @@
-//! Intervals of many processes within one bound: what is kept of requests, answers and thread
-//! contexts until it is too old.
+//! Intervals of many processes within one bound: what is kept of requests, answers, asks and
+//! thread contexts until it is too old.
 //!
 //! The process with the most gives way first, and what it loses is counted. Intervals of very
 //! different lengths are kept apart, see [`Ring`].

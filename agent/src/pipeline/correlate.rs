@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     pipeline::{
+        asks::Asks,
         baseline::{Baselines, OperationKey},
         behind,
         children::{ChildIndex, Parent},
@@ -76,6 +77,7 @@ pub(super) struct Context<'a> {
     pub(super) horizon: MonoNs,
     pub(super) timeline: &'a Timeline,
     pub(super) turns: &'a Turns,
+    pub(super) asks: &'a Asks,
     pub(super) contexts: &'a Contexts,
     pub(super) consumers: &'a Consumers,
     pub(super) losses: &'a Losses,
@@ -424,6 +426,7 @@ fn case_of<'a>(
         split,
         at,
         is_certain: scope.is_certain(),
+        is_asked: scope.knows_asks(),
         baselines,
         key,
     }
@@ -462,6 +465,7 @@ fn evidence(
     threads.dedup();
     evidence.threads = threads.len();
     evidence.lost_events = context.losses.within(place.start, place.end());
+    evidence.saving = context.losses.saving(place.start, place.end());
     evidence.is_behind = scope.is_widened();
     evidence.particulars = heaviest(&waits);
     evidence.culprit = culprit::find(

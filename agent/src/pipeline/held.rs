@@ -6,9 +6,11 @@
 //! The kernel side tells those by connection, and a thread may do anything else meanwhile: who
 //! computed, or waited for a lock, was not held up by the network. So what the local devices did
 //! counts only where the same thread waited for a socket; of an event loop with several requests
-//! it is not known whose connection it was, and nobody's wait is explained by it. A segment that
-//! was lost further away is known by its connection alone, and does not count while a thread that
-//! is known to have worked for the span, and for nothing else, did something else.
+//! only while it waited for what it asked for this one, and if that is not known, nobody's wait is
+//! explained by it. A segment that was lost or late further away is known by its connection alone,
+//! and does not count while a thread that is known to have worked for the span, or the loop that
+//! did, was busy; of a loop only while it waited for what it asked for this request, where that is
+//! known.
 
 use super::{
     place::Place,
@@ -53,17 +55,20 @@ impl<T: Clone> Held<T> {
     pub fn takes(&mut self, scope: &Scope, entry: &Entry, what: impl FnOnce() -> T) -> bool {
         let list = match entry.cause {
             Cause::NetDrop | Cause::Virtqueue | Cause::Conntrack => &mut self.waiting,
-            Cause::TcpRetransmit | Cause::TcpRtt if scope.is_certain() => &mut self.idle,
+            Cause::TcpRetransmit | Cause::TcpRtt if is_of_one_thread(scope) => &mut self.idle,
             _ => return false,
         };
         // A moment takes no time, and says only that it was.
         if entry.end > entry.start {
-            list.push(One {
-                tid: entry.tid,
-                start: entry.start,
-                end: entry.end,
-                what: what(),
-            });
+            let what = what();
+            for (start, end) in scope.while_asking(entry.start, entry.end) {
+                list.push(One {
+                    tid: entry.tid,
+                    start,
+                    end,
+                    what: what.clone(),
+                });
+            }
         }
         true
     }
@@ -88,7 +93,7 @@ impl<T: Clone> Held<T> {
         place: Place,
     ) -> Vec<(T, u64, u64)> {
         let mut parts = Vec::new();
-        if scope.is_loop_in_company() {
+        if scope.is_loop_in_company() && !scope.knows_asks() {
             self.waiting.clear();
         }
         if self.waiting.is_empty() && self.idle.is_empty() {
@@ -107,7 +112,7 @@ impl<T: Clone> Held<T> {
                 | Cause::Sleep
                 | Cause::BlockDevice
                 | Cause::BlockQueue
-                    if scope.is_certain() =>
+                    if is_of_one_thread(scope) =>
                 {
                     others.add(entry);
                 }
@@ -135,6 +140,11 @@ impl<T: Clone> Held<T> {
         }
         parts
     }
+}
+
+/// Whether what a thread did meanwhile tells that it did not wait.
+fn is_of_one_thread(scope: &Scope) -> bool {
+    scope.is_certain() || scope.is_loop_in_company()
 }
 
 impl Held<Cause> {

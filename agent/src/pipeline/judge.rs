@@ -18,7 +18,8 @@
 //!   waited for is not known.
 //! - *own* (on CPU, waiting for a lock, a timer, a peer): what a program does is never
 //!   abnormal by itself; news only with a baseline, and only where it is known that the time is
-//!   this request's: its thread is known, or it was the only one of an event loop.
+//!   this request's: its thread is known, it was the only one of an event loop, or the loop waited
+//!   for a peer that it asked for this request.
 //! - *downstream* (child spans): likewise news only with a baseline; and only where nothing of
 //!   the span's own is named, as its self time is what a verdict is about.
 //!
@@ -147,6 +148,8 @@ pub struct Case<'a> {
     pub at: &'a dyn Fn(Cause) -> Circumstances,
     /// What its threads did is known to be its own, and no other request's.
     pub is_certain: bool,
+    /// Of an event loop's: what it waited for a socket is known to be for this request.
+    pub is_asked: bool,
     /// What is usual.
     pub baselines: &'a Baselines,
     /// Of it.
@@ -161,7 +164,7 @@ pub fn blame(case: &Case<'_>, rules: Rules) -> Option<(Cause, Fault)> {
         .parts
         .iter()
         .filter(|(cause, ns)| match Nature::of(*cause) {
-            Nature::Own => case.is_certain && case.is_own_news(rules, *cause, *ns),
+            Nature::Own => case.is_certain_of(*cause) && case.is_own_news(rules, *cause, *ns),
             _ => {
                 case.is_candidate(rules, *cause, *ns)
                     && (*ns as f64 >= rules.share_threshold * split.self_time_ns as f64
@@ -186,6 +189,11 @@ pub fn blame(case: &Case<'_>, rules: Rules) -> Option<(Cause, Fault)> {
 }
 
 impl Case<'_> {
+    /// Whether so much of the cause is known to be this request's.
+    fn is_certain_of(&self, cause: Cause) -> bool {
+        self.is_certain || (self.is_asked && cause == Cause::SocketWait)
+    }
+
     /// Whether so much of a cause that is not its own can be news at all.
     fn is_candidate(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let whole = self.whole_ns();

@@ -8,7 +8,8 @@
 //!    process, is on the request's thread unless that was off the CPU when the span began
 //!    or ended: then another thread made the span.
 //! 2. Where one thread answers everything that the process answers (an event loop), by that
-//!    thread's: what holds it back holds all its requests back, each in full.
+//!    thread's: what holds it back holds all its requests back, each in full. What it waits for
+//!    a socket is a request's as far as it is known what it asked for that ([`asks`](super::asks)).
 //! 3. Else by those of all threads that may be the span's, and not of those that work on
 //!    another request. A span's times are taken by a thread that runs (in languages whose
 //!    spans stay on a thread): if some are known to have run at both, only theirs count, else
@@ -18,10 +19,12 @@
 //!
 //! Delays of which no thread is known (a kill, a drop) are everybody's.
 
-use std::{collections::HashMap, sync::Arc};
+mod asked;
+mod presence;
 
-use foldhash::fast::RandomState;
+use std::sync::Arc;
 
+use self::{asked::Asked, presence::Presence};
 use super::{
     behind::Waits,
     contexts::{Whose, Worked},
@@ -35,7 +38,7 @@ use crate::{
     process::{Identity, ProcessKey},
     span::{ResourceSpans, SpanBatch, SpanId, SpanView},
     time::{MonoNs, WallClock},
-    vocabulary::Confidence,
+    vocabulary::{Cause, Confidence},
 };
 
 const SERVER: i32 = 2; // `SpanKind` of a request's span
@@ -46,8 +49,6 @@ const MAX_OTHERS: usize = 64;
 const CROWD: usize = 256;
 /// Other requests looked at.
 const MAX_LOOKED_AT: usize = 1_024;
-/// Threads that are told apart in one span; with more, all count.
-const MAX_THREADS: usize = 4_096;
 
 /// What a span is measured by.
 #[derive(Clone, Debug)]
@@ -67,6 +68,8 @@ pub struct Scope {
     pub others: Vec<(u64, u64)>,
     /// It is measured by an event loop's thread, which worked on no other request meanwhile.
     is_alone: bool,
+    /// When that thread waited for what it asked for this request; not known of one that was alone.
+    asked: Asked,
     /// What threads worked on, by their programs' word: only what was the span's counts.
     worked: Option<Worked>,
     /// With them, what held back other threads in its own waits counts too.
@@ -76,17 +79,7 @@ pub struct Scope {
 /// Finds scopes; keeps what saves allocations.
 #[derive(Debug, Default)]
 pub struct Scopes {
-    /// By thread: what it is known to have done at the ends of a span.
-    presence: HashMap<u32, Presence, RandomState>,
-}
-
-/// What a thread is known to have done at the ends of a span.
-#[derive(Clone, Copy, Debug, Default)]
-struct Presence {
-    at_start: bool,
-    at_end: bool,
-    /// It was off the CPU at one of them.
-    away: bool,
+    presence: Presence,
 }
 
 /// Takes the requests of a batch that has just arrived.
@@ -176,6 +169,7 @@ impl Scopes {
             sharers: 1,
             others: Vec::new(),
             is_alone: false,
+            asked: Asked::default(),
             worked: None,
             waits: None,
         };
@@ -237,6 +231,9 @@ impl Scopes {
             {
                 scope.is_alone = !has_company(process, window, Some(own), requests);
                 scope.only = Some(tid);
+                if !scope.is_alone {
+                    scope.asked = Asked::find(window, tid, own, context, requests);
+                }
                 return scope;
             }
         }
@@ -277,44 +274,11 @@ impl Scopes {
 
     /// Rule 3: keeps those who may have made the span.
     fn leave_out_who_was_away(&mut self, scope: &mut Scope, window: Window, timeline: &Timeline) {
-        let presence = &mut self.presence;
-        presence.clear();
-        timeline.within(window.process, window.start, window.end, &mut |entry, _| {
-            let counts = entry.tid != 0 && scope.counts(entry);
-            if counts && presence.len() < MAX_THREADS {
-                presence.entry(entry.tid).or_default().add(entry, window);
-            }
-        });
-        if presence.len() >= MAX_THREADS {
-            return;
+        let counts = |entry: &Entry| scope.counts(entry);
+        if let Some((present, away)) = self.presence.find(window, timeline, counts) {
+            scope.sharers = scope.sharers.max(present);
+            scope.not = away;
         }
-        let present = presence.values().filter(|p| p.was_present()).count();
-        let left_out = |p: &Presence| {
-            if present > 0 {
-                !p.was_present()
-            } else {
-                p.away
-            }
-        };
-        if presence.values().all(left_out) {
-            return; // it was handed from one to another, or is not seen
-        }
-        scope.sharers = scope.sharers.max(present);
-        let others = presence.iter().filter(|(_, p)| left_out(p));
-        scope.not.extend(others.map(|(tid, _)| *tid));
-        scope.not.sort_unstable();
-    }
-}
-
-impl Presence {
-    fn add(&mut self, entry: &Entry, window: Window) {
-        self.away |= thread::is_away(entry, window);
-        self.at_start |= thread::ran_at_start(entry, window);
-        self.at_end |= thread::ran_at_end(entry, window);
-    }
-
-    const fn was_present(self) -> bool {
-        self.at_start && self.at_end && !self.away
     }
 }
 
@@ -322,6 +286,18 @@ impl Scope {
     /// What was done meanwhile is known to be this request's, and no other's.
     pub fn is_certain(&self) -> bool {
         self.is_alone || self.worked.is_some() || self.confidence == Confidence::ThreadInferred
+    }
+
+    /// It is known when the loop's thread waited for what it asked for this request.
+    pub const fn knows_asks(&self) -> bool {
+        self.asked.is_known()
+    }
+
+    /// The parts of a time in which the loop waited for what it asked for this request, if that is
+    /// known; else all of it.
+    pub fn while_asking(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+        let all = (!self.knows_asks()).then_some((start, end));
+        all.into_iter().chain(self.asked.within(start, end))
     }
 
     /// Its time is told apart from that of other requests: by its thread, or as there was none.
@@ -366,9 +342,14 @@ impl Scope {
 
     /// When a delay that counts does: mostly all the time.
     pub fn pieces(&self, entry: &Entry) -> impl Iterator<Item = (u64, u64)> {
-        let all = self.waits.is_none().then_some((entry.start, entry.end));
-        let waits = self.waits.iter().flat_map(|waits| waits.pieces(entry));
-        all.into_iter().chain(waits)
+        let is_asking = self.knows_asks() && entry.cause == Cause::SocketWait;
+        let asked = is_asking.then(|| self.asked.within(entry.start, entry.end));
+        let is_whole = self.waits.is_none() && !is_asking;
+        let all = is_whole.then_some((entry.start, entry.end));
+        let waits = self.waits.iter().filter(move |_| !is_asking);
+        let waits = waits.flat_map(|waits| waits.pieces(entry));
+        let asked = asked.into_iter().flatten();
+        all.into_iter().chain(waits).chain(asked)
     }
 
     /// Calls `f` with the delays that count, in `place`; returns how many processes have them.

@@ -15,6 +15,7 @@ use crate::{
     workload::Workload,
 };
 
+mod asks;
 mod bad_input;
 mod behind;
 mod held;

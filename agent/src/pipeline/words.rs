@@ -34,6 +34,8 @@ pub struct Evidence {
     pub is_behind: bool,
     /// Kernel events of that time that were lost: it may be more than this, or something else.
     pub lost_events: u64,
+    /// Sensors that told less than they could at that time, to save cost.
+    pub saving: Vec<&'static str>,
 }
 
 impl Evidence {
@@ -60,11 +62,15 @@ pub fn summary(
         1 => "; 1 kernel event of that time was lost".to_owned(),
         lost => format!("; {lost} kernel events of that time were lost"),
     };
+    let saving = match &evidence.saving[..] {
+        [] => String::new(),
+        all => format!("; to save cost, less is known by {}", all.join(", ")),
+    };
     let behind = match evidence.is_behind {
         true => "waited for another thread of its process: ",
         false => "",
     };
-    format!("{share:.0} % of {whole}: {behind}{what}{incomplete}")
+    format!("{share:.0} % of {whole}: {behind}{what}{incomplete}{saving}")
 }
 
 /// What took the time.
@@ -394,6 +400,10 @@ pub fn numbers(
     }
     if evidence.lost_events > 0 {
         numbers.push(("events_lost".to_owned(), evidence.lost_events as f64));
+    }
+    if !evidence.saving.is_empty() {
+        let sensors = evidence.saving.len() as f64;
+        numbers.push(("sensors_saving".to_owned(), sensors));
     }
     numbers
 }

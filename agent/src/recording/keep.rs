@@ -179,6 +179,10 @@ impl Wanted {
                 let of_spans = self.processes.contains(&turn.process);
                 (turn.read.0, turn.written.0, of_spans)
             }
+            Event::Ask(ask) => {
+                let of_spans = self.processes.contains(&ask.process);
+                (ask.start.0, ask.end.0, of_spans)
+            }
             Event::Away(away) => {
                 let of_spans = self.processes.contains(&away.process);
                 (away.start.0, away.end.0, of_spans)
@@ -186,6 +190,7 @@ impl Wanted {
             Event::Steal(steal) => (steal.start.0, steal.end.0, steal.stolen_ns > 0),
             Event::Consumption(of) => (of.start.0, of.end.0, true),
             Event::Loss(loss) => (loss.start.0, loss.end.0, true),
+            Event::Saving(saving) => (saving.start.0, saving.end.0, true),
         };
         // Who worked on a request shows shortly before and after it too.
         let (start, end) = (

@@ -57,7 +57,12 @@ impl Attributor {
                     of.consumer = self.neighbour(of.cgroup_id);
                     continue;
                 }
-                Event::Steal(_) | Event::Loss(_) | Event::Turn(_) | Event::Away(_) => continue,
+                Event::Steal(_)
+                | Event::Loss(_)
+                | Event::Saving(_)
+                | Event::Turn(_)
+                | Event::Ask(_)
+                | Event::Away(_) => continue,
             };
             match &mut delay.particulars {
                 Particulars::QuotaOf(hint) => {
@@ -135,7 +140,10 @@ impl Queue {
             mpsc::error::TrySendError::Closed(_) => "stopping",
         };
         let lost = error.into_inner();
-        let lost = lost.iter().filter(|e| !matches!(e, Event::Loss(_))).count() as u64;
+        let lost = lost
+            .iter()
+            .filter(|e| !matches!(e, Event::Loss(_) | Event::Saving(_)))
+            .count() as u64;
         self.metrics
             .events_dropped
             .get_or_create(&Reason { reason })

@@ -181,9 +181,11 @@ impl Judging {
                 Event::Delay(delay) => delay.start,
                 Event::Steal(steal) => steal.start,
                 Event::Turn(turn) => turn.read,
+                Event::Ask(ask) => ask.start,
                 Event::Away(away) => away.start,
                 Event::Consumption(of) => of.start,
                 Event::Loss(loss) => loss.start,
+                Event::Saving(saving) => saving.start,
             };
             let start = self.pipeline.clock().wall(start);
             self.output.store.record_event(event, start);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use agent_common::{
     event::{
         Record, sensor,
-        tcp::{KIND_CONNECT, KIND_RETRANSMIT, KIND_RTT, KIND_TURN},
+        tcp::{KIND_ASK, KIND_CONNECT, KIND_RETRANSMIT, KIND_RTT, KIND_TURN},
     },
     series::{SeriesKey, family},
 };
@@ -15,7 +15,7 @@ use super::{
     DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor, decode,
 };
 use crate::{
-    event::{Event, Flow, Particulars, Turn},
+    event::{Ask, Event, Flow, Particulars, Turn},
     host::devices::Devices,
     time::MonoNs,
     vocabulary::Cause,
@@ -122,11 +122,20 @@ struct TcpInterpreter {
 
 impl Interpreter for TcpInterpreter {
     fn event(&mut self, record: &Record) -> Result<Event, DecodeError> {
-        if record.kind != KIND_TURN {
+        if !matches!(record.kind, KIND_TURN | KIND_ASK) {
             return decode::delay(self, record);
         }
         if record.pid == 0 || record.tid == 0 {
             return Err(DecodeError::Impossible("process id 0"));
+        }
+        if record.kind == KIND_ASK {
+            return Ok(Event::Ask(Ask {
+                process: decode::process_of(record),
+                tid: record.tid,
+                request: MonoNs(record.detail),
+                start: MonoNs(record.start_ns),
+                end: MonoNs(record.end_ns),
+            }));
         }
         Ok(Event::Turn(Turn {
             process: decode::process_of(record),

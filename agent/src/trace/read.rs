@@ -10,6 +10,7 @@ mod attributes;
 mod id;
 mod jaeger;
 mod otlp;
+mod passed;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use std::{collections::HashMap, io::Read, sync::Arc};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
+pub use self::passed::{Passed, passed};
 use super::{MAX_SPANS, TraceSpan};
 use crate::span::TraceId;
 pub use id::{BadTraceId, parse_trace_id};

@@ -16,6 +16,7 @@ use aya_ebpf::{
     maps::LruHashMap,
 };
 
+use super::ask;
 use crate::{
     emit,
     kernel::{net::Sock, net::TCP, sched::Task},
@@ -33,7 +34,7 @@ const WORTH: u64 = 8;
 /// What a thread is at.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Turn {
+pub struct Turn {
     /// Address of the connection that it read a request from last, or of the one that it
     /// wrote to without; 0: none.
     socket: u64,
@@ -45,6 +46,30 @@ struct Turn {
     interleaved_until_ns: u64,
     /// 1: some of the answer is written.
     answered: u64,
+    /// When it began to read the request that it works on; 0: not known.
+    work_ns: u64,
+    /// How often it had given up the CPU by itself when that became known.
+    switches: u64,
+}
+
+impl Turn {
+    /// When the running thread, whose turn this is, began to read the request that it works on; 0
+    /// where that is not known (also where the kernel does not count).
+    #[inline(always)]
+    pub fn work_ns(&self) -> u64 {
+        if self.switches != 0 && self.switches == Task::current().voluntary_switches() {
+            self.work_ns
+        } else {
+            0
+        }
+    }
+
+    /// The running thread works on that request now.
+    #[inline(always)]
+    pub fn works_on(&mut self, work_ns: u64) {
+        self.work_ns = work_ns;
+        self.switches = Task::current().voluntary_switches();
+    }
 }
 
 /// By thread id. Least recently used ones go first: threads come and go.
@@ -57,6 +82,15 @@ pub fn on_read(socket: u64) {
     let thread = bpf_get_current_pid_tgid();
     if is_tracked((thread >> 32) as u32) {
         read(socket, thread as u32);
+    }
+}
+
+/// The running thread begins to connect the socket.
+#[inline(always)]
+pub fn on_connect(socket: u64) {
+    let thread = bpf_get_current_pid_tgid();
+    if is_tracked((thread >> 32) as u32) {
+        connect(socket, thread as u32);
     }
 }
 
@@ -76,11 +110,19 @@ fn read(socket: u64, tid: u32) -> u32 {
         // SAFETY: a map's value; only this thread writes it.
         let turn = unsafe { &mut *turn };
         if turn.socket == socket && turn.answered == 0 {
+            turn.works_on(turn.read_ns);
             return 0; // more of the same request
         }
     }
     let sock = Sock::at(socket);
-    if !sock.is_in_process() || !sock.is_accepted() {
+    if !sock.is_in_process() {
+        return 0;
+    }
+    if !sock.is_accepted() {
+        if let Some(turn) = known {
+            // SAFETY: as above.
+            ask::read(socket, unsafe { &mut *turn });
+        }
         return 0;
     }
     // SAFETY: returns a number.
@@ -91,7 +133,10 @@ fn read(socket: u64, tid: u32) -> u32 {
         told_ns: 0,
         interleaved_until_ns: 0,
         answered: 0,
+        work_ns: 0,
+        switches: 0,
     };
+    turn.works_on(now_ns);
     if let Some(before) = known {
         // SAFETY: as above.
         let before = unsafe { &mut *before };
@@ -105,6 +150,17 @@ fn read(socket: u64, tid: u32) -> u32 {
     if TURNS.insert(tid, turn, u64::from(BPF_ANY)).is_err() {
         emit::lost(sensor::TCP);
     }
+    0
+}
+
+#[inline(never)]
+fn connect(socket: u64, tid: u32) -> u32 {
+    let work_ns = match TURNS.get_ptr_mut(tid) {
+        // SAFETY: a map's value; only this thread writes it.
+        Some(turn) => unsafe { &*turn }.work_ns(),
+        None => 0,
+    };
+    ask::connect(socket, work_ns);
     0
 }
 
@@ -129,7 +185,11 @@ fn write(socket: u64, tid: u32, locked: bool) -> u32 {
             }
             return 0;
         }
-        if !is_answerable(socket, locked) {
+        if !is_tcp(socket, locked) {
+            return 0;
+        }
+        if !Sock::at(socket).is_accepted() {
+            ask::write(socket, turn.work_ns(), now_ns);
             return 0;
         }
         // Not what it read last.
@@ -147,17 +207,17 @@ fn write(socket: u64, tid: u32, locked: bool) -> u32 {
         tell(socket, now_ns, now_ns, TURN_NOT_READ);
         return 0;
     }
-    if is_answerable(socket, locked) {
+    if is_tcp(socket, locked) && Sock::at(socket).is_accepted() {
         tell(socket, now_ns, now_ns, TURN_NOT_READ);
     }
     0
 }
 
-/// Whether it is a connection on which requests are answered.
+/// Whether it is a connection of TCP.
 #[inline(always)]
-fn is_answerable(socket: u64, locked: bool) -> bool {
+fn is_tcp(socket: u64, locked: bool) -> bool {
     let sock = Sock::at(socket);
-    (locked || (sock.protocol() == TCP && sock.is_full())) && sock.is_accepted()
+    locked || (sock.protocol() == TCP && sock.is_full())
 }
 
 #[inline(always)]

@@ -347,7 +347,12 @@ fn event_row(stored: &StoredEvent, label: &LabelSource) -> Option<EventRow> {
             limiter: String::new(),
         },
         // The store keeps none of them.
-        Event::Consumption(_) | Event::Loss(_) | Event::Turn(_) | Event::Away(_) => return None,
+        Event::Consumption(_)
+        | Event::Loss(_)
+        | Event::Saving(_)
+        | Event::Turn(_)
+        | Event::Ask(_)
+        | Event::Away(_) => return None,
     })
 }
 

@@ -28,7 +28,13 @@ impl Store {
     /// Takes a kernel event that was attributed; `start` is the wall time of its beginning.
     pub fn record_event(&self, event: &Event, start: UnixNs) {
         match event {
-            Event::Consumption(_) | Event::Loss(_) | Event::Turn(_) | Event::Away(_) => return, // nobody's delay
+            // Nobody's delay.
+            Event::Consumption(_)
+            | Event::Loss(_)
+            | Event::Saving(_)
+            | Event::Turn(_)
+            | Event::Ask(_)
+            | Event::Away(_) => return,
             Event::Steal(steal) => {
                 self.metrics.add_steal(steal.stolen_ns);
                 if steal.stolen_ns == 0 {
@@ -124,7 +130,15 @@ impl Window {
         let is_his = match (&stored.event, self.process) {
             (Event::Steal(_), _) => true,
             // None of them is kept.
-            (Event::Consumption(_) | Event::Loss(_) | Event::Turn(_) | Event::Away(_), _) => false,
+            (
+                Event::Consumption(_)
+                | Event::Loss(_)
+                | Event::Saving(_)
+                | Event::Turn(_)
+                | Event::Ask(_)
+                | Event::Away(_),
+                _,
+            ) => false,
             (Event::Delay(_), None) => false,
             (Event::Delay(delay), Some((process, cgroup))) => {
                 delay.process == process || (cgroup != 0 && delay.cgroup_id == cgroup)
@@ -141,7 +155,9 @@ impl StoredEvent {
             Event::Steal(_)
             | Event::Consumption(_)
             | Event::Loss(_)
+            | Event::Saving(_)
             | Event::Turn(_)
+            | Event::Ask(_)
             | Event::Away(_) => Cause::Steal,
         }
     }
@@ -151,7 +167,12 @@ impl StoredEvent {
         let length = match &self.event {
             Event::Delay(delay) => delay.end.since(delay.start),
             Event::Steal(steal) => steal.end.since(steal.start),
-            Event::Consumption(_) | Event::Loss(_) | Event::Turn(_) | Event::Away(_) => 0,
+            Event::Consumption(_)
+            | Event::Loss(_)
+            | Event::Saving(_)
+            | Event::Turn(_)
+            | Event::Ask(_)
+            | Event::Away(_) => 0,
         };
         self.start.0.saturating_add(length)
     }

@@ -10,10 +10,11 @@ use std::{
 
 use foldhash::quality::RandomState;
 
-use super::{PerSecond, StoredEvent, StoredSpan, keep, view};
+use super::{PerSecond, StoredEvent, StoredSpan, is_verdict, keep, passed, view};
 use crate::{
     span::{Resource, SpanBatch, SpanView, TraceId},
     time::MonoNs,
+    trace::read::Passed,
     verdict::Judgement,
 };
 
@@ -97,6 +98,7 @@ impl Traces {
             let raw = Raw {
                 span: span.clone(),
                 resource: resource.resource.clone(),
+                passed: passed(batch, span),
                 judgement,
                 names: names.clone(),
                 name,
@@ -114,7 +116,7 @@ impl Traces {
         now: MonoNs,
         events: impl Fn(&StoredSpan) -> Vec<StoredEvent>,
     ) {
-        let has_verdict = raw.judgement.verdict.is_some();
+        let has_verdict = raw.has_verdict();
         let trace_id = raw.span.trace_id;
         if !has_verdict && !self.pinned.contains_key(&trace_id) {
             return;
@@ -191,6 +193,7 @@ struct Raw {
     span: SpanView,
     resource: Arc<Resource>,
     judgement: Judgement,
+    passed: Option<Arc<Passed>>,
     /// Of all spans of its batch, one after the other; this one's from here.
     names: Arc<str>,
     name: Range<usize>,
@@ -223,7 +226,19 @@ impl Latest {
 impl Raw {
     fn stored(&self) -> Arc<StoredSpan> {
         let name = self.names.get(self.name.clone()).unwrap_or_default();
-        Arc::new(keep(&self.span, name, &self.resource, &self.judgement))
+        let passed = self.passed.clone();
+        Arc::new(keep(
+            &self.span,
+            name,
+            &self.resource,
+            &self.judgement,
+            passed,
+        ))
+    }
+
+    /// An agent has a verdict on it: this one, or one upstream.
+    fn has_verdict(&self) -> bool {
+        self.judgement.verdict.is_some() || self.passed.as_deref().is_some_and(is_verdict)
     }
 }
 

@@ -42,6 +42,7 @@ fn blamed_if(is_certain: bool, learned: Option<&Split>, split: &Split) -> Option
         split,
         at: &|_| at,
         is_certain,
+        is_asked: false,
         baselines: &baselines,
         key,
     };
@@ -346,6 +347,7 @@ fn what_is_sometimes_slow_is_usual() {
             split: &slow,
             at: &|_| at,
             is_certain: true,
+            is_asked: false,
             baselines: &baselines,
             key,
         };

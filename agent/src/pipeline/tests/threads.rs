@@ -16,7 +16,7 @@ pub(super) fn turn(tid: u32, read_ms: u64, written_ms: u64) -> Event {
     })
 }
 
-fn unsure(tid: u32, read_ms: u64, written_ms: u64) -> Event {
+pub(super) fn unsure(tid: u32, read_ms: u64, written_ms: u64) -> Event {
     let Event::Turn(turn) = turn(tid, read_ms, written_ms) else {
         unreachable!("made above");
     };

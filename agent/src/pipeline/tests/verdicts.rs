@@ -1,7 +1,7 @@
 //! What is said about spans, and what belongs together.
 
 use super::*;
-use crate::event::{Consumption, Disk, Loss, Resource, SystemCall};
+use crate::event::{Consumption, Disk, Loss, Resource, Saving, SystemCall};
 
 #[test]
 fn verdicts_of_one_quota_are_one_incident_until_it_is_quiet() {
@@ -143,6 +143,39 @@ fn a_verdict_says_that_events_were_lost_meanwhile() {
     assert!(verdict.summary.ends_with(said), "{}", verdict.summary);
     let lost = ("events_lost".to_owned(), 30.0);
     assert!(verdict.evidence.contains(&lost), "{:?}", verdict.evidence);
+}
+
+#[test]
+fn a_verdict_says_which_sensors_told_less_meanwhile() {
+    use agent_common::event::sensor::{SECCOMP, WAIT};
+
+    let mut pipeline = pipeline();
+    feed(&mut pipeline, throttled_periods(0, 4));
+    for (sensor, from_ms, to_ms) in [(WAIT, 100, 1_300), (SECCOMP, 350, 1_550)] {
+        let saving = Event::Saving(Saving {
+            sensor,
+            start: at(from_ms),
+            end: at(to_ms),
+        });
+        pipeline.on_event(&saving, at(from_ms));
+    }
+    let mut summary = |from, to| {
+        let spans = vec![span(9, 0, from, to)];
+        let spans = batch(at(400), Confidence::Process, spans);
+        let verdict = judged(&mut pipeline, spans).remove(0).verdict;
+        verdict.expect("held back")
+    };
+    let verdict = summary(0, 400);
+    let said = "; to save cost, less is known by seccomp, wait";
+    assert!(verdict.summary.ends_with(said), "{}", verdict.summary);
+    let sensors = ("sensors_saving".to_owned(), 2.0);
+    assert!(
+        verdict.evidence.contains(&sensors),
+        "{:?}",
+        verdict.evidence
+    );
+    let before = summary(0, 100);
+    assert!(!before.summary.contains("less is"), "{}", before.summary);
 }
 
 #[test]

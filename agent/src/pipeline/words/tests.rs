@@ -377,6 +377,7 @@ fn numbers_carry_their_unit() {
             part: 0.75,
         },
         lost_events: 3,
+        saving: vec!["seccomp", "wait"],
         ..limited("/shop/cart", 0.2, false)
     };
     let numbers = numbers(Cause::CpuThrottle, 320_000_000, &split, &evidence);
@@ -390,6 +391,7 @@ fn numbers_carry_their_unit() {
         ("cpu_limit_cores", 0.2),
         ("culprit_percent", 75.0),
         ("events_lost", 3.0),
+        ("sensors_saving", 2.0),
     ];
     assert_eq!(numbers, expected.map(|(name, n)| (name.to_owned(), n)));
 }
