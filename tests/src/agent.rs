@@ -4,6 +4,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::Context as _;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{artifact, http, process::Process, wait};
 
@@ -18,6 +19,8 @@ pub struct Agent {
     pub otlp_grpc: String,
     /// `HOST:PORT` of the HTTP receiver.
     pub otlp_http: String,
+    /// Gone with the agent.
+    state: Option<TempDir>,
 }
 
 impl Agent {
@@ -53,7 +56,7 @@ impl Agent {
         command.args(["--http-listen", &format!("127.0.0.1:{}", ports[0])]);
         command.args(["--otlp-grpc-listen", &format!("{otlp}:{}", ports[1])]);
         command.args(["--otlp-http-listen", &format!("{otlp}:{}", ports[2])]);
-        Self::start_command(command.args(flags))
+        Self::start_afresh(command.args(flags), flags)
     }
 
     /// The agent of this workspace on free ports, recording to a file. The file is complete
@@ -67,7 +70,19 @@ impl Agent {
         for listen in ["--http-listen", "--otlp-grpc-listen", "--otlp-http-listen"] {
             command.args([listen, "127.0.0.1:0"]);
         }
-        Self::start_command(command.args(flags))
+        Self::start_afresh(command.args(flags), flags)
+    }
+
+    /// Starts an agent that knows nothing of what other agents on this machine found usual, unless
+    /// the flags say where it is to look.
+    fn start_afresh(command: &mut Command, flags: &[&str]) -> anyhow::Result<Self> {
+        if flags.contains(&"--state-dir") {
+            return Self::start_command(command);
+        }
+        let state = tempfile::tempdir()?;
+        let mut agent = Self::start_command(command.arg("--state-dir").arg(state.path()))?;
+        agent.state = Some(state);
+        Ok(agent)
     }
 
     /// Starts an agent by a command of the caller's making.
@@ -90,6 +105,7 @@ impl Agent {
             otlp_grpc: field("otlp_grpc")?,
             otlp_http: field("otlp_http")?,
             process,
+            state: None,
         };
         wait::until("/readyz", wait::PATIENCE, || {
             http::get(&agent.url("/readyz"))
