@@ -172,7 +172,7 @@ fn a_killed_agent_leaves_a_recording_that_can_be_replayed() -> anyhow::Result<()
 fn a_recording_ends_by_itself() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("run.jsonl.gz");
-    let mut agent = Agent::record(&file, &["--duration", "1s"])?;
+    let mut agent = Agent::record(&file, &["--duration", "5s"])?;
     let status = agent.process.wait(Duration::from_secs(60))?;
     ensure!(status.success(), "{}", agent.process.output());
     ensure!(file.exists(), "{}", agent.process.output());
@@ -191,7 +191,7 @@ fn an_earlier_recording_is_not_replaced_unasked() -> anyhow::Result<()> {
         });
         assert_refused(&file, "--force")?;
         assert_eq!(fs::read_to_string(&earlier)?, "an hour's work");
-        let mut agent = Agent::record(&file, &["--force", "--duration", "1s"])?;
+        let mut agent = Agent::record(&file, &["--force", "--duration", "5s"])?;
         let status = agent.process.wait(Duration::from_secs(60))?;
         ensure!(status.success(), "{}", agent.process.output());
         ensure!(fs::read(&file)?.starts_with(b"\x1f\x8b"));

@@ -161,7 +161,14 @@ fn suites() -> anyhow::Result<Vec<Suite>> {
         ),
         suite(
             "fault lab, shortened",
-            cargo(["test", "-p", "isostack-lab", "--", "--nocapture"]),
+            cargo([
+                "test",
+                "--no-fail-fast",
+                "-p",
+                "isostack-lab",
+                "--",
+                "--nocapture",
+            ]),
         ),
         Suite {
             not_here: no_kernels,

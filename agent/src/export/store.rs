@@ -239,7 +239,7 @@ impl Store {
                     }
                 }
                 let name = batch.name(span);
-                let passed = passed(batch, span);
+                let passed = passed(batch, span, judgement);
                 let span = keep(
                     span,
                     view::clip(&name),
@@ -411,14 +411,15 @@ pub(crate) fn keep(
     }
 }
 
-/// What an agent upstream wrote on a span.
-fn passed(batch: &SpanBatch, span: &SpanView) -> Option<Arc<Passed>> {
-    if !span.is_enriched {
+/// What an agent upstream wrote on a span. Of a process on this node, none did: what such a span
+/// brings along is the process's own word.
+fn passed(batch: &SpanBatch, span: &SpanView, judgement: &Judgement) -> Option<Arc<Passed>> {
+    if !span.is_enriched || judgement.joined.identity.is_some() {
         return None;
     }
     let body = span.body.start as usize..span.body.end as usize;
     let times = (span.start_unix_ns, span.end_unix_ns);
-    Some(Arc::new(read::passed(batch.payload.get(body)?, times)))
+    read::passed(batch.payload.get(body)?, times).map(Arc::new)
 }
 
 /// Whether there is a verdict among what an agent upstream says.

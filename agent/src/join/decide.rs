@@ -244,7 +244,8 @@ impl Judge<'_> {
             return None;
         }
         // Its own address or its own stated pid must still point at it.
-        match self.resource.pid {
+        let counts = counts_its_own(std::slice::from_ref(&holder));
+        match self.resource.pid.filter(|_| !counts) {
             Some(pid) => {
                 let still = holder.inner_pid == Some(pid);
                 still.then_some((holder.identity, Confidence::Process))

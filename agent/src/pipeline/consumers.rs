@@ -140,26 +140,27 @@ impl Consumers {
     }
 
     /// Whether no disk had at least three quarters as much under way as the windows are long;
-    /// `false` where no disk is known.
+    /// `false` where nothing at all is known of them, as the sensor looks at disks only while
+    /// somebody uses them.
     #[must_use]
     pub fn were_disks_idle(&self, windows: &[(u64, u64)]) -> bool {
-        let is_disk = |(resource, _): &(Resource, _)| matches!(resource, Resource::Disk(_));
-        if !self.by_resource.iter().any(is_disk) {
-            return false;
-        }
         let ns: u64 = windows.iter().map(|(start, end)| end - start).sum();
         let had = self.busiest_disk(windows).map_or(0.0, |disk| {
             let had = self.within(disk, windows);
             had.iter().map(|had| had.amount).sum()
         });
-        had * 1e3 * 4.0 < ns as f64 * 3.0
+        had > 0.0 && had * 1e3 * 4.0 < ns as f64 * 3.0
     }
 
     /// Forgets what ended before `horizon`.
     pub fn expire(&mut self, horizon: MonoNs) {
         self.by_resource.retain_mut(|(_, stretches)| {
-            while stretches.ring.front().is_some_and(|s| s.end < horizon.0) {
-                stretches.ring.pop_front();
+            while let Some(gone) = stretches.ring.pop_front_if(|s| s.end < horizon.0) {
+                // The longest one makes each query look so far: not longer than it is kept.
+                if gone.end - gone.start == stretches.longest_ns {
+                    let lengths = stretches.ring.iter().map(|s| s.end - s.start);
+                    stretches.longest_ns = lengths.max().unwrap_or(0);
+                }
             }
             !stretches.ring.is_empty()
         });

@@ -106,13 +106,20 @@ impl Asked<'_> {
         let Context {
             timeline,
             consumers,
+            losses,
             ..
         } = self.context;
         let waits = waits(cause, place, scope, identity, timeline, &mut |_| {});
         let known = Circumstances::of(identity.stack.layer()).with(&heaviest(&waits));
         let may_be_no_disk = cause == Cause::BlockQueue && known.is_only_a_call;
+        // What was not told is no sign of an idle disk.
+        let is_told = || {
+            let saves = losses.saving(place.start, place.end());
+            losses.within(place.start, place.end()) == 0 && !saves.contains(&"block")
+        };
+        let is_idle = || consumers.were_disks_idle(&windows(&waits));
         Circumstances {
-            is_beyond_disks: may_be_no_disk && consumers.were_disks_idle(&windows(&waits)),
+            is_beyond_disks: may_be_no_disk && is_idle() && is_told(),
             ..known
         }
     }

@@ -197,6 +197,10 @@ impl Case<'_> {
     /// Whether so much of a cause that is not its own can be news at all.
     fn is_candidate(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let whole = self.whole_ns();
+        // What kept the thread costs a look at the disks: not for what is too short anyway.
+        if cause == Cause::BlockQueue && ns < FLOOR_NS {
+            return false;
+        }
         match Nature::at(cause, || (self.at)(cause)) {
             Nature::HeldBack if matches!(cause, Cause::TcpRetransmit | Cause::NetDrop) => {
                 ns >= FLOOR_RETRANSMIT_NS

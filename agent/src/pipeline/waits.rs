@@ -60,12 +60,15 @@ pub fn heaviest(waits: &[Wait]) -> Particulars {
         let sums = sums.iter().rev().filter(|(of, _)| is(of));
         sums.max_by_key(|(_, sum)| *sum)
     };
-    let Some((most, weight)) = most_of(|_| true) else {
+    let is_call = |of: &Particulars| matches!(of, Particulars::SystemCall(_));
+    let Some((most, _)) = most_of(|_| true) else {
         return Particulars::None;
     };
     let memory = most_of(|of| matches!(of, Particulars::Memory { .. }));
+    let calls = sums.iter().filter(|(of, _)| is_call(of));
+    let calls: u64 = calls.map(|(_, sum)| sum).sum();
     match (most, memory) {
-        (Particulars::SystemCall(_), Some((memory, of))) if of.saturating_mul(SAYS) >= *weight => {
+        (Particulars::SystemCall(_), Some((memory, of))) if of.saturating_mul(SAYS) >= calls => {
             (*memory).clone()
         }
         _ => (*most).clone(),

@@ -9,19 +9,20 @@ use lab::{
     report::Summary,
 };
 
-/// Runs to judge by: more are added where another program on this machine disturbed them, or
-/// where its disk was too fast for the fault to be felt.
-const RUNS: [usize; 3] = [3, 6, 9];
+/// Runs to judge by, and the part of them that must be right: more are added where another program
+/// on this machine disturbed them, or where its disk was too fast for the fault to be felt.
+const RUNS: [(usize, f64); 3] = [(3, 0.6), (6, 0.7), (9, 0.75)];
 
 #[test]
 fn each_is_localised() -> anyhow::Result<()> {
     for incident in &INCIDENTS {
         let results = tempfile::tempdir()?;
         let mut missing = String::new();
-        for runs in RUNS {
+        for (runs, least) in RUNS {
             // What is there is not done again.
             let summary = run(incident, runs, results.path())?;
-            missing = not_localised(incident, &summary);
+            assert_eq!(summary.broken, 0, "{}: not done", incident.id);
+            missing = not_localised(incident, &summary, least);
             if missing.is_empty() {
                 break;
             }
@@ -46,14 +47,14 @@ fn run(incident: &Incident, runs: usize, results: &Path) -> anyhow::Result<Summa
     cli::run(&args, PathBuf::from(env!("CARGO_BIN_EXE_isostack-lab")))
 }
 
-/// What keeps it from being localised: of each of its faults at least two had an effect, and most
-/// of these were answered rightly in every part.
-fn not_localised(incident: &Incident, summary: &Summary) -> String {
+/// What keeps it from being localised: of each of its faults at least two had an effect, and that
+/// part of these was answered rightly in everything.
+fn not_localised(incident: &Incident, summary: &Summary, least: f64) -> String {
     let mut missing = Vec::new();
     for (kind, _) in incident.faults {
         let of = summary.kinds.get(kind.name()).cloned().unwrap_or_default();
         let parts = [of.hop, of.fault, of.cause, of.culprit];
-        if of.injected < 2 || parts.iter().any(|part| part.share() < 0.6) {
+        if of.injected < 2 || parts.iter().any(|part| part.share() < least) {
             missing.push(format!("{}: {of:?}", kind.name()));
         }
     }

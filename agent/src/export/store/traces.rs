@@ -98,7 +98,7 @@ impl Traces {
             let raw = Raw {
                 span: span.clone(),
                 resource: resource.resource.clone(),
-                passed: passed(batch, span),
+                passed: passed(batch, span, &judgement),
                 judgement,
                 names: names.clone(),
                 name,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value::Value},
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
 use prost::Message as _;
@@ -102,6 +103,16 @@ fn throttled() -> Judgement {
     }
 }
 
+fn text(key: &str, value: &str) -> KeyValue {
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue {
+            value: Some(Value::StringValue(value.into())),
+        }),
+        ..KeyValue::default()
+    }
+}
+
 /// Of no process here.
 fn unknown() -> Judgement {
     Judgement {
@@ -168,6 +179,28 @@ fn a_verdict_from_upstream_is_kept_and_told() {
     assert!(own.said.as_ref().is_some_and(|said| said.verdict.is_some()));
 }
 
+/// A process of this node makes attributes up as an agent writes them: of another node, with a
+/// culprit of its choice, or a span that would be no hop.
+#[test]
+fn what_a_process_here_makes_up_is_not_told() {
+    let mut made_up = span(1);
+    made_up.attributes = vec![
+        text("isostack.node", "there"),
+        text("isostack.fault", "host"),
+        text("isostack.cause", "runqueue"),
+        text("isostack.culprit", "innocent"),
+        text("isostack.synthetic", "true"),
+    ];
+    let store = store(StoreConfig::default());
+    store.record(&sent(vec![made_up]), vec![throttled()]);
+    let spans = told(&store);
+    assert_eq!((spans.len(), &*spans[0].node), (1, "here"));
+    assert_eq!(spans[0].stretch, None);
+    let said = spans[0].said.as_ref().expect("it was judged here");
+    let verdict = said.verdict.as_ref().expect("and told so");
+    assert_eq!(verdict.cause, Cause::CpuThrottle);
+}
+
 #[test]
 fn a_trace_with_a_verdict_from_upstream_is_kept_for_longer() {
     let mut config = StoreConfig::default();
@@ -208,15 +241,6 @@ fn a_trace_with_a_verdict_from_upstream_is_kept_for_longer() {
 
 #[test]
 fn what_upstream_wrote_is_bounded_and_broken_bytes_end_it() {
-    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
-
-    let text = |key: &str, value: &str| KeyValue {
-        key: key.into(),
-        value: Some(AnyValue {
-            value: Some(Value::StringValue(value.into())),
-        }),
-        ..KeyValue::default()
-    };
     let long = "x".repeat(100_000);
     let mut made_up = span(1);
     made_up.attributes = vec![
@@ -224,6 +248,8 @@ fn what_upstream_wrote_is_bounded_and_broken_bytes_end_it() {
         text("isostack.fault", "L-9"),
         text("isostack.cause", "cpu_throttle"),
         text("isostack.summary", &long),
+        text(&format!("isostack.evidence.{long}"), "1"),
+        text("isostack.evidence.\u{202e}", "1"),
     ];
     let store = store(StoreConfig::default());
     store.record(&sent(vec![made_up.clone()]), vec![unknown()]);
@@ -231,9 +257,15 @@ fn what_upstream_wrote_is_bounded_and_broken_bytes_end_it() {
     assert!(spans[0].node.len() <= 1_024, "{}", spans[0].node.len());
     let said = spans[0].said.as_ref().expect("something was said");
     assert_eq!(said.verdict, None, "there is no such layer");
+    made_up.attributes[1] = text("isostack.fault", "L-3");
+    let whole = trace::read::passed(&made_up.encode_to_vec(), (START, START + 1)).unwrap();
+    let verdict = whole.said.and_then(|said| said.verdict).unwrap();
+    assert_eq!(verdict.summary.len(), 1_024);
+    assert!(verdict.evidence.is_empty(), "ours have no such names");
     let bytes = made_up.encode_to_vec();
     for length in 0..bytes.len().min(300) {
-        let passed = trace::read::passed(&bytes[..length], (START, START + 1));
+        let passed =
+            trace::read::passed(&bytes[..length], (START, START + 1)).expect("little is kept");
         assert!(passed.node.len() <= 1_024);
     }
 }

@@ -10,6 +10,12 @@ use crate::{
 
 /// Numbers of evidence kept of one span.
 const MAX_EVIDENCE: usize = 32;
+/// Longest name of a number of evidence, in bytes: ours are below 40.
+const MAX_NAME: usize = 64;
+/// Longest text, in bytes: a sentence,
+const MAX_SENTENCE: usize = 1_024;
+/// and a name or a list of layers.
+const MAX_WORDS: usize = 256;
 /// Longest split that can be meant, in milliseconds: a year.
 const MAX_MS: f64 = 366.0 * 86_400_000.0;
 
@@ -24,8 +30,16 @@ pub(super) enum Value {
 
 impl Value {
     fn text(self) -> String {
+        self.text_to(MAX_WORDS)
+    }
+
+    fn text_to(self, bytes: usize) -> String {
         match self {
-            Self::Text(text) => text,
+            Self::Text(mut text) => {
+                text.truncate(text.floor_char_boundary(bytes));
+                text.shrink_to_fit();
+                text
+            }
             _ => String::new(),
         }
     }
@@ -80,8 +94,8 @@ impl Ours {
             "share" => self.share = value.number().unwrap_or_default().clamp(0.0, 1.0),
             "culprit" => self.culprit = value.text(),
             "incident" => self.incident = value.text(),
-            "summary" => self.summary = value.text(),
-            "remedy" => self.remedy = value.text(),
+            "summary" => self.summary = value.text_to(MAX_SENTENCE),
+            "remedy" => self.remedy = value.text_to(MAX_SENTENCE),
             _ => self.number(name, &value),
         }
     }
@@ -89,7 +103,9 @@ impl Ours {
     fn number(&mut self, name: &str, value: &Value) {
         let Some(number) = value.number() else { return };
         if let Some(name) = name.strip_prefix("evidence.") {
-            if self.evidence.len() < MAX_EVIDENCE {
+            let is_ours = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            let is_name = name.len() <= MAX_NAME && name.bytes().all(is_ours);
+            if is_name && self.evidence.len() < MAX_EVIDENCE {
                 self.evidence.insert(name.to_owned(), number);
             }
         } else if let Some(name) = name
