@@ -1,0 +1,92 @@
+//! Which CPUs had nothing to do lately: a thread that waits while one of them is idle, and may not
+//! use that one, is held up by its cpuset or affinity, and not by who has the CPUs that it may use.
+//!
+//! Written only where a CPU becomes idle or busy, each in a cache line of its own.
+
+use aya_ebpf::{Global, helpers::bpf_get_smp_processor_id, macros::map, maps::Array};
+
+use crate::kernel::{
+    Memory,
+    sched::{Cpus, Task},
+};
+
+/// CPUs that are looked at.
+const MAX_CPUS: u32 = 128;
+/// A CPU that is idle for longer than that is probably gone.
+const GONE_NS: u64 = 60_000_000_000;
+
+/// CPUs of this machine; 0: not known, and nothing is said.
+#[unsafe(no_mangle)]
+static CPUS: Global<u64> = Global::new(0);
+
+/// In `rq.clock`.
+#[repr(C, align(64))]
+struct Idle {
+    /// Since then it is idle, 0 while it is not.
+    since: u64,
+    /// The last time before that: from
+    start: u64,
+    /// until.
+    end: u64,
+}
+
+/// By number of the CPU.
+#[map]
+static IDLE: Array<Idle> = Array::with_max_entries(MAX_CPUS, 0);
+
+/// To be called at every switch.
+#[inline(always)]
+pub fn on_switch<M: Memory>(prev: Task<M>, next: Task<M>, clock: u64) {
+    let (from_idle, to_idle) = (prev.tid() == 0, next.tid() == 0);
+    if from_idle == to_idle {
+        return;
+    }
+    // SAFETY: returns a number.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(idle) = IDLE.get_ptr_mut(cpu) else {
+        return; // more CPUs than are looked at
+    };
+    // SAFETY: a map's value that only this CPU writes; who reads it meanwhile may see a stretch
+    // that is too long or too short once.
+    let idle = unsafe { &mut *idle };
+    if to_idle {
+        idle.since = clock;
+    } else {
+        idle.start = idle.since;
+        idle.end = clock;
+        idle.since = 0;
+    }
+}
+
+/// Of a thread that waited from `start` to `end`: how many CPUs it may use, if one that it may not
+/// use was idle for at least half of that time in one go; else 0.
+#[inline(always)]
+pub fn confined_to<M: Memory>(task: Task<M>, start: u64, end: u64) -> u32 {
+    let allowed = task.cpus_allowed();
+    if u64::from(allowed) < CPUS.load() && is_any_idle_but(task.cpus(), start, end) {
+        allowed
+    } else {
+        0
+    }
+}
+
+#[inline(never)]
+fn is_any_idle_but(allowed: Cpus, start: u64, end: u64) -> bool {
+    let least = end.saturating_sub(start) / 2;
+    for cpu in 0..MAX_CPUS {
+        let Some(idle) = IDLE.get(cpu) else {
+            return false;
+        };
+        let (from, to) = match idle.since {
+            0 => (idle.start, idle.end),
+            since if since.saturating_add(GONE_NS) < end => continue,
+            since => (since, end),
+        };
+        let from = if from > start { from } else { start };
+        let to = if to < end { to } else { end };
+        if to > from && to - from >= least && !allowed.has(cpu) {
+            return true;
+        }
+    }
+    false
+}
