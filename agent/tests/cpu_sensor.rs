@@ -5,6 +5,8 @@
 
 #[path = "support/cgroup.rs"]
 mod cgroup;
+#[path = "cpu_sensor/confined.rs"]
+mod confined;
 #[allow(dead_code, reason = "counters are for other test programs")]
 #[path = "support/observed.rs"]
 mod observed;
