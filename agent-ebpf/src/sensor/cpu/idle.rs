@@ -10,8 +10,10 @@ use crate::kernel::{
     sched::{Cpus, Task},
 };
 
-/// CPUs that are looked at.
-const MAX_CPUS: u32 = 128;
+/// CPUs that are known.
+const MAX_CPUS: u32 = 1024;
+/// CPUs that are looked at, of more one out of several: the verifier follows each step of a loop.
+const LOOKS: u32 = 16;
 /// A CPU that is idle for longer than that is probably gone.
 const GONE_NS: u64 = 60_000_000_000;
 
@@ -73,7 +75,9 @@ pub fn confined_to<M: Memory>(task: Task<M>, start: u64, end: u64) -> u32 {
 #[inline(never)]
 fn is_any_idle_but(allowed: Cpus, start: u64, end: u64) -> bool {
     let least = end.saturating_sub(start) / 2;
-    for cpu in 0..MAX_CPUS {
+    let stride = (CPUS.load() as u32).div_ceil(LOOKS);
+    for look in 0..LOOKS {
+        let cpu = look * stride;
         let Some(idle) = IDLE.get(cpu) else {
             return false;
         };
