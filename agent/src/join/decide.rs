@@ -146,7 +146,9 @@ impl Judge<'_> {
         {
             return None;
         }
-        let Some(pid) = self.resource.pid else {
+        // A kernel of the sandbox's own gave the pid: here it is another's number, or nobody's.
+        let stated = self.resource.pid.filter(|_| !counts_its_own(holders));
+        let Some(pid) = stated else {
             if question.several_services {
                 return None;
             }
@@ -282,6 +284,15 @@ fn is_proxy_name(name: &str) -> bool {
     })
 }
 
+/// Whether all are of gVisor, whose processes have no pids of this kernel.
+fn counts_its_own(holders: &[Holder]) -> bool {
+    let is_gvisor = |holder: &Holder| {
+        let mut entries = holder.identity.stack.0.iter();
+        entries.any(|entry| entry.technology == "gvisor")
+    };
+    holders.iter().all(is_gvisor)
+}
+
 /// Whether all are in one cgroup that is not the root.
 fn one_group(holders: &[Holder]) -> bool {
     let mut paths = holders.iter().map(|h| &h.identity.cgroup_path);
@@ -346,6 +357,12 @@ fn with_names(identity: SharedIdentity, resource: &Resource) -> SharedIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        host::roots::Roots,
+        metrics::AgentMetrics,
+        stack::{Stack, StackEntry},
+        vocabulary::Layer,
+    };
 
     #[test]
     fn collectors_by_name() {
@@ -360,6 +377,68 @@ mod tests {
         }
         for name in ["temporal", "alloydb", "vectordb", "sshd", "java", ""] {
             assert!(!is_proxy_name(name), "{name}");
+        }
+    }
+
+    /// A process in `/web` that states a pid which is nobody's here.
+    fn joined(technologies: &[&str], several_services: bool) -> Option<Confidence> {
+        let holder = |(pid, technology): (u32, &&str)| Holder {
+            identity: Arc::new(crate::process::Identity {
+                process: ProcessKey {
+                    pid,
+                    start_ticks: 1,
+                },
+                comm: "exe".into(),
+                cgroup_id: 1,
+                cgroup_path: "/web".into(),
+                workload: Workload::default(),
+                stack: Stack(vec![StackEntry {
+                    layer: Layer::Sandbox,
+                    technology: (*technology).into(),
+                    evidence: String::new(),
+                }]),
+            }),
+            inner_pid: Some(pid),
+            pid_namespace: None,
+            exe: "/usr/bin/runsc".into(),
+        };
+        let connection = Connection::Tcp {
+            local: ([127, 0, 0, 1], 4317).into(),
+            peer: ([127, 0, 0, 1], 50_000).into(),
+        };
+        let question = Question {
+            connection,
+            resource: Arc::new(Resource {
+                pid: Some(1),
+                ..Resource::default()
+            }),
+            sighting: Arc::new(Sighting {
+                holders: (900..).zip(technologies).map(holder).collect(),
+                ..Sighting::nothing()
+            }),
+            several_services,
+            ends: Vec::new(),
+        };
+        let identifier = Identifier::new(Roots::default(), AgentMetrics::default());
+        let judge = Judge {
+            identifier: &identifier,
+            index: &ContainerIndex::default(),
+            resource: &question.resource,
+        };
+        let found = judge.by_connection(&question)?;
+        assert_eq!(found.0.process.pid, 900);
+        Some(found.1)
+    }
+
+    #[test]
+    fn a_pid_that_gvisors_kernel_gave_is_not_looked_for_here() {
+        assert_eq!(joined(&["gvisor"], false), Some(Confidence::Process));
+        // Those that run its code inherit what the sentry holds.
+        let all = ["gvisor", "gvisor"];
+        assert_eq!(joined(&all, false), Some(Confidence::Container));
+        assert_eq!(joined(&["gvisor"], true), None, "a collector in a sandbox");
+        for others in [&["bubblewrap"][..], &["gvisor", "bubblewrap"]] {
+            assert_eq!(joined(others, false), None, "{others:?}");
         }
     }
 
@@ -379,7 +458,7 @@ mod tests {
                     pod: pod.into(),
                     ..Workload::default()
                 },
-                stack: crate::stack::Stack::default(),
+                stack: Stack::default(),
             })
         };
         let claim = |pod_uid: &str, pod: &str| Resource {

@@ -139,6 +139,22 @@ impl Consumers {
         busiest.map(|(disk, _)| disk)
     }
 
+    /// Whether no disk had at least three quarters as much under way as the windows are long;
+    /// `false` where no disk is known.
+    #[must_use]
+    pub fn were_disks_idle(&self, windows: &[(u64, u64)]) -> bool {
+        let is_disk = |(resource, _): &(Resource, _)| matches!(resource, Resource::Disk(_));
+        if !self.by_resource.iter().any(is_disk) {
+            return false;
+        }
+        let ns: u64 = windows.iter().map(|(start, end)| end - start).sum();
+        let had = self.busiest_disk(windows).map_or(0.0, |disk| {
+            let had = self.within(disk, windows);
+            had.iter().map(|had| had.amount).sum()
+        });
+        had * 1e3 * 4.0 < ns as f64 * 3.0
+    }
+
     /// Forgets what ended before `horizon`.
     pub fn expire(&mut self, horizon: MonoNs) {
         self.by_resource.retain_mut(|(_, stretches)| {

@@ -4,14 +4,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    event::Particulars,
     pipeline::{
         baseline::{Baselines, OperationKey},
         behind,
         children::{ChildIndex, Parent},
         consumers::Consumers,
         contexts::Contexts,
-        culprit,
+        culprit::{self, windows},
         fault::{Circumstances, fault_of},
         held::Held,
         incident::{Incidents, Story},
@@ -102,8 +101,18 @@ impl Asked<'_> {
         let Self {
             place, identity, ..
         } = self;
-        let of = dominant(cause, place, scope, identity, self.context.timeline);
-        Circumstances::of(identity.stack.layer()).with(&of)
+        let Context {
+            timeline,
+            consumers,
+            ..
+        } = self.context;
+        let waits = waits(cause, place, scope, identity, timeline, &mut |_| {});
+        let known = Circumstances::of(identity.stack.layer()).with(&heaviest(&waits));
+        let may_be_no_disk = cause == Cause::BlockQueue && known.is_only_a_call;
+        Circumstances {
+            is_beyond_disks: may_be_no_disk && consumers.were_disks_idle(&windows(&waits)),
+            ..known
+        }
     }
 }
 
@@ -203,7 +212,10 @@ impl Correlator {
             .get(span.name.start as usize..span.name.end as usize);
         let service = &resource.resource.service;
         let key = baselines.key_in(&identity.workload, service, name.unwrap_or_default());
-        let Some(blamed) = self.blame(asked, &scope, &split, baselines, key) else {
+        let blamed = self.blame(asked, &scope, &split, baselines, key);
+        let found = self.behind(asked, (scope, split, blamed), baselines, key);
+        let (scope, split, Some(blamed)) = found else {
+            let (scope, split, _) = found;
             baselines.learn(key, &split);
             return Judgement {
                 joined: joined.clone(),
@@ -213,7 +225,6 @@ impl Correlator {
                 intervals: Vec::new(),
             };
         };
-        let (scope, split, blamed) = self.behind(asked, (scope, split, blamed), baselines, key);
         if Nature::at(blamed.0, || asked.circumstances(&scope, blamed.0)).may_become_usual() {
             baselines.learn_slow(key, &split);
         }
@@ -246,27 +257,24 @@ impl Correlator {
         if scope.confidence == Confidence::Host {
             return None;
         }
-        let case = Case {
-            split,
-            at: &|cause| asked.circumstances(scope, cause),
-            is_certain: scope.is_certain(),
-            baselines,
-            key,
-        };
-        judge::blame(&case, self.rules)
+        let at = |cause| asked.circumstances(scope, cause);
+        judge::blame(&case_of(scope, split, &at, baselines, key), self.rules)
     }
 
-    /// Where the program is to be blamed for a wait: what held back those that it waited for, if
-    /// that is why.
+    /// Where the program is to be blamed for a wait, or nothing is though it waited: what held back
+    /// those that it waited for, if that is why.
     fn behind(
         &mut self,
         asked: Asked<'_>,
-        own: (Scope, Split, Blamed),
+        own: (Scope, Split, Option<Blamed>),
         baselines: &Baselines,
         key: OperationKey,
-    ) -> (Scope, Split, Blamed) {
-        let (scope, split, (blamed, _)) = &own;
-        if !behind::may_be(*blamed) {
+    ) -> (Scope, Split, Option<Blamed>) {
+        let (scope, split, blamed) = &own;
+        let blamed = blamed.map(|(cause, _)| cause);
+        let at = |cause| asked.circumstances(scope, cause);
+        let case = case_of(scope, split, &at, baselines, key);
+        if !behind::may_matter(blamed, &case, self.rules) {
             return own;
         }
         let timeline = asked.context.timeline;
@@ -274,9 +282,9 @@ impl Correlator {
         let Some(widened) = widened else { return own };
         if let Ok(now) = self.split(asked, &widened)
             && let Some(found) = self.blame(asked, &widened, &now, baselines, key)
-            && behind::explains(found.0, &now, *blamed, split)
+            && behind::explains(found.0, &now, blamed, split)
         {
-            return (widened, now, found);
+            return (widened, now, Some(found));
         }
         // The sweep is left as of the span's own thread.
         match self.split(asked, scope) {
@@ -405,6 +413,22 @@ impl Correlator {
     }
 }
 
+fn case_of<'a>(
+    scope: &Scope,
+    split: &'a Split,
+    at: &'a dyn Fn(Cause) -> Circumstances,
+    baselines: &'a Baselines,
+    key: OperationKey,
+) -> Case<'a> {
+    Case {
+        split,
+        at,
+        is_certain: scope.is_certain(),
+        baselines,
+        key,
+    }
+}
+
 /// What the single intervals of the verdict's cause say beyond the split.
 fn evidence(
     cause: Cause,
@@ -448,16 +472,4 @@ fn evidence(
         context.consumers,
     );
     evidence
-}
-
-/// What is known of the delays of `cause` in the span: of those that took most of the time
-/// (of those that take none: of most of them).
-fn dominant(
-    cause: Cause,
-    place: Place,
-    scope: &Scope,
-    identity: &Identity,
-    timeline: &Timeline,
-) -> Particulars {
-    heaviest(&waits(cause, place, scope, identity, timeline, &mut |_| {}))
 }

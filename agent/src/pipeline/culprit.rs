@@ -238,8 +238,8 @@ fn is_within(path: &str, group: &str) -> bool {
     is_below(path, group.trim_end_matches('/'))
 }
 
-/// When the victim waited, in order and disjoint; of a moment, what was before it.
-fn windows(waits: &[Wait]) -> Vec<(u64, u64)> {
+/// When somebody waited, in order and without overlaps: of what takes no time, the time before.
+pub fn windows(waits: &[Wait]) -> Vec<(u64, u64)> {
     let from = |wait: &Wait| {
         if wait.end > wait.start {
             wait.start

@@ -20,6 +20,8 @@ pub struct Circumstances {
     pub slice: Option<Slice>,
     /// Only the system call is known in which the thread was blocked, not what kept it.
     pub is_only_a_call: bool,
+    /// No disk had as much to do at that time as the thread is said to have waited for one.
+    pub is_beyond_disks: bool,
 }
 
 impl Circumstances {
@@ -33,6 +35,7 @@ impl Circumstances {
             nested_page_fault: false,
             slice: None,
             is_only_a_call: false,
+            is_beyond_disks: false,
         }
     }
 
@@ -116,6 +119,7 @@ pub fn possible_faults(cause: Cause) -> Vec<Fault> {
                     nested_page_fault: one_way,
                     slice: Some(*slice),
                     is_only_a_call: false,
+                    is_beyond_disks: false,
                 };
                 possible.extend(fault_of(cause, &at));
             }

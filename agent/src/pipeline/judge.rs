@@ -13,7 +13,9 @@
 //!   than its like (below), and its self time 1.5 times the usual high end, 5 ms are enough.
 //! - *service* (device time, connecting): normal work, news only beyond what is usual; so
 //!   only with a baseline, and at `baseline_factor` times its usual time. Floor 10 ms. Likewise
-//!   where of a wait for a disk or for memory no more is known than the system call.
+//!   where of a wait for a disk or for memory no more is known than the system call; such a wait
+//!   for a disk while none had nearly as much to do is no candidate: whom a file system's journal
+//!   waited for is not known.
 //! - *own* (on CPU, waiting for a lock, a timer, a peer): what a program does is never
 //!   abnormal by itself; news only with a baseline, and only where it is known that the time is
 //!   this request's: its thread is known, or it was the only one of an event loop.
@@ -97,8 +99,13 @@ impl Nature {
         match cause {
             // A wait in `fsync` may be one for a journal that waits for a CPU, a wait in a page
             // fault one for a page that others read: no queue and no limit was seen.
-            Cause::BlockQueue | Cause::MemoryReclaim if circumstances().is_only_a_call => {
-                Self::Service
+            Cause::BlockQueue | Cause::MemoryReclaim => {
+                let at = circumstances();
+                match at.is_only_a_call {
+                    true if cause == Cause::BlockQueue && at.is_beyond_disks => Self::Own,
+                    true => Self::Service,
+                    false => Self::of(cause),
+                }
             }
             _ => Self::of(cause),
         }
@@ -217,7 +224,17 @@ impl Case<'_> {
             && ns.saturating_sub(usual.median_ns) >= excess.div_ceil(2)
     }
 
-    /// The same, and beyond what is sometimes usual too.
+    /// Whether the span is slower than its like, and these causes together take longer than usual.
+    pub fn is_slower_with(&self, rules: Rules, causes: &[Cause]) -> bool {
+        let usual = |cause: &Cause| self.baselines.cause(self.key, *cause);
+        let usual: Option<u64> = causes.iter().map(|c| Some(usual(c)?.median_ns)).sum();
+        let now: u64 = causes.iter().map(|cause| self.split.part(*cause)).sum();
+        let usual_self = self.baselines.self_time(self.key);
+        usual_self.is_some_and(|usual| is_ratio(self.split.self_time_ns, SLOWER, usual.median_ns))
+            && usual.is_some_and(|usual| is_times(now, rules.baseline_factor, usual))
+    }
+
+    /// [`Self::makes_it_slower`], and beyond what is sometimes usual too.
     fn is_slower_by(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let usual = self.baselines.self_time(self.key);
         usual.is_some_and(|usual| is_ratio(self.split.self_time_ns, BEYOND_HIGH, usual.high_ns))

@@ -36,6 +36,11 @@ pub fn waits(
     waits
 }
 
+/// Memory that was freed for the span says of waits for memory of which only the system call is
+/// known what they were for (what was pushed out is read again), if it took at least one part in
+/// this many.
+const SAYS: u64 = 10;
+
 /// What is known of those that took most of the time.
 pub fn heaviest(waits: &[Wait]) -> Particulars {
     let mut sums: Vec<(&Particulars, u64)> = Vec::new();
@@ -51,6 +56,48 @@ pub fn heaviest(waits: &[Wait]) -> Particulars {
         }
     }
     // Of equals the first, so that the same input gives the same answer.
-    let most = sums.into_iter().rev().max_by_key(|(_, sum)| *sum);
-    most.map_or(Particulars::None, |(particulars, _)| particulars.clone())
+    let most_of = |is: fn(&Particulars) -> bool| {
+        let sums = sums.iter().rev().filter(|(of, _)| is(of));
+        sums.max_by_key(|(_, sum)| *sum)
+    };
+    let Some((most, weight)) = most_of(|_| true) else {
+        return Particulars::None;
+    };
+    let memory = most_of(|of| matches!(of, Particulars::Memory { .. }));
+    match (most, memory) {
+        (Particulars::SystemCall(_), Some((memory, of))) if of.saturating_mul(SAYS) >= *weight => {
+            (*memory).clone()
+        }
+        _ => (*most).clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::SystemCall;
+
+    #[test]
+    fn what_was_freed_says_what_waits_for_memory_were_for() {
+        let call = Particulars::SystemCall(Arc::new(SystemCall {
+            name: "pread64".to_owned(),
+            action: String::new(),
+        }));
+        let memory = Particulars::Memory {
+            memcg: true,
+            limit: None,
+        };
+        let of = |ms: u64, particulars: &Particulars| Wait {
+            start: 0,
+            end: ms * 1_000_000,
+            particulars: particulars.clone(),
+        };
+        let both = |freed| heaviest(&[of(100, &call), of(freed, &memory)]);
+        assert_eq!(both(20), memory);
+        assert_eq!(both(5), call, "too little of it");
+        assert_eq!(heaviest(&[of(1, &call)]), call);
+        assert_eq!(heaviest(&[]), Particulars::None);
+    }
 }

@@ -89,6 +89,9 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             "the virtual CPU was out of guest mode{}",
             reason(particulars)
         ),
+        Cause::MemoryReclaim if matches!(particulars, Particulars::SystemCall(_)) => {
+            "waited for memory to be freed or read back".to_owned()
+        }
         Cause::MemoryReclaim => format!(
             "had to free memory before it got any{}{}",
             limit(particulars, identity),
@@ -104,6 +107,12 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             "held back by the I/O limit of {}{}",
             who(identity),
             on_disk(" on ", particulars)
+        ),
+        // The journal's own wait is nobody's request: which queue it was in is not known.
+        Cause::BlockQueue if matches!(particulars, Particulars::SystemCall(_)) => format!(
+            "waited{} for the file system or its disk{}",
+            call(" in ", particulars),
+            by(", busy with I/O of ", "")
         ),
         Cause::BlockQueue => format!(
             "waited in the queue of {}{}",
@@ -178,6 +187,15 @@ fn disk(particulars: &Particulars) -> String {
             format!("the disk {}", printable(&disk.name))
         }
         _ => "the disk".to_owned(),
+    }
+}
+
+fn call(before: &str, particulars: &Particulars) -> String {
+    match particulars {
+        Particulars::SystemCall(call) if !call.name.is_empty() => {
+            format!("{before}{}", printable(&call.name))
+        }
+        _ => String::new(),
     }
 }
 

@@ -22,6 +22,30 @@ pub struct Effect {
     pub what: String,
     /// Whether there was an effect at all; without, the run is void.
     pub there: bool,
+    /// Milliseconds that the victim lost, all threads and requests together, where it is that
+    /// which was measured.
+    #[serde(default)]
+    pub lost_ms: Option<f64>,
+}
+
+/// Least that each request loses on average.
+const LEAST_LOST_MS: f64 = 5.0;
+
+impl Effect {
+    /// Of what came of it for so many requests: where there were none, or they hardly lost
+    /// anything, there is nothing to be answered.
+    #[must_use]
+    pub fn felt_by(mut self, requests: usize) -> Self {
+        let lost = self.lost_ms.map(|ms| ms / requests.max(1) as f64);
+        if self.there && requests == 0 {
+            self.what += "; no request lay in that time";
+        }
+        if let Some(lost) = lost {
+            self.what += &format!(", {lost:.1} ms a request");
+        }
+        self.there &= requests > 0 && lost.is_none_or(|lost| lost >= LEAST_LOST_MS);
+        self
+    }
 }
 
 type Measure = Box<dyn FnOnce(&Stage) -> anyhow::Result<Effect>>;
@@ -106,6 +130,7 @@ pub fn inject(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
             Ok(Effect {
                 what: "asked for with each request".to_owned(),
                 there: true,
+                ..Effect::default()
             })
         })),
     }
@@ -115,4 +140,33 @@ pub fn inject(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
 #[must_use]
 pub fn between(from: f64, to: f64, strength: f64) -> f64 {
     from + (to - from) * strength
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_request_felt_has_no_effect() {
+        let waited = Effect {
+            what: "schedstat: 210 ms waited".to_owned(),
+            there: true,
+            lost_ms: Some(210.0),
+        };
+        let there = |requests| waited.clone().felt_by(requests).there;
+        assert!(there(42));
+        assert!(!there(43), "less than 5 ms each");
+        assert!(!there(0));
+        let counted = Effect {
+            lost_ms: None,
+            ..waited.clone()
+        };
+        assert!(counted.clone().felt_by(1_000).there);
+        assert!(!counted.felt_by(0).there);
+        let none = Effect {
+            there: false,
+            ..waited.clone()
+        };
+        assert!(!none.felt_by(1).there);
+    }
 }

@@ -163,6 +163,10 @@ pub fn score(
         .filter(|request| window.is_some_and(|window| is_affected(request, window)))
         .map(|request| request.trace.as_str())
         .collect();
+    let effects = effects.iter().cloned();
+    let effects: Vec<Effect> = effects
+        .map(|effect| effect.felt_by(affected.len()))
+        .collect();
     let mut judged = Vec::new();
     for span in own {
         *outcome
@@ -207,7 +211,7 @@ pub fn score(
     outcome.verdicts = spec
         .faults
         .iter()
-        .zip(effects)
+        .zip(&effects)
         .zip(&right)
         .map(|((fault, effect), expected)| {
             let others: Vec<&Expected> = right

@@ -5,9 +5,8 @@ use super::{
     *,
 };
 
-/// Thirty requests of 10 ms, so that what is usual is known; then one on thread 8 that waits for
-/// 200 ms, while `others` happen.
-fn waits(cause: Cause, others: &[Event]) -> Judgement {
+/// Thirty requests of 10 ms, so that what is usual is known.
+fn learned() -> Pipeline {
     let mut pipeline = pipeline();
     let mut spans = Vec::new();
     for n in 0..30 {
@@ -16,6 +15,12 @@ fn waits(cause: Cause, others: &[Event]) -> Judgement {
         spans.push(request(n + 1, start, start + 10));
     }
     judged(&mut pipeline, batch(at(2_000), Confidence::Process, spans));
+    pipeline
+}
+
+/// After those one on thread 8 that waits for 200 ms, while `others` happen.
+fn waits(cause: Cause, others: &[Event]) -> Judgement {
+    let mut pipeline = learned();
     let own = [turn(8, 2_999, 3_211), of_thread(8, cause, 3_005, 3_205)];
     for event in own.iter().chain(others) {
         pipeline.on_event(event, at(3_300));
@@ -73,6 +78,46 @@ fn who_waits_for_a_thread_that_goes_on_is_slow_by_its_program() {
             let own = |interval: &crate::verdict::CauseInterval| interval.cause == wait;
             assert!(judgement.intervals.iter().all(own));
         }
+    }
+}
+
+/// A request of 300 ms: what it did itself is none of it enough for a verdict, and half of its wait
+/// for a lock was because the other was held back too.
+#[test]
+fn what_is_told_of_no_thread_alone_is_told_of_those_waited_for() {
+    let judge = |mut pipeline: Pipeline, cause, until| {
+        let events = [
+            turn(8, 2_999, 3_311),
+            of_thread(8, cause, 3_005, 3_055),
+            of_thread(8, Cause::OnCpu, 3_055, 3_200),
+            of_thread(8, Cause::LockWait, 3_200, 3_300),
+            of_thread(7, cause, 3_150, until),
+        ];
+        for event in &events {
+            pipeline.on_event(event, at(3_400));
+        }
+        let slow = vec![request(99, 3_000, 3_310)];
+        judged(&mut pipeline, batch(at(3_400), Confidence::Process, slow)).remove(0)
+    };
+    let whole = judge(learned(), Cause::CpuThrottle, 3_260);
+    assert_eq!(named(&whole), Some((Cause::CpuThrottle, Fault::L3)));
+    assert_eq!(part(&whole, Cause::CpuThrottle), 110 * MS);
+    for (own, cause) in [
+        // Too little of the wait.
+        (
+            judge(learned(), Cause::CpuThrottle, 3_220),
+            Cause::CpuThrottle,
+        ),
+        // It may wait like that each time.
+        (
+            judge(pipeline(), Cause::CpuThrottle, 3_300),
+            Cause::CpuThrottle,
+        ),
+        // Of a wait for a CPU only the span's own thread's is told.
+        (judge(learned(), Cause::Runqueue, 3_300), Cause::Runqueue),
+    ] {
+        assert_eq!(named(&own), None, "{cause}");
+        assert_eq!(part(&own, cause), 50 * MS, "{cause}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is said about spans, and what belongs together.
 
 use super::*;
-use crate::event::{Loss, SystemCall};
+use crate::event::{Consumption, Disk, Loss, Resource, SystemCall};
 
 #[test]
 fn verdicts_of_one_quota_are_one_incident_until_it_is_quiet() {
@@ -91,14 +91,36 @@ fn a_wait_of_which_only_the_call_is_known_is_news_beyond_the_usual_only() {
         let spans = batch(at(from + 50), Confidence::Process, spans);
         assert_eq!(judged(&mut pipeline, spans)[0].verdict, None, "as always");
     }
-    feed(&mut pipeline, [fsync(90_010, 90_190)]);
-    let spans = vec![span(9, 0, 90_000, 90_200)];
-    let judgement = judged(&mut pipeline, batch(at(90_200), Confidence::Process, spans)).remove(0);
-    let verdict = judgement.verdict.expect("six times as long");
-    assert_eq!(
-        (verdict.fault, verdict.cause),
-        (Fault::Host, Cause::BlockQueue)
-    );
+    let used = |from_ms, us| {
+        Event::Consumption(Consumption {
+            resource: Resource::Disk(Arc::new(Disk {
+                name: "vda".into(),
+                paravirtual: false,
+            })),
+            start: at(from_ms),
+            end: at(from_ms + 200),
+            amount: us,
+            cgroup_id: 80,
+            consumer: None,
+        })
+    };
+    let mut slow = |from, disk: Option<u64>| {
+        feed(&mut pipeline, [fsync(from + 10, from + 190)]);
+        if let Some(us) = disk {
+            pipeline.on_event(&used(from, us), at(from + 200));
+        }
+        let spans = batch(
+            at(from + 200),
+            Confidence::Process,
+            vec![span(9, 0, from, from + 200)],
+        );
+        let verdict = judged(&mut pipeline, spans).remove(0).verdict;
+        verdict.map(|verdict| (verdict.fault, verdict.cause))
+    };
+    let disk = Some((Fault::Host, Cause::BlockQueue));
+    assert_eq!(slow(90_000, None), disk, "six times as long");
+    assert_eq!(slow(91_000, Some(190_000)), disk, "the disk was busy");
+    assert_eq!(slow(92_000, Some(20_000)), None, "no disk was");
 }
 
 #[test]

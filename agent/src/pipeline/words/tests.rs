@@ -121,7 +121,19 @@ fn who_caused_it_and_what_was_lost_are_part_of_the_sentence() {
         }),
     };
     let nothing = Particulars::None;
+    let fsync = Particulars::SystemCall(Arc::new(SystemCall {
+        name: "fsync".into(),
+        action: String::new(),
+    }));
     for (sentence, expected) in [
+        (
+            of(Cause::BlockQueue, &fsync, "hog", None, 0),
+            "waited in fsync for the file system or its disk, busy with I/O of hog",
+        ),
+        (
+            of(Cause::MemoryReclaim, &fsync, "", None, 0),
+            "waited for memory to be freed or read back",
+        ),
         (
             of(Cause::Runqueue, &nothing, "hog", None, 0),
             "ready to run and waiting for a CPU, which hog had",

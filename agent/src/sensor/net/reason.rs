@@ -22,6 +22,7 @@ const NORMAL: &[&str] = &[
     "TCP_OLD_ACK",
     // The other end sent it twice; the first one arrived.
     "TCP_OLD_DATA",
+    "TCP_OLD_SEQUENCE",
     "DUP_FRAG",
     // The socket is being closed, and what was in its queue with it.
     "SOCKET_CLOSE",

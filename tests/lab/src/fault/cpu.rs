@@ -45,6 +45,7 @@ pub fn quota(group: &'static str, fault: &Fault, stage: &Stage) -> anyhow::Resul
                 "cpu.stat: {group} held back for {throttled:.0} ms by {quota_us} of {period_us} us"
             ),
             there: throttled >= LEAST_THROTTLED_MS,
+            ..Effect::default()
         })
     };
     Ok(Active::measured_by(measure).undone_by(move || {
@@ -77,6 +78,7 @@ pub fn neighbour(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
                 "cpuacct: {used:.0} ms by {loops} loops; schedstat: {waited:.0} ms waited"
             ),
             there: used >= 200.0 && waited >= 50.0,
+            lost_ms: Some(waited),
         })
     };
     let active = Active::measured_by(measure).undone_by(move || {

@@ -32,6 +32,7 @@ pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
             what: format!("blkio: {rate:.0} writes/s under a limit of {iops}"),
             // At the limit: somebody waits.
             there: rate >= 0.7 * iops as f64,
+            ..Effect::default()
         })
     };
     Ok(Active::measured_by(measure).undone_by(move || {
@@ -40,7 +41,10 @@ pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
     }))
 }
 
-/// A neighbour that writes: directly and much at once, buffered, or with a flush each time.
+/// Least that a flush takes longer: a request makes a few of them.
+const LEAST_SLOWER_MS: f64 = 2.0;
+
+/// A neighbour that writes: directly and much at once, buffered, or with flush after flush.
 ///
 /// # Errors
 /// When fio is missing.
@@ -55,7 +59,9 @@ pub fn neighbour(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
             "--size=192m",
             "--sync_file_range=write:8",
         ],
-        Kind::FsyncStorm => &["--rw=write", "--bs=4k", "--size=4m", "--fsync=1", &jobs],
+        // As databases write their checkpoints. Small ones are served together, and faster than
+        // one now and then.
+        Kind::FsyncStorm => &["--rw=write", "--bs=1m", "--size=128m", "--fsync=32", &jobs],
         _ => &[
             "--rw=randwrite",
             "--bs=128k",
@@ -89,7 +95,8 @@ pub fn neighbour(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
                 "diskstats: {busy:.0} ms of I/O in flight; a flush took {now:.1} ms, {usual:.1} before"
             ),
             // A disk that is busy and as fast as ever disturbs nobody.
-            there: busy >= 1_000.0 && now >= 2.0 * usual,
+            there: busy >= 1_000.0 && now >= 2.0 * usual && now >= usual + LEAST_SLOWER_MS,
+            ..Effect::default()
         })
     };
     Ok(Active::measured_by(measure).with(vec![fio]))

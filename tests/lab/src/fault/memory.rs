@@ -32,6 +32,7 @@ pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
         Ok(Effect {
             what: format!("memory: ran {hits} times into the limit"),
             there: hits >= 10,
+            ..Effect::default()
         })
     };
     let cached = stage.dir.join(NEIGHBOUR).join("cached");
@@ -61,6 +62,7 @@ pub fn oom(_: &Fault, stage: &Stage) -> anyhow::Result<Active> {
         Ok(Effect {
             what: format!("memory: {kills} processes killed"),
             there: kills >= 1,
+            ..Effect::default()
         })
     };
     Ok(Active::measured_by(measure).undone_by(move || {
@@ -86,6 +88,7 @@ pub fn collections(stage: &Stage) -> anyhow::Result<Active> {
         Ok(Effect {
             what: format!("the JVM: {paused} ms of collections"),
             there: paused >= 50,
+            ..Effect::default()
         })
     }))
 }

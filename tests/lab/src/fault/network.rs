@@ -34,6 +34,7 @@ pub fn rate_limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
         Ok(Effect {
             what: format!("tc: {held} times over the limit of {rate}"),
             there: held >= 20,
+            ..Effect::default()
         })
     };
     Ok(Active::measured_by(measure).undone_by(move || {
@@ -100,6 +101,7 @@ fn filtered(
         Ok(Effect {
             what: format!("iptables: {packets} {what}"),
             there: packets >= least,
+            ..Effect::default()
         })
     })
     .undone_by(move || {
@@ -147,6 +149,7 @@ pub fn udp_flood(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
                  datagrams to no port"
             ),
             there: dropped >= 100 && received >= 1_000,
+            ..Effect::default()
         })
     })
     .undone_by(move || {
@@ -180,6 +183,7 @@ pub fn listen_overflow(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
         Ok(Effect {
             what: format!("netstat: {dropped} connections dropped before they were accepted"),
             there: dropped >= 1,
+            ..Effect::default()
         })
     })
     // It still does not listen for as long as the last request made it.

@@ -51,6 +51,7 @@ pub fn exhausted(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
         Ok(Effect {
             what: format!("nf_conntrack: {failed} entries that could not be inserted"),
             there: failed >= 2,
+            ..Effect::default()
         })
     })
     .undone_by({
