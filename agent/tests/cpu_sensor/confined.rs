@@ -9,7 +9,7 @@ use isostack_agent::{
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::{
-    Busy,
+    Busy, after,
     cgroup::{Group, hierarchy_of},
     finish, last_cpu, pid, start, total_ns,
 };
@@ -27,6 +27,9 @@ impl Set {
         if !v1 {
             let all = root.join("cgroup.subtree_control");
             fs::write(all, "+cpuset").map_err(|error| format!("no cpuset: {error}"))?;
+            if !group.path.starts_with(&root) {
+                return Err("the CPU controller is on another hierarchy than cpuset".to_owned());
+            }
             fs::write(group.path.join("cpuset.cpus"), cpu.to_string()).unwrap();
             return Ok(None);
         }
@@ -86,8 +89,8 @@ fn a_cpuset_that_leaves_a_cpu_idle_is_the_reason() {
         }
     };
     let (idle_before, all_before) = idle(0);
-    let busy = [(); 2].map(|()| {
-        let mut busy = Busy::prepare(&group, last_cpu());
+    let mut busy = [(); 2].map(|()| {
+        let busy = Busy::prepare(&group, last_cpu());
         let mut any = CpuSet::new();
         (0..=last_cpu()).for_each(|cpu| any.set(cpu));
         // Only the set says which.
@@ -95,9 +98,10 @@ fn a_cpuset_that_leaves_a_cpu_idle_is_the_reason() {
         if let Some(set) = &set {
             fs::write(set.0.join("cgroup.procs"), busy.pid().to_string()).unwrap();
         }
-        busy.go(crate::after(3));
         busy
     });
+    let end = after(3);
+    busy.iter_mut().for_each(|busy| busy.go(end));
     let pids = [busy[0].pid(), busy[1].pid()];
     for busy in busy {
         busy.wait();
@@ -116,8 +120,8 @@ fn a_cpuset_that_leaves_a_cpu_idle_is_the_reason() {
         println!("cannot run here: others keep CPU 0 busy");
         return;
     }
-    // The others come in pieces to CPU 0.
-    assert!(told > 0.5, "confined were {told:.2} of the waits");
+    // What others do on CPU 0 is short and cuts its rest into pieces.
+    assert!(told > 0.3, "confined were {told:.2} of the waits");
 }
 
 /// As many threads as before, but no CPU that would be idle.
@@ -125,9 +129,12 @@ fn a_cpuset_that_leaves_a_cpu_idle_is_the_reason() {
 fn where_every_cpu_is_busy_a_cpuset_is_no_reason() {
     let observed = start();
     let group = Group::new();
-    let on = |cpu| Busy::start(&group, cpu, 2);
+    let on = |cpu| Busy::prepare(&group, cpu);
     let mut busy: Vec<Busy> = (0..=last_cpu()).map(on).collect();
     busy.push(on(last_cpu()));
+    // All begin and end together, so that no CPU has nothing to do before the others.
+    let end = after(3);
+    busy.iter_mut().for_each(|busy| busy.go(end));
     for busy in busy {
         busy.wait();
     }
@@ -136,6 +143,5 @@ fn where_every_cpu_is_busy_a_cpuset_is_no_reason() {
     let waited_ns = total_ns(&delays, Cause::Runqueue);
     assert!(waited_ns > 0);
     let told = confined_ns(&delays) as f64 / waited_ns as f64;
-    // At the begin and the end not all of them run.
     assert!(told < 0.2, "confined were {told:.2} of the waits");
 }
