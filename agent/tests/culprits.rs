@@ -443,6 +443,17 @@ fn who_floods_the_network_is_named() {
 /// Everything is real: the answer is dropped once, and who asked waits until it is sent again.
 #[test]
 fn who_waits_for_a_dropped_answer_is_told_that() {
+    of_a_dropped_answer(&[b"y"]);
+}
+
+/// Its head has come by then, and is read while nobody waits yet.
+#[test]
+fn who_waits_for_the_rest_of_an_answer_is_told_that() {
+    of_a_dropped_answer(&[b"h", b"y"]);
+}
+
+/// Three requests; the second segment of all answers is dropped.
+fn of_a_dropped_answer(answer: &'static [&[u8]]) {
     let agent = Agent::start("tcp,net,wait");
     agent.sensors.demand(Activation::WhileTracking, true);
     let pair = Pair::ipv4_only();
@@ -454,14 +465,21 @@ fn who_waits_for_a_dropped_answer_is_told_that() {
     );
     let answers = thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
+        client.set_nodelay(true).unwrap();
         while client.read_exact(&mut [0]).is_ok() {
-            client.write_all(b"y").unwrap();
+            // Later than in the tick of the clock in which it was asked: once in a tick the
+            // connection is looked at.
+            thread::sleep(Duration::from_millis(20));
+            for part in answer {
+                client.write_all(part).unwrap();
+            }
         }
     });
     let victim = Home::new();
+    let parts = "read -r -N 1 -u 4 answer; ".repeat(answer.len());
     let mut asking = victim.spawn(&format!(
         "exec nsenter {} bash -c 'exec 4<>/dev/tcp/{}/{port}; sleep 0.5; \
-         for n in 1 2 3; do printf x >&4; read -r -N 1 -u 4 answer; done'",
+         for n in 1 2 3; do printf x >&4; {parts} done'",
         pair.a.net(),
         pair.b.address
     ));

@@ -246,6 +246,16 @@ impl Sock {
         (end(local, port), end(remote, remote_port))
     }
 
+    /// The next byte that it has not got; 0 where the kernel does not say.
+    #[inline(always)]
+    pub fn expects(self) -> u32 {
+        if has(&field::TCP_RCV_NXT) {
+            self.get::<u32>(&field::TCP_RCV_NXT)
+        } else {
+            0
+        }
+    }
+
     /// What this socket expects next lies in what the other one has sent and was told of: it is
     /// the other end of this connection, whoever else has the same addresses elsewhere.
     #[inline(always)]

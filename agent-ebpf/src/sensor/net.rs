@@ -137,6 +137,7 @@ fn note(flow: *mut Flow, (way, sock): (Way, Sock), device: u64, reason: u32) {
         Way::In => {
             if dropped.in_ns == 0 {
                 dropped.in_ns = now_ns;
+                dropped.in_next = sock.expects();
             }
             (dropped.in_device, dropped.in_reason) = (device, reason);
         }

@@ -112,8 +112,8 @@ pub struct Dropped {
     pub out_reason: u32,
     /// and in.
     pub in_reason: u32,
-    /// No meaning.
-    pub _pad: u32,
+    /// What the socket expected next when the first one on its way in was dropped.
+    pub in_next: u32,
     /// 1 if nothing was under way when the first one was dropped on its way out: TCP was told, and
     /// will not send it again but anew, after a timer or with what the process writes next.
     pub is_alone: u32,
@@ -135,7 +135,7 @@ impl Dropped {
         in_device: 0,
         out_reason: 0,
         in_reason: 0,
-        _pad: 0,
+        in_next: 0,
         is_alone: 0,
     };
 }

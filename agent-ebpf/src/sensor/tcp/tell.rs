@@ -150,12 +150,17 @@ pub fn local_waits(sock: Sock, flow: *mut Flow) {
     let flow = unsafe { &mut *flow };
     // SAFETY: returns a number.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let dropped_ns = core::mem::take(&mut flow.dropped.in_ns);
-    if dropped_ns != 0 {
+    let dropped_ns = flow.dropped.in_ns;
+    // What it reads now may have come before that: the head of an answer whose rest was dropped.
+    let next = sock.expects();
+    let may_come = next != 0 && next == flow.dropped.in_next;
+    let patience_ns = sock.rto_us() * 2000;
+    if dropped_ns != 0 && !(may_come && now_ns.saturating_sub(dropped_ns) <= patience_ns) {
+        flow.dropped.in_ns = 0;
         let (device, reason) = (flow.dropped.in_device, flow.dropped.in_reason);
         // Until it came after all, not until somebody read it. The other end sends it again
         // after its timer, which is much like this end's: what comes later is something else.
-        let again_ns = dropped_ns.saturating_add(sock.rto_us() * 2000);
+        let again_ns = dropped_ns.saturating_add(patience_ns);
         let came_ns = match sock.last_received_tick() {
             Some(tick) => stall::ns_of(tick, now_ns),
             None => now_ns,

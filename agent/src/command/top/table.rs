@@ -275,7 +275,8 @@ pub(super) fn render(
     unicode: bool,
 ) -> Vec<String> {
     const FIGURE: usize = 9;
-    const FIXED: usize = 4 + 2 * FIGURE;
+    const LAYER: usize = 6;
+    const FIXED: usize = LAYER + 2 * FIGURE;
     // Figures give way to names, those on the right first.
     let name = 24
         .max(columns.saturating_sub(FIXED + COLUMNS.len() * FIGURE))
@@ -287,9 +288,9 @@ pub(super) fn render(
         _ => title.to_owned(),
     };
     let mut head = format!(
-        "{:<name$}{:<4}",
+        "{:<name$}{:<LAYER$}",
         mark("WORKLOAD", Some(TopSort::Name)),
-        "LAY"
+        "LAYER"
     );
     head += &format!("{:>FIGURE$}", mark("TOTAL", Some(TopSort::Total)));
     for column in shown {
@@ -301,17 +302,20 @@ pub(super) fn render(
         .iter()
         .filter(|row| row.most(TopSort::Total) > 0.0)
         .count();
-    let mut lines = vec![
-        format!(
-            "{losing} of {} workloads lose time: milliseconds a second; RETR, DROP, DENIED: times a second",
-            rates.rows.len()
-        ),
-        head,
-    ];
+    let mut legend = format!(
+        "{losing} of {} workloads lose time: milliseconds a second",
+        rates.rows.len()
+    );
+    let counts = shown.iter().filter(|column| !column.happened.is_empty());
+    let counts: Vec<&str> = counts.map(|column| column.title).collect();
+    if !counts.is_empty() {
+        legend += &format!("; {}: times a second", counts.join(", "));
+    }
+    let mut lines = vec![legend, head];
     for row in &rates.rows {
         let mut line = pad(&fit(&row.name, name - 1, unicode), name);
         line += &format!(
-            "{:<4}",
+            "{:<LAYER$}",
             visible(&row.layer).chars().take(3).collect::<String>()
         );
         line += &format!("{:>FIGURE$}", figure(row.most(TopSort::Total)));
@@ -441,6 +445,21 @@ mod tests {
                     assert!(unicode || line.is_ascii(), "{line:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_legend_speaks_of_the_columns_that_are_there() {
+        for (columns, counts) in [
+            (80, None),
+            (110, Some("RETR")),
+            (200, Some("RETR, DROP, DENIED")),
+        ] {
+            let lines = render(&rates(TopSort::Total), TopSort::Total, columns, 9, true);
+            let told = lines[0].split_once("; ").map(|(_, told)| told);
+            let expected = counts.map(|counts| format!("{counts}: times a second"));
+            assert_eq!(told, expected.as_deref(), "{columns}: {lines:?}");
+            assert!(lines[1].contains(" LAYER "), "{lines:?}");
         }
     }
 

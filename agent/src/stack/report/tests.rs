@@ -103,6 +103,15 @@ fn the_tree_groups_workloads_and_shows_what_stands_above_the_host() {
         workloads: Some(workloads),
     };
     let table = all.table();
+    // Each column stands below its head.
+    let head = table.lines().nth(3).unwrap();
+    for (column, starts) in [("LAYER", "L-"), ("PROCESS", "app (pid")] {
+        let at = head.find(column).unwrap();
+        let rows = table.lines().filter(|line| line.contains("(pid "));
+        for row in rows {
+            assert!(row[at..].starts_with(starts), "{column}: {table}");
+        }
+    }
     let tree: Vec<String> = table
         .lines()
         .skip(4)

@@ -49,7 +49,7 @@ pub(super) fn tree(workloads: &[ProcessReport], host: usize) -> String {
         let _ = writeln!(
             text,
             "{indented:<48} {:<6} {stack:<24} {} (pid {})",
-            report.layer,
+            report.layer.as_str(),
             visible(&report.comm),
             report.pid
         );
