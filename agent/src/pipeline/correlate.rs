@@ -432,8 +432,7 @@ fn case_of<'a>(
     Case {
         split,
         at,
-        is_certain: scope.is_certain(),
-        is_asked: scope.knows_asks(),
+        owner: scope.owner(),
         baselines,
         key,
     }
@@ -474,6 +473,7 @@ fn evidence(
     evidence.lost_events = context.losses.within(place.start, place.end());
     evidence.saving = context.losses.saving(place.start, place.end());
     evidence.is_behind = scope.is_widened();
+    evidence.is_of_loop = scope.is_loop_in_company();
     evidence.particulars = heaviest(&waits);
     evidence.culprit = culprit::find(
         cause,

@@ -32,6 +32,8 @@ pub struct Evidence {
     pub usual_ns: Option<u64>,
     /// It was another thread that met them, for which the span's own thread waited.
     pub is_behind: bool,
+    /// An event loop met them that worked on other requests too.
+    pub is_of_loop: bool,
     /// Kernel events of that time that were lost: it may be more than this, or something else.
     pub lost_events: u64,
     /// Sensors that told less than they could at that time, to save cost.
@@ -181,6 +183,9 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
         Cause::LockWait => format!("waited for a lock of its own process{usual}"),
         Cause::Sleep => format!("slept because its own code asked to{usual}"),
         Cause::SocketWait => format!("waited for a peer's answer{usual}"),
+        Cause::OnCpu if evidence.is_of_loop => {
+            format!("its event loop was running code, of this request or another{usual}")
+        }
         Cause::OnCpu => format!("its own code was running{usual}"),
         Cause::Downstream => format!("waited for requests that it made{usual}"),
         Cause::Unexplained => "no sensor saw what it did".to_owned(),
