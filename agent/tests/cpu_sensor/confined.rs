@@ -124,7 +124,10 @@ fn a_cpuset_that_leaves_a_cpu_idle_is_the_reason() {
         println!("cannot run here: others keep CPU 0 busy");
         return;
     }
-    assert!(told >= least, "confined were {told:.3} of the waits, at least {least:.3} must be");
+    assert!(
+        told >= least,
+        "confined were {told:.3} of the waits, at least {least:.3} must be"
+    );
 }
 
 /// As many threads as before, but no CPU that would be idle.

@@ -74,7 +74,11 @@ pub fn on_switch<M: Memory>(prev: Task<M>, next: Task<M>, clock: u64) {
         piece.start = idle.since;
         piece.end = clock;
     }
-    idle.next = if next + 1 < PIECES { next as u64 + 1 } else { 0 };
+    idle.next = if next + 1 < PIECES {
+        next as u64 + 1
+    } else {
+        0
+    };
     idle.since = 0;
 }
 
@@ -111,7 +115,11 @@ impl Idle {
     #[inline(always)]
     fn ns_within(&self, start: u64, end: u64) -> u64 {
         let within = |piece: &Piece| {
-            let from = if piece.start > start { piece.start } else { start };
+            let from = if piece.start > start {
+                piece.start
+            } else {
+                start
+            };
             let to = if piece.end < end { piece.end } else { end };
             to.saturating_sub(from)
         };
