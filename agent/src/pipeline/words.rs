@@ -88,7 +88,8 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
     match cause {
         Cause::CpuThrottle => throttled(identity, evidence.limiter()),
         Cause::Runqueue => format!(
-            "ready to run and waiting for a CPU{}",
+            "ready to run and waiting for a CPU{}{}",
+            confined(particulars),
             by(", which ", " had")
         ),
         Cause::Steal => "the hypervisor below gave the CPU to somebody else".to_owned(),
@@ -229,6 +230,20 @@ fn through(particulars: &Particulars) -> String {
 /// Whether nothing was dropped, but waited in a queue of a device that stood still.
 fn is_stuck(particulars: &Particulars) -> bool {
     matches!(particulars, Particulars::Flow(flow) if flow.reason == Flow::TX_TIMEOUT)
+}
+
+/// That a CPU was idle which it may not use.
+fn confined(particulars: &Particulars) -> String {
+    match particulars {
+        Particulars::Confined(to) if to.cpus == 1 => {
+            " while another was idle, as its cpuset or affinity leaves it one only".to_owned()
+        }
+        Particulars::Confined(to) => format!(
+            " while another was idle, as its cpuset or affinity leaves it {} only",
+            to.cpus
+        ),
+        _ => String::new(),
+    }
 }
 
 /// The kernel's or processor's own word for it.
