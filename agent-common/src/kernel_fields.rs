@@ -52,6 +52,8 @@ macro_rules! for_each_kernel_field {
             TASK_RUN_DELAY: "task_struct" "sched_info.run_delay" 8 cpu, "ns waited so far, throttle included";
             TASK_PCOUNT: "task_struct" "sched_info.pcount" 8 cpu, "times it got a CPU";
             TASK_THROTTLED: "task_struct" "throttled" 1 optional, "taken off its queue by a quota; 6.18";
+            TASK_CPUS_ALLOWED: "task_struct" "nr_cpus_allowed" 4 optional, "how many CPUs it may run on, also such that are not there";
+            TASK_CPUS: "task_struct" "cpus_ptr" 8 optional, "which, a bit each";
             CFS_RQ_RQ: "cfs_rq" "rq" 8 cpu, "the CPU's queue";
             CFS_RQ_TG: "cfs_rq" "tg" 8 optional, "its group";
             CFS_RQ_THROTTLE_COUNT: "cfs_rq" "throttle_count" 4 optional, "throttled groups among it and its ancestors";
@@ -97,6 +99,10 @@ macro_rules! for_each_kernel_field {
             TCP_SND_UNA: "tcp_sock" "snd_una" 4 optional, "first byte sent that is not acknowledged";
             TCP_SND_NXT: "tcp_sock" "snd_nxt" 4 optional, "next byte to send";
             TCP_RCV_NXT: "tcp_sock" "rcv_nxt" 4 optional, "next byte expected";
+            TCP_RCV_WUP: "tcp_sock" "rcv_wup" 4 optional, "next byte expected when a window was last announced";
+            TCP_RCV_WND: "tcp_sock" "rcv_wnd" 4 optional, "that window, bytes";
+            TCP_CHRONO_STAT: "tcp_sock" "chrono_stat" 12 optional, "ticks in which it had data to send, could not for the other end's window, could not for its own buffer";
+            SOCK_DROPS: "sock" "sk_drops" 4 optional, "of one that listens: connections that it did not take";
             TCP_CB_SEGMENTS: "tcp_skb_cb" "tcp_gso_segs" 2 tcp, "segments in one buffer";
             SKB_CB: "sk_buff" "cb" 48 tcp, "where that is";
             NET_INUM: "net" "ns.inum" 4 tcp, "inode of the namespace";

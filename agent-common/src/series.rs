@@ -33,6 +33,13 @@ pub mod family {
     pub const TCP_RESETS: u32 = 2 * 16 + 3;
     /// Counter of connections that could not be set up; `b` likewise.
     pub const TCP_CONNECT_FAILURES: u32 = 2 * 16 + 4;
+    /// Histogram of time in which the other end's window let nothing be sent; `b` likewise.
+    pub const TCP_WINDOW_LIMITED: u32 = 2 * 16 + 5;
+    /// Counter of times that a window was closed as the process had not read; `b` likewise.
+    pub const TCP_ZERO_WINDOWS: u32 = 2 * 16 + 6;
+    /// Counter of connections that a listening socket did not take; `b`: device id of no device,
+    /// of which the network namespace counts only.
+    pub const TCP_LISTEN_DROPS: u32 = 2 * 16 + 7;
 
     // net
     /// Counter of packets dropped; `a`: `enum skb_drop_reason`, `b`: device id.

@@ -136,6 +136,13 @@ pub struct Neighbour {
     pub name: String,
 }
 
+/// A thread waited for a CPU while one was idle that it may not use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Confinement {
+    /// How many CPUs its cpuset and affinity leave it.
+    pub cpus: u32,
+}
+
 /// Why a virtual CPU left guest mode.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VmExit {
@@ -161,6 +168,8 @@ pub enum Particulars {
     CpuWentTo(u64),
     /// Of `runqueue`: that cgroup.
     Neighbour(Arc<Neighbour>),
+    /// Of `runqueue`, where no other cgroup had the CPU.
+    Confined(Confinement),
     /// Of `memory_reclaim` and `oom_kill`.
     Memory {
         /// A memory cgroup was at its limit, not the host.

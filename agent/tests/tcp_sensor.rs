@@ -6,6 +6,8 @@
 #[path = "support/cgroup.rs"]
 #[allow(dead_code, reason = "limits are for other test programs")]
 mod cgroup;
+#[path = "tcp_sensor/listener.rs"]
+mod listener;
 #[path = "support/netns.rs"]
 mod netns;
 #[path = "tcp_sensor/owner.rs"]
@@ -14,6 +16,8 @@ mod owner;
 mod traffic;
 #[path = "support/watch.rs"]
 mod watch;
+#[path = "tcp_sensor/window.rs"]
+mod window;
 
 use std::{
     fs,

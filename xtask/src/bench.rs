@@ -4,11 +4,13 @@
 mod correlate;
 mod disk;
 mod flood;
+mod floor;
 mod host;
 mod identify;
 mod idle;
 mod logs;
 mod pingpong;
+mod soak;
 mod spans;
 mod usage;
 
@@ -27,7 +29,7 @@ use crate::{
 #[derive(clap::Args)]
 pub struct Args {
     /// Run only the parts whose name contains this: spans, host, idle,
-    /// identify, logs, flood, correlate.
+    /// identify, logs, flood, correlate, soak.
     #[arg(long)]
     only: Option<String>,
     /// Repetitions of each side of a comparison; the median counts.
@@ -81,6 +83,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if wants("correlate") {
         rows.extend(correlate::measure(&programs, args.repeat)?);
+    }
+    if wants("soak") {
+        rows.extend(soak::measure(&programs)?);
     }
     if wants("host") {
         rows.extend(host::measure(&programs, args.repeat)?);

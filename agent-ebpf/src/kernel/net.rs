@@ -266,6 +266,41 @@ impl Sock {
         has(&field::TCP_RCV_NXT) && next.wrapping_sub(first) <= sent
     }
 
+    /// Ticks so far in which the other end's window let nothing be sent; the present such time is
+    /// added at its end.
+    ///
+    /// kernel: v5.10.. net/ipv4/tcp_output.c: tcp_chrono_stop, TCP_CHRONO_RWND_LIMITED
+    #[inline(always)]
+    pub fn window_limited_ticks(self) -> u32 {
+        if has(&field::TCP_CHRONO_STAT) {
+            self.get::<[u32; 3]>(&field::TCP_CHRONO_STAT)[1]
+        } else {
+            0
+        }
+    }
+
+    /// Where its window ends, if it has told the other end that there is no room in it. No other
+    /// closed window of the connection ends there before 4 GiB were sent.
+    ///
+    /// kernel: v5.10.. net/ipv4/tcp_output.c: tcp_select_window
+    #[inline(always)]
+    pub fn closed_window(self) -> Option<u32> {
+        let known = has(&field::TCP_RCV_WUP) && has(&field::TCP_RCV_WND);
+        (known && self.get::<u32>(&field::TCP_RCV_WND) == 0).then(|| self.get(&field::TCP_RCV_WUP))
+    }
+
+    /// Of one that listens: connections that it did not take so far.
+    ///
+    /// kernel: v5.10.. include/net/tcp.h: tcp_listendrop
+    #[inline(always)]
+    pub fn drops(self) -> u32 {
+        if has(&field::SOCK_DROPS) {
+            self.get(&field::SOCK_DROPS)
+        } else {
+            0
+        }
+    }
+
     /// It was accepted rather than connected; false where the kernel does not say. An accepted
     /// connection shares the local port with who listens on it; one that was connected got a
     /// port that is marked as picked for that.

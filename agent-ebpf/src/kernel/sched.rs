@@ -2,7 +2,10 @@
 
 use core::marker::PhantomData;
 
-use aya_ebpf::{Global, helpers::bpf_get_current_task};
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_get_current_task, bpf_probe_read_kernel},
+};
 
 use super::{Memory, Probed, field, has};
 
@@ -20,6 +23,21 @@ pub struct Task<M>(*const u8, PhantomData<M>);
 /// `struct cfs_rq`: the queue of one group on one CPU.
 #[derive(Clone, Copy)]
 pub struct CfsRq<M>(*const u8, PhantomData<M>);
+
+/// `struct cpumask`, by its address.
+#[derive(Clone, Copy)]
+pub struct Cpus(u64);
+
+impl Cpus {
+    /// Whether a CPU is one of them; also where the set cannot be read.
+    #[inline(always)]
+    pub fn has(self, cpu: u32) -> bool {
+        let word = (self.0 as *const u64).wrapping_add(cpu as usize / 64);
+        // SAFETY: the helper copes with any address.
+        let bits = unsafe { bpf_probe_read_kernel(word) }.unwrap_or(u64::MAX);
+        bits >> (cpu % 64) & 1 != 0
+    }
+}
 
 impl Task<Probed> {
     /// The task that runs now, whatever it is doing.
@@ -95,6 +113,24 @@ impl<M: Memory> Task<M> {
         } else {
             0
         }
+    }
+
+    /// How many CPUs it may run on, also such that are not there; of more than that, where the
+    /// kernel does not say.
+    #[inline(always)]
+    pub fn cpus_allowed(self) -> u32 {
+        if has(&field::TASK_CPUS_ALLOWED) {
+            self.get(&field::TASK_CPUS_ALLOWED)
+        } else {
+            u32::MAX
+        }
+    }
+
+    /// Where the set of these is.
+    #[inline(always)]
+    pub fn cpus(self) -> Cpus {
+        // SAFETY: `Probed` copes with any address.
+        Cpus(unsafe { Probed::read(self.0, &field::TASK_CPUS) })
     }
 
     /// It runs or wants to run; also where the kernel does not say.

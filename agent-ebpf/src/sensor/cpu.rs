@@ -6,6 +6,7 @@
 
 mod account;
 mod holders;
+mod idle;
 mod interval;
 mod throttle;
 
@@ -49,6 +50,7 @@ unsafe fn switch<M: Memory>(prev: *const u8, next: *const u8) {
     throttle::on_switch_out(prev, clock);
     interval::on_cpu(prev, clock);
     holders::switched_out(prev, clock);
+    idle::on_switch(prev, next, clock);
 
     let last_queued = next.last_queued();
     if last_queued == 0 {

@@ -8,6 +8,7 @@
 
 mod ask;
 mod flow;
+mod listener;
 mod other_end;
 mod tell;
 mod turn;
@@ -100,11 +101,16 @@ pub fn tcp_state(ctx: RawTracePointContext) -> u32 {
             if sock.is_in_process() {
                 flow.owner = Owner::current();
             }
+            flow.port = sock.port().into();
             flow::begin(sock, &flow);
+            listener::begin(sock, &flow.owner);
         }
         // A new connection in a place where an old one may have been; its owner is not known
         // before a process reads from it or writes to it: who listens need not be who serves.
-        SYN_RECV if from != SYN_SENT => flow::begin(sock, &Flow::NEW),
+        SYN_RECV if from != SYN_SENT => {
+            flow::begin(sock, &Flow::NEW);
+            listener::account(sock);
+        }
         ESTABLISHED => {
             if let Some(flow) = flow::get(sock)
                 && from == SYN_SENT
@@ -114,6 +120,10 @@ pub fn tcp_state(ctx: RawTracePointContext) -> u32 {
         }
         CLOSE => {
             if let Some(flow) = flow::get(sock) {
+                if from == LISTEN {
+                    // SAFETY: a map's value, which lives as long as the program runs.
+                    listener::end(sock, unsafe { (*flow).port });
+                }
                 if from == SYN_SENT {
                     attempted(sock, flow, true);
                 }
@@ -140,6 +150,7 @@ pub fn tcp_retransmit(ctx: RawTracePointContext) -> u32 {
         let before = sock.total_retransmits().wrapping_sub(packet.tcp_segments());
         flow.retransmits_seen = before;
         flow.delivered = sock.delivered();
+        flow.limited_ticks = sock.window_limited_ticks();
         flow::begin(sock, &flow);
         flow::get(sock)
     });

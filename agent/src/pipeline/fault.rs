@@ -63,7 +63,8 @@ impl Circumstances {
             | Particulars::QuotaOf(_)
             | Particulars::Limiter(_)
             | Particulars::CpuWentTo(_)
-            | Particulars::Neighbour(_) => self,
+            | Particulars::Neighbour(_)
+            | Particulars::Confined(_) => self,
             Particulars::SystemCall(_) => Self {
                 is_only_a_call: true,
                 ..self

@@ -18,8 +18,7 @@
 //!   waited for is not known.
 //! - *own* (on CPU, waiting for a lock, a timer, a peer): what a program does is never
 //!   abnormal by itself; news only with a baseline, and only where it is known that the time is
-//!   this request's: its thread is known, it was the only one of an event loop, or the loop waited
-//!   for a peer that it asked for this request.
+//!   this request's ([`Owner`]).
 //! - *downstream* (child spans): likewise news only with a baseline; and only where nothing of
 //!   the span's own is named, as its self time is what a verdict is about.
 //!
@@ -29,10 +28,16 @@
 //! span's: then it is why this span is slower than its like. The one with the most time
 //! wins; of equals, the first in the order of precedence.
 //!
+//! Where several share the blame and none is named (below a memory limit pages are freed, read
+//! again from the disk, and waited for in its queue), it is the one that *held back* most, if the
+//! self time is `baseline_factor` times the usual and that took a fifth of the excess at least.
+//!
 //! What is own or downstream has to pass more, as programs differ from request to request: the
 //! span (its self time; for downstream, all of it) takes `baseline_factor` times its usual and
 //! 1.5 times its usual high end, and so does the cause of its own; the cause takes at least
 //! `share_threshold` of it, and at least half of the excess, and that is at least 20 ms.
+
+use std::cmp::Reverse;
 
 use super::{
     baseline::{Baselines, OperationKey, Usual},
@@ -83,6 +88,8 @@ const FLOOR_OWN_NS: u64 = 20_000_000;
 const BEYOND_HIGH: (u64, u64) = (3, 2);
 /// Least part of the whole span (one in this many) that contention takes.
 const DOSE: u64 = 10;
+/// Much of what a span is slower than its like: one part in this many.
+const MUCH: u64 = 5;
 /// A span is slower than its like from this on (times 2: 3/2).
 const SLOWER: (u64, u64) = (3, 2);
 
@@ -139,6 +146,36 @@ impl Nature {
     }
 }
 
+/// Owner the time of the threads is by which a span is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This request's, and no other's.
+    Own,
+    /// An event loop's that worked on other requests too. While it computes, or waits for a lock,
+    /// none of them goes on, whichever it does that for.
+    Loop {
+        /// It is known when it waited for what it asked a peer for this request.
+        asked: bool,
+    },
+    /// It may be another request's.
+    Unknown,
+}
+
+impl Owner {
+    /// Whether what the program did of itself held this request up.
+    const fn is_told(self, cause: Cause) -> bool {
+        match self {
+            Self::Own => true,
+            Self::Loop { asked } => match cause {
+                Cause::OnCpu | Cause::LockWait => true,
+                Cause::SocketWait => asked,
+                _ => false,
+            },
+            Self::Unknown => false,
+        }
+    }
+}
+
 /// What a span is judged by.
 #[derive(Clone, Copy)]
 pub struct Case<'a> {
@@ -146,10 +183,8 @@ pub struct Case<'a> {
     pub split: &'a Split,
     /// What the fault of a cause depends on.
     pub at: &'a dyn Fn(Cause) -> Circumstances,
-    /// What its threads did is known to be its own, and no other request's.
-    pub is_certain: bool,
-    /// Of an event loop's: what it waited for a socket is known to be for this request.
-    pub is_asked: bool,
+    /// Owner its threads' time is.
+    pub owner: Owner,
     /// What is usual.
     pub baselines: &'a Baselines,
     /// Of it.
@@ -159,41 +194,27 @@ pub struct Case<'a> {
 /// The cause to name, with the fault it has, or `None` for a healthy span.
 #[must_use]
 pub fn blame(case: &Case<'_>, rules: Rules) -> Option<(Cause, Fault)> {
-    let split = case.split;
-    let candidates = split
-        .parts
-        .iter()
-        .filter(|(cause, ns)| match Nature::of(*cause) {
-            Nature::Own => case.is_certain_of(*cause) && case.is_own_news(rules, *cause, *ns),
-            _ => {
-                case.is_candidate(rules, *cause, *ns)
-                    && (*ns as f64 >= rules.share_threshold * split.self_time_ns as f64
-                        || case.makes_it_slower(rules, *cause, *ns))
-            }
-        });
     let fault = |cause| fault_of(cause, &(case.at)(cause));
-    let named = candidates
-        .filter_map(|(cause, ns)| Some((*cause, fault(*cause)?, *ns)))
-        .min_by_key(|(cause, _, ns)| {
-            (
-                std::cmp::Reverse(*ns),
-                PRECEDENCE.iter().position(|c| c == cause),
-            )
-        })
-        .map(|(cause, fault, _)| (cause, fault));
+    let most = |is_named: &dyn Fn(Cause, u64) -> bool| {
+        let named = case.split.parts.iter().filter(|(c, ns)| is_named(*c, *ns));
+        let named = named.filter_map(|(cause, ns)| Some((*cause, fault(*cause)?, *ns)));
+        let rank = |cause| PRECEDENCE.iter().position(|c| *c == cause);
+        let most = named.min_by_key(|(cause, _, ns)| (Reverse(*ns), rank(*cause)));
+        most.map(|(cause, fault, _)| (cause, fault))
+    };
+    let alone = most(&|cause, ns| match Nature::of(cause) {
+        Nature::Own => case.owner.is_told(cause) && case.is_own_news(rules, cause, ns),
+        _ => case.is_candidate(rules, cause, ns) && case.is_much(rules, cause, ns),
+    });
+    let among_several = || most(&|cause, ns| case.holds_most(rules, cause, ns));
     let downstream = Cause::Downstream;
-    named.or_else(|| {
-        let is_news = case.is_own_news(rules, downstream, split.downstream_ns);
+    alone.or_else(among_several).or_else(|| {
+        let is_news = case.is_own_news(rules, downstream, case.split.downstream_ns);
         is_news.then(|| Some((downstream, fault(downstream)?)))?
     })
 }
 
 impl Case<'_> {
-    /// Whether so much of the cause is known to be this request's.
-    fn is_certain_of(&self, cause: Cause) -> bool {
-        self.is_certain || (self.is_asked && cause == Cause::SocketWait)
-    }
-
     /// Whether so much of a cause that is not its own can be news at all.
     fn is_candidate(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
         let whole = self.whole_ns();
@@ -218,6 +239,23 @@ impl Case<'_> {
             }
             Nature::Own => false,
         }
+    }
+
+    /// Whether the cause takes enough of the span to be why it is slow.
+    fn is_much(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
+        ns as f64 >= rules.share_threshold * self.split.self_time_ns as f64
+            || self.makes_it_slower(rules, cause, ns)
+    }
+
+    /// Whether the cause held the span back for much of what it is slower than its like.
+    fn holds_most(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
+        let self_time_ns = self.split.self_time_ns;
+        let usual = self.baselines.self_time(self.key);
+        let excess = usual.map(|usual| self_time_ns.saturating_sub(usual.median_ns));
+        self.is_candidate(rules, cause, ns)
+            && Nature::at(cause, || (self.at)(cause)) == Nature::HeldBack
+            && usual.is_some_and(|u| is_times(self_time_ns, rules.baseline_factor, u.median_ns))
+            && excess.is_some_and(|excess| ns >= excess.div_ceil(MUCH))
     }
 
     /// Whether the cause is why the span is slower than its like.

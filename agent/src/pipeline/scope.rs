@@ -29,6 +29,7 @@ use super::{
     behind::Waits,
     contexts::{Whose, Worked},
     correlate::Context,
+    judge::Owner,
     place::{Place, place},
     requests::{Request, Requests, Worker},
     thread::{self, Window},
@@ -308,6 +309,17 @@ impl Scope {
     /// It is measured by an event loop's thread, which worked on other requests meanwhile.
     pub fn is_loop_in_company(&self) -> bool {
         self.only.is_some() && !self.is_certain()
+    }
+
+    /// Whose the time is by which it is measured.
+    pub fn owner(&self) -> Owner {
+        match (self.is_certain(), self.is_loop_in_company()) {
+            (true, _) => Owner::Own,
+            (false, true) => Owner::Loop {
+                asked: self.knows_asks(),
+            },
+            (false, false) => Owner::Unknown,
+        }
     }
 
     /// The thread that it is measured by, where it is one.

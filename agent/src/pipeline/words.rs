@@ -32,6 +32,10 @@ pub struct Evidence {
     pub usual_ns: Option<u64>,
     /// It was another thread that met them, for which the span's own thread waited.
     pub is_behind: bool,
+    /// An event loop met them that worked on other requests too.
+    pub is_of_loop: bool,
+    /// Who was asked had not begun with the request for most of the wait.
+    pub is_until_begun: bool,
     /// Kernel events of that time that were lost: it may be more than this, or something else.
     pub lost_events: u64,
     /// Sensors that told less than they could at that time, to save cost.
@@ -86,7 +90,8 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
     match cause {
         Cause::CpuThrottle => throttled(identity, evidence.limiter()),
         Cause::Runqueue => format!(
-            "ready to run and waiting for a CPU{}",
+            "ready to run and waiting for a CPU{}{}",
+            confined(particulars),
             by(", which ", " had")
         ),
         Cause::Steal => "the hypervisor below gave the CPU to somebody else".to_owned(),
@@ -179,7 +184,13 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
         }
         Cause::LockWait => format!("waited for a lock of its own process{usual}"),
         Cause::Sleep => format!("slept because its own code asked to{usual}"),
+        Cause::SocketWait if evidence.is_until_begun => {
+            format!("waited until a peer began with the request{usual}")
+        }
         Cause::SocketWait => format!("waited for a peer's answer{usual}"),
+        Cause::OnCpu if evidence.is_of_loop => {
+            format!("its event loop was running code, of this request or another{usual}")
+        }
         Cause::OnCpu => format!("its own code was running{usual}"),
         Cause::Downstream => format!("waited for requests that it made{usual}"),
         Cause::Unexplained => "no sensor saw what it did".to_owned(),
@@ -224,6 +235,20 @@ fn through(particulars: &Particulars) -> String {
 /// Whether nothing was dropped, but waited in a queue of a device that stood still.
 fn is_stuck(particulars: &Particulars) -> bool {
     matches!(particulars, Particulars::Flow(flow) if flow.reason == Flow::TX_TIMEOUT)
+}
+
+/// That a CPU was idle which it may not use.
+fn confined(particulars: &Particulars) -> String {
+    match particulars {
+        Particulars::Confined(to) if to.cpus == 1 => {
+            " while another was idle, as its cpuset or affinity leaves it one only".to_owned()
+        }
+        Particulars::Confined(to) => format!(
+            " while another was idle, as its cpuset or affinity leaves it {} only",
+            to.cpus
+        ),
+        _ => String::new(),
+    }
 }
 
 /// The kernel's or processor's own word for it.

@@ -11,7 +11,11 @@ use super::{
     DecodeError, Hook, HookKind, Interpreter, Kernel, Meaning, Poller, Probe, Sensor,
     steal::StealPoller,
 };
-use crate::{event::Particulars, host::roots::Roots, vocabulary::Cause};
+use crate::{
+    event::{Confinement, Particulars},
+    host::roots::Roots,
+    vocabulary::Cause,
+};
 
 /// The sensor.
 pub struct Cpu;
@@ -47,6 +51,12 @@ impl Sensor for Cpu {
         PROBES
     }
 
+    fn constants(&self, _: &Kernel<'_>) -> Vec<(&'static str, u64)> {
+        // SAFETY: takes a number and returns one.
+        let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+        vec![("CPUS", u64::try_from(online).unwrap_or(0))]
+    }
+
     fn interpreter(&self, _: &Kernel<'_>) -> Box<dyn Interpreter> {
         Box::new(CpuInterpreter)
     }
@@ -70,9 +80,13 @@ impl Interpreter for CpuInterpreter {
             }),
             KIND_RUNQUEUE => Ok(Meaning {
                 cause: Cause::Runqueue,
-                particulars: match record.detail {
-                    0 => Particulars::None,
-                    cgroup_id => Particulars::CpuWentTo(cgroup_id),
+                particulars: match (record.detail, record.extra) {
+                    // Its own threads, or nobody, had the CPUs that it may use.
+                    (had, cpus) if cpus != 0 && (had == 0 || had == record.cgroup_id) => {
+                        Particulars::Confined(Confinement { cpus })
+                    }
+                    (0, _) => Particulars::None,
+                    (cgroup_id, _) => Particulars::CpuWentTo(cgroup_id),
                 },
             }),
             KIND_ON_CPU => Ok(Cause::OnCpu.into()),

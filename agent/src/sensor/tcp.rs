@@ -85,6 +85,27 @@ const FAMILIES: &[Family] = &[
         kind: FamilyKind::Counter,
         labels: SLICE,
     },
+    Family {
+        id: family::TCP_WINDOW_LIMITED,
+        name: "isostack_tcp_window_limited_seconds",
+        help: "Time in which there was data to send, but no room in the other end's window.",
+        kind: FamilyKind::Histogram,
+        labels: SLICE,
+    },
+    Family {
+        id: family::TCP_ZERO_WINDOWS,
+        name: "isostack_tcp_zero_windows",
+        help: "Times that a process read and the other end could send nothing until then, at most one a tick of the kernel's clock.",
+        kind: FamilyKind::Counter,
+        labels: SLICE,
+    },
+    Family {
+        id: family::TCP_LISTEN_DROPS,
+        name: "isostack_tcp_listen_drops",
+        help: "Connections that a listening socket did not take, mostly as its queue was full.",
+        kind: FamilyKind::Counter,
+        labels: &[],
+    },
 ];
 
 const SLICE: &[&str] = &["slice"];
@@ -178,6 +199,9 @@ impl Interpreter for TcpInterpreter {
     }
 
     fn labels(&mut self, key: &SeriesKey) -> Vec<String> {
+        if key.family == family::TCP_LISTEN_DROPS {
+            return Vec::new();
+        }
         vec![self.devices.get(key.b).kind.slice_word().to_owned()]
     }
 }

@@ -127,6 +127,16 @@ pub fn tcp_info(socket: &TcpStream) -> libc::tcp_info {
     }
 }
 
+/// A number of `TcpExt` in a namespace's `/proc/net/netstat`.
+pub fn netstat(space: &Space, name: &str) -> u64 {
+    let text = space.run("cat /proc/net/netstat");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    let (_, value) = pairs.find(|(n, _)| *n == name).unwrap();
+    value.parse().unwrap()
+}
+
 /// Round trip of the only established connection in `a`, milliseconds.
 pub fn rtt_by_ss(pair: &Pair) -> Option<f64> {
     let shown = pair.a.run("ss -tinH state established");

@@ -275,10 +275,12 @@ fn answers(spans: &[&Span]) -> Vec<Answer> {
             }
         })
         .collect();
-    // Who waited for a callee says so for all of its wait: the answer is what the callee says.
+    // Who waited for a callee says so for all of its wait: the answer is what the callee says. Who
+    // waited for a peer may have found nothing else to point to.
     answers.sort_by_key(|answer| {
         let ms = Reverse((answer.blamed_ms * 1e3) as u64);
-        (is_pointer(&answer.cause), ms)
+        let points = answer.fault == "downstream";
+        (points, is_pointer(&answer.cause), ms)
     });
     answers
 }

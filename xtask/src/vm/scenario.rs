@@ -29,6 +29,7 @@ const QUICK: &[(&str, &str)] = &[
     (UNIT, "load::tests::"),
     ("block_sensor", "direct_reads_are_counted_as_fio_does"),
     ("cpu_sensor", "throttled_intervals_add_up_to_cpu_stat"),
+    ("cpu_sensor", "confined::"),
     ("kvm_sensor", "every_exit_is_counted_by_its_reason"),
     (
         "memory_sensor",
@@ -38,6 +39,8 @@ const QUICK: &[(&str, &str)] = &[
     ("process_sensor", "another_program_is_seen_at_once"),
     ("seccomp_sensor", "each_refusal_is_counted_once"),
     ("tcp_sensor", "retransmits_are_what_the_socket_counts"),
+    ("tcp_sensor", "listener::"),
+    ("tcp_sensor", "window::"),
     ("wait_sensor", "a_futex_is_a_lock"),
 ];
 
@@ -104,13 +107,16 @@ impl Cgroups {
             lines.push(format!("scratch {}", artifact::target_tmp()?.display()));
         }
         for program in programs.iter().filter(|program| self.wants(program)) {
-            let one = QUICK.iter().find(|(name, _)| quick && name == program);
-            let filter = match one {
-                Some((_, filter)) => filter,
-                None if *program == UNIT => UNIT_FILTER,
-                None => "",
-            };
-            lines.push(format!("tests {program} {TEST_LIMIT_S} {filter}"));
+            let mut filters: Vec<&str> = QUICK
+                .iter()
+                .filter(|(name, _)| quick && name == program)
+                .map(|(_, filter)| *filter)
+                .collect();
+            if filters.is_empty() {
+                filters.push(if *program == UNIT { UNIT_FILTER } else { "" });
+            }
+            let line = |filter| format!("tests {program} {TEST_LIMIT_S} {filter}");
+            lines.extend(filters.into_iter().map(line));
         }
         if self == Self::V2 {
             // Last: there is no way back from it.
@@ -148,7 +154,16 @@ mod tests {
         for (program, begins) in QUICK.iter().filter(|(program, _)| *program != UNIT) {
             let source = artifact::root().join(format!("agent/tests/{program}.rs"));
             let source = fs::read_to_string(&source).unwrap();
-            assert!(source.contains(&format!("\nfn {begins}")), "{program}");
+            let what = match begins.split_once("::") {
+                Some((module, name)) => {
+                    let path = format!("agent/tests/{program}/{module}.rs");
+                    let tests = fs::read_to_string(artifact::root().join(path)).unwrap();
+                    assert!(tests.contains(&format!("#[test]\nfn {name}")), "{begins}");
+                    format!("\nmod {module};")
+                }
+                None => format!("\nfn {begins}"),
+            };
+            assert!(source.contains(&what), "{program} {begins}");
         }
         for test in super::super::programs::sensor_tests(None).unwrap() {
             assert!(QUICK.iter().any(|(program, _)| *program == test), "{test}");

@@ -10,7 +10,7 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
 };
 
-use super::holders;
+use super::{holders, idle};
 use crate::{
     emit,
     kernel::{Memory, sched::Task},
@@ -35,6 +35,8 @@ pub struct Interval<M> {
     end: u64,
     /// Whose quota, or who ran meanwhile.
     other_cgroup_id: u64,
+    /// Of a wait: see [`KIND_RUNQUEUE`].
+    confined_to: u32,
 }
 
 impl<M: Memory> Interval<M> {
@@ -46,6 +48,7 @@ impl<M: Memory> Interval<M> {
             start,
             end,
             other_cgroup_id: limiter_cgroup_id,
+            confined_to: 0,
         }
     }
 
@@ -65,7 +68,7 @@ impl<M: Memory> Interval<M> {
             pid: self.task.tgid(),
             tid: self.task.tid(),
             cpu,
-            extra: 0,
+            extra: self.confined_to,
         });
     }
 }
@@ -91,6 +94,7 @@ pub fn runqueue<M: Memory>(task: Task<M>, before: Task<M>, start: u64, end: u64,
             start,
             end,
             other_cgroup_id: holders::most(start, end, last),
+            confined_to: idle::confined_to(task, start, end),
         }
         .emit(clock);
     }
@@ -108,6 +112,7 @@ pub fn on_cpu<M: Memory>(task: Task<M>, clock: u64) {
             start,
             end: clock,
             other_cgroup_id: 0,
+            confined_to: 0,
         }
         .emit(clock);
     }

@@ -11,6 +11,7 @@ use aya_ebpf::{
 use crate::{
     device, emit,
     kernel::{net::Sock, sched::Task},
+    sensor::net::stall,
     series,
 };
 
@@ -72,8 +73,9 @@ pub struct Flow {
     pub asked_tick: u32,
     /// The socket's count of segments that had arrived then.
     pub asked_delivered: u32,
-    /// No meaning.
-    pub _pad: u32,
+    /// The socket's ticks in which the other end's window let nothing be sent, as far as they are
+    /// counted.
+    pub limited_ticks: u32,
     /// The same as `delivered` of the other end, when it was last looked at from this one.
     pub delivered_to_us: u64,
     /// Address of the other end's socket, where that is on this host; 0: not known.
@@ -84,6 +86,10 @@ pub struct Flow {
     pub resent_ns: u64,
     /// By what [`other_end`](super::other_end) finds it; 0: not yet.
     pub listed: u64,
+    /// End of its last window that was seen closed.
+    pub closed_window: u32,
+    /// Of one that listens: its port, which it may have lost when it is closed.
+    pub port: u32,
     /// What was dropped of it.
     pub dropped: Dropped,
 }
@@ -151,7 +157,9 @@ impl Flow {
         listed: 0,
         asked_tick: 0,
         asked_delivered: 0,
-        _pad: 0,
+        limited_ticks: 0,
+        closed_window: 0,
+        port: 0,
         dropped: Dropped::NONE,
     };
 
@@ -219,6 +227,13 @@ pub fn account(sock: Sock, flow: *mut Flow, at_end: bool) {
     if segments != 0 {
         series::count(sensor::TCP, &key, segments.into());
     }
+    let limited_ticks = sock.window_limited_ticks();
+    let ticks = limited_ticks.wrapping_sub(flow.limited_ticks);
+    if ticks != 0 {
+        flow.limited_ticks = limited_ticks;
+        key.family = family::TCP_WINDOW_LIMITED;
+        series::observe(sensor::TCP, &key, u64::from(ticks) * stall::tick_ns());
+    }
     // The smoothed round trip moves only when something arrived.
     let delivered = sock.delivered();
     let srtt_us = sock.srtt_us();
@@ -227,4 +242,26 @@ pub fn account(sock: Sock, flow: *mut Flow, at_end: bool) {
         key.family = family::TCP_RTT;
         series::observe(sensor::TCP, &key, u64::from(srtt_us) * 1000);
     }
+}
+
+/// Counts a window that is closed as the process did not read. Call it under the socket's lock,
+/// before what has just been read opens it again.
+#[inline(always)]
+pub fn look_for_closed_window(sock: Sock, flow: *mut Flow) {
+    // SAFETY: as in `account`.
+    let flow = unsafe { &mut *flow };
+    let Some(end) = sock.closed_window() else {
+        return;
+    };
+    if end == flow.closed_window {
+        return; // the same one still
+    }
+    flow.closed_window = end;
+    let key = SeriesKey {
+        cgroup_id: flow.owner.cgroup_id,
+        family: family::TCP_ZERO_WINDOWS,
+        a: 0,
+        b: flow.device,
+    };
+    series::count(sensor::TCP, &key, 1);
 }

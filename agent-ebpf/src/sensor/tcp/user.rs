@@ -131,6 +131,7 @@ fn meet(sock: Sock) -> u32 {
     flow.owner = Owner::current();
     flow.retransmits_seen = sock.total_retransmits();
     flow.delivered = sock.delivered();
+    flow.limited_ticks = sock.window_limited_ticks();
     flow.look_for_device(sock);
     flow::begin(sock, &flow);
     0
@@ -164,6 +165,7 @@ fn look(sock: Sock, how: Use) -> u32 {
             other_end::list(sock, &mut *flow);
             other_end::tell(sock, &mut *flow);
             if how == Use::Read {
+                flow::look_for_closed_window(sock, flow);
                 tell::local_waits(sock, flow);
             }
         } else {

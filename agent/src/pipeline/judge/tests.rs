@@ -26,10 +26,10 @@ fn split(self_us: u64, parts: &[(Cause, u64)]) -> Split {
 
 /// What is blamed after `learned` was seen often.
 fn blamed(learned: Option<&Split>, split: &Split) -> Option<Cause> {
-    blamed_if(true, learned, split)
+    blamed_if(Owner::Own, learned, split)
 }
 
-fn blamed_if(is_certain: bool, learned: Option<&Split>, split: &Split) -> Option<Cause> {
+fn blamed_if(owner: Owner, learned: Option<&Split>, split: &Split) -> Option<Cause> {
     let mut baselines = Baselines::new(4, 7);
     let key = baselines.key("shop", b"GET /cart");
     for _ in 0..40 {
@@ -41,8 +41,7 @@ fn blamed_if(is_certain: bool, learned: Option<&Split>, split: &Split) -> Option
     let case = Case {
         split,
         at: &|_| at,
-        is_certain,
-        is_asked: false,
+        owner,
         baselines: &baselines,
         key,
     };
@@ -149,7 +148,7 @@ fn a_wait_beside_a_slow_child_is_no_reason() {
 
 #[test]
 fn rules_with_a_baseline() {
-    use Cause::{BlockDevice, CpuThrottle, Runqueue};
+    use Cause::{BlockDevice, BlockQueue, CpuThrottle, MemoryReclaim, OnCpu, Runqueue};
     type Parts = &'static [(Cause, u64)];
     type Case = (&'static str, (u64, Parts), (u64, Parts), Option<Cause>);
     let table: &[Case] = &[
@@ -181,6 +180,40 @@ fn rules_with_a_baseline() {
             "less than three times the usual",
             (100_000, &[(CpuThrottle, 20_000)]),
             (210_000, &[(CpuThrottle, 59_000)]),
+            None,
+        ),
+        (
+            "a limit, and what came of it",
+            (14_600, &[(OnCpu, 7_000)]),
+            (
+                149_000,
+                &[
+                    (MemoryReclaim, 42_000),
+                    (BlockDevice, 8_000),
+                    (BlockQueue, 35_000),
+                    (Runqueue, 19_000),
+                    (OnCpu, 42_000),
+                ],
+            ),
+            Some(MemoryReclaim),
+        ),
+        (
+            "less than a fifth of it",
+            (14_600, &[(OnCpu, 7_000)]),
+            (
+                149_000,
+                &[
+                    (MemoryReclaim, 26_000),
+                    (BlockDevice, 36_000),
+                    (OnCpu, 42_000),
+                ],
+            ),
+            None,
+        ),
+        (
+            "not three times as slow as its like",
+            (60_000, &[(OnCpu, 7_000)]),
+            (149_000, &[(MemoryReclaim, 42_000), (BlockQueue, 44_000)]),
             None,
         ),
         (
@@ -290,7 +323,7 @@ fn what_the_program_does_is_news_only_beyond_what_it_usually_does() {
         let (learned, now) = (split(*usual_us, usual), split(*self_us, parts));
         assert_eq!(blamed(Some(&learned), &now), *expected, "{what}");
         assert_eq!(
-            blamed_if(false, Some(&learned), &now),
+            blamed_if(Owner::Unknown, Some(&learned), &now),
             expected
                 .filter(|cause| Nature::of(*cause) != Nature::Own)
                 .or(
@@ -299,6 +332,30 @@ fn what_the_program_does_is_news_only_beyond_what_it_usually_does() {
                 ),
             "{what}, and it may be another request's"
         );
+    }
+}
+
+/// While it computes, none of its requests goes on; what it waits for may be for another one.
+#[test]
+fn what_an_event_loop_does_holds_all_its_requests_up() {
+    use Cause::{LockWait, OnCpu, Sleep, SocketWait};
+    let usual = split(10_000, &[(OnCpu, 7_000)]);
+    for (cause, unasked, asked) in [
+        (OnCpu, true, true),
+        (LockWait, true, true),
+        (SocketWait, false, true),
+        (Sleep, false, false),
+    ] {
+        let now = split(200_000, &[(cause, 190_000)]);
+        for (is_asked, is_told) in [(false, unasked), (true, asked)] {
+            let owner = Owner::Loop { asked: is_asked };
+            let named = blamed_if(owner, Some(&usual), &now);
+            assert_eq!(
+                named,
+                is_told.then_some(cause),
+                "{cause}, asked: {is_asked}"
+            );
+        }
     }
 }
 
@@ -319,7 +376,11 @@ fn a_slow_callee_is_news_where_nothing_of_its_own_is() {
             Some(Cause::CpuThrottle),
         ),
     ] {
-        assert_eq!(blamed_if(false, Some(&usual), &now), expected, "{now:?}");
+        assert_eq!(
+            blamed_if(Owner::Unknown, Some(&usual), &now),
+            expected,
+            "{now:?}"
+        );
         let alone = blamed(None, &now);
         assert_eq!(
             alone,
@@ -346,8 +407,7 @@ fn what_is_sometimes_slow_is_usual() {
         let case = Case {
             split: &slow,
             at: &|_| at,
-            is_certain: true,
-            is_asked: false,
+            owner: Owner::Own,
             baselines: &baselines,
             key,
         };

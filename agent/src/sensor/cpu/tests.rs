@@ -39,6 +39,30 @@ fn a_record_becomes_a_delay() {
     assert_eq!(decode(&record()), Ok(expected));
 }
 
+/// Whoever else had the CPU is the reason; a set that is too small only where nobody had.
+#[test]
+fn a_wait_is_for_a_neighbour_or_for_the_own_cpuset() {
+    let confined = |cpus| Particulars::Confined(Confinement { cpus });
+    let (own, other) = (4711, 4712);
+    for (had, cpus, expected) in [
+        (other, 0, Particulars::CpuWentTo(other)),
+        (other, 2, Particulars::CpuWentTo(other)),
+        (own, 0, Particulars::CpuWentTo(own)),
+        (own, 2, confined(2)),
+        (0, 0, Particulars::None),
+        (0, 1, confined(1)),
+    ] {
+        let mut record = record();
+        record[4..8].copy_from_slice(&KIND_RUNQUEUE.to_ne_bytes());
+        record[32..40].copy_from_slice(&u64::to_ne_bytes(had));
+        record[60..64].copy_from_slice(&u32::to_ne_bytes(cpus));
+        let Ok(Event::Delay(delay)) = decode(&record) else {
+            panic!("{had} {cpus}");
+        };
+        assert_eq!(delay.particulars, expected, "{had} {cpus}");
+    }
+}
+
 #[test]
 fn every_other_length_is_refused() {
     let long = [record(), vec![0]].concat();
