@@ -153,8 +153,8 @@ impl Correlator {
         self.budget = MAX_PER_BATCH;
         // All first, as what one request is given is not the others'.
         let workers = scope::find_workers(batch, context, requests);
-        let parent_of = |span: &SpanView| context.children.place_of(span.trace_id, span.span_id);
-        let parents: Vec<Parent> = batch.spans.iter().map(parent_of).collect();
+        let ids = batch.spans.iter().map(|span| (span.trace_id, span.span_id));
+        let parents: Vec<Parent> = context.children.places_of(ids);
         let nobody = Joined {
             identity: None,
             confidence: Confidence::Host,
