@@ -6,6 +6,7 @@
 
 mod allowance;
 mod decide;
+mod memory;
 mod owners;
 mod sighting;
 
@@ -22,16 +23,17 @@ use tokio::sync::{Semaphore, watch};
 use self::{
     allowance::Allowance,
     decide::{ContainerIndex, Decision, Question, decide},
+    memory::{Answer, SenderState},
     sighting::Sighting,
 };
 use crate::{
     host::{
         identify::{Identifier, cache::Generations},
-        peer::PeerFinder,
+        peer::{Peer, PeerFinder},
     },
     otlp::{Connection, ends::Ends},
-    process::{ProcessKey, SharedIdentity},
-    span::{Joined, Resource, ResourceSpans},
+    process::ProcessKey,
+    span::{Joined, ResourceSpans},
     vocabulary::Confidence,
 };
 
@@ -60,15 +62,6 @@ impl JoinConfig {
 
 /// Searches that run at the same time; the rest queue.
 const PARALLEL_SEARCHES: usize = 4;
-/// Resources remembered for one connection.
-const MAX_RESOURCES: usize = 64;
-/// Distinct services counted for one connection; more than one means a collector.
-const MAX_SERVICES: usize = 4;
-/// An answer is checked again after this long: the process may have ended and handed the
-/// connection on, names may be known by now.
-const LIFETIME: Duration = Duration::from_secs(10);
-/// The same for an answer without a process.
-const UNKNOWN_LIFETIME: Duration = Duration::from_secs(2);
 /// Senders remembered beyond their connection.
 const MAX_RECENT: usize = 4096;
 
@@ -128,28 +121,8 @@ pub struct Sender {
     state: Mutex<SenderState>,
 }
 
-#[derive(Debug, Default)]
-struct SenderState {
-    /// Who holds the connection since those that were found first have ended.
-    heirs: Option<Arc<Sighting>>,
-    /// When it was last seen to whether there are any.
-    looked_for_heirs: Option<Instant>,
-    /// Distinct `(service, instance)`.
-    services: Vec<(String, String)>,
-    answers: Vec<Answer>,
-}
-
-/// A resource's answer, kept with the resource so that its address stays its own.
-#[derive(Debug)]
-struct Answer {
-    resource: Arc<Resource>,
-    joined: Joined,
-    /// What the identifier had of its process, before the resource's own names were added.
-    looked: Option<SharedIdentity>,
-    at: Instant,
-    services: usize,
-    of: Of,
-}
+/// Which connections a resource's spans name.
+type EndsOf<'a> = &'a (dyn Fn(&ResourceSpans) -> Vec<Ends> + Sync);
 
 impl Sender {
     /// The two ends.
@@ -238,12 +211,7 @@ impl Joiner {
     /// Waits for the search at most [`JoinConfig::wait`], however many there are; a resource
     /// (the same `Arc`) that came before is answered from memory. `ends` says which connections
     /// a resource's spans name; it is asked only of those that are not.
-    pub async fn join(
-        &self,
-        sender: &Sender,
-        resources: &mut [ResourceSpans],
-        ends: &(dyn Fn(&ResourceSpans) -> Vec<Ends> + Sync),
-    ) {
+    pub async fn join(&self, sender: &Sender, resources: &mut [ResourceSpans], ends: EndsOf<'_>) {
         self.join_those(Of::Spans, sender, resources, ends).await;
     }
 
@@ -252,10 +220,13 @@ impl Joiner {
         of: Of,
         sender: &Sender,
         resources: &mut [ResourceSpans],
-        ends: &(dyn Fn(&ResourceSpans) -> Vec<Ends> + Sync),
+        ends: EndsOf<'_>,
     ) {
         let identifier = &self.shared.identifier;
-        let (open, services) = sender.state.lock().answer_known(of, resources, identifier);
+        let (open, services) = sender
+            .state
+            .lock()
+            .answer_known(of, resources, identifier, ends);
         if open.is_empty() {
             return;
         }
@@ -271,6 +242,7 @@ impl Joiner {
             ends: ends(&resources[*index]),
         };
         let questions: Vec<Question> = open.iter().map(ask).collect();
+        let named: Vec<bool> = questions.iter().map(|q| !q.ends.is_empty()).collect();
         let shared = self.shared.clone();
         let answers = tokio::task::spawn_blocking(move || {
             let heirs = look_for_heirs
@@ -291,13 +263,14 @@ impl Joiner {
         let (answers, heirs) = answers.await.unwrap_or_default();
         let mut state = sender.state.lock();
         state.heirs = heirs.or(state.heirs.take());
-        for (index, (joined, looked)) in open.into_iter().zip(answers) {
+        for ((index, is_named), (joined, looked)) in open.into_iter().zip(named).zip(answers) {
             let spans = &mut resources[index];
             if settled {
                 state.remember(Answer {
                     resource: spans.resource.clone(),
                     joined: joined.clone(),
                     looked,
+                    is_named,
                     at: Instant::now(),
                     services,
                     of,
@@ -332,75 +305,6 @@ impl Joiner {
     }
 }
 
-impl SenderState {
-    /// Answers from memory; says which are open, and how many services came so far.
-    fn answer_known(
-        &mut self,
-        of: Of,
-        resources: &mut [ResourceSpans],
-        identifier: &Identifier,
-    ) -> (Vec<usize>, usize) {
-        // All first: a connection of several services is known as such from its first batch.
-        for spans in &*resources {
-            self.note_service(&spans.resource);
-        }
-        let mut open = Vec::new();
-        for (index, spans) in resources.iter_mut().enumerate() {
-            match self.answer(of, &spans.resource, identifier) {
-                Some(joined) => spans.joined = joined,
-                None => open.push(index),
-            }
-        }
-        (open, self.services.len())
-    }
-
-    /// Who is known to have inherited the connection, and whether to see to it now: only where it
-    /// was answered before, and not all the time.
-    fn heirs(&mut self, now: Instant) -> (Option<Arc<Sighting>>, bool) {
-        let recently = |at: Instant| now.duration_since(at) < LIFETIME;
-        let look = !self.answers.is_empty() && !self.looked_for_heirs.is_some_and(recently);
-        if look {
-            self.looked_for_heirs = Some(now);
-        }
-        (self.heirs.clone(), look)
-    }
-
-    fn note_service(&mut self, resource: &Resource) {
-        let known = |(service, instance): &(String, String)| {
-            *service == resource.service && *instance == resource.instance_id
-        };
-        if self.services.len() < MAX_SERVICES && !self.services.iter().any(known) {
-            let service = (resource.service.clone(), resource.instance_id.clone());
-            self.services.push(service);
-        }
-    }
-
-    fn answer(&self, of: Of, resource: &Arc<Resource>, identifier: &Identifier) -> Option<Joined> {
-        let known = |answer: &&Answer| Arc::ptr_eq(&answer.resource, resource);
-        let answer = self.answers.iter().find(known)?;
-        let lifetime = match answer.joined.identity {
-            Some(_) => LIFETIME,
-            None => UNKNOWN_LIFETIME,
-        };
-        let changed = |looked| identifier.has_changed(looked);
-        let valid = answer.at.elapsed() < lifetime
-            && answer.services == self.services.len()
-            // Of one that sent logs only, nobody was told.
-            && (of == Of::Logs || answer.of == Of::Spans)
-            && !answer.looked.as_ref().is_some_and(changed);
-        valid.then(|| answer.joined.clone())
-    }
-
-    fn remember(&mut self, answer: Answer) {
-        self.answers
-            .retain(|known| !Arc::ptr_eq(&known.resource, &answer.resource));
-        if self.answers.len() >= MAX_RESOURCES {
-            self.answers.remove(0);
-        }
-        self.answers.push(answer);
-    }
-}
-
 /// Processor time of this thread.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -408,12 +312,11 @@ fn processor_time() -> Duration {
 }
 
 impl Shared {
-    /// Who holds a connection whose processes have all ended, if anybody does. Blocks on reads of
-    /// `/proc`.
+    /// Who holds a connection whose processes have all ended, or whose process was not found in
+    /// time, if anybody does: it sends all the same. Blocks on reads of `/proc`.
     fn heirs(&self, connection: &Connection, before: &Sighting) -> Option<Arc<Sighting>> {
-        if !before.has_ended(&self.identifier)
-            || !self.allowance.lock().wait(Instant::now()).is_zero()
-        {
+        let is_nobodys = before.peer == Peer::Vanished || before.has_ended(&self.identifier);
+        if !is_nobodys || !self.allowance.lock().wait(Instant::now()).is_zero() {
             return None;
         }
         let sighting = self.look(connection);
@@ -459,16 +362,17 @@ impl Shared {
             &self.config.node_name,
             question,
             recent,
-            &|ends| {
+            &|wanted| {
                 // A flood of spans must not turn into a flood of reads either.
-                if !self.allowance.lock().wait(Instant::now()).is_zero() {
-                    return None;
+                if wanted.is_empty() || !self.allowance.lock().wait(Instant::now()).is_zero() {
+                    return Vec::new();
                 }
                 let before = processor_time();
-                let holder = self.finder.holder_of(ends);
+                let holders = self.finder.holders_of(wanted);
                 let spent = processor_time().saturating_sub(before);
+                tracing::debug!(?wanted, ?holders, ?spent, "Looked for connections of spans");
                 self.allowance.lock().spent(spent);
-                holder
+                holders
             },
         );
         if let Some(identity) = &identity
@@ -488,3 +392,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! into `pipeline`; spans come from `otlp` through `join` into `pipeline`; what it judged
 //! goes through `otlp::enrich` to `forward`, and `export` shows it.
 
+mod address;
 pub mod classify;
 pub mod cli;
 pub mod command;

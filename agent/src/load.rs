@@ -15,6 +15,7 @@ mod late;
 mod missed;
 mod object;
 mod reader;
+mod running;
 mod self_test;
 mod series;
 mod sink;
@@ -24,14 +25,7 @@ mod unseen;
 mod upkeep;
 mod watch;
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-};
+use std::io;
 
 use agent_common::context::ContextPlace;
 use parking_lot::Mutex;
@@ -39,27 +33,18 @@ use parking_lot::Mutex;
 pub(crate) use self::attach::{not_built, off};
 use self::{
     attach::{alone, not_selected},
-    cgroups::CgroupTables,
-    contexts::ContextPlaces,
-    late::Late,
-    missed::Missed,
     object::Object,
-    reader::Reader,
-    series::SeriesTables,
+    running::Running,
     sink::EventsOnly,
-    tracked::Tracked,
-    unseen::Unseen,
-    upkeep::Upkeep,
-    watch::{Programs, Watch},
+    watch::Programs,
 };
 pub use self::{cost::Toggled, sink::Sink};
 use crate::{
-    event::{Change, Event},
+    event::Event,
     host::{capabilities, roots::Roots},
     metrics::{AgentMetrics, Map},
     sensor::{
-        Activation, Counted, Decoder, Poller, SENSORS, Selection, SensorState, SensorStatus, cpu,
-        seccomp::SeccompMode,
+        Activation, Counted, SENSORS, Selection, SensorState, SensorStatus, seccomp::SeccompMode,
     },
     time::MonoNs,
 };
@@ -131,20 +116,6 @@ pub enum StartError {
 pub struct Sensors {
     statuses: Mutex<Vec<SensorStatus>>,
     running: Option<Running>,
-}
-
-struct Running {
-    /// `None` once stopped.
-    programs: Arc<Mutex<Option<Programs>>>,
-    tracked: Arc<Tracked>,
-    contexts: ContextPlaces,
-    cgroups: CgroupTables,
-    series: SeriesTables,
-    stop: Arc<AtomicBool>,
-    reader: Option<JoinHandle<()>>,
-    missed: Missed,
-    /// None where the sensor does not run.
-    unseen: Option<Unseen>,
 }
 
 impl Sensors {
@@ -332,117 +303,6 @@ impl Sensors {
     /// Detaches everything and hands what is still in the ring to the sink.
     pub fn stop(mut self) {
         self.running = None;
-    }
-}
-
-impl Running {
-    fn new(
-        mut object: Object,
-        settings: &Settings,
-        metrics: AgentMetrics,
-        sink: impl Sink + 'static,
-        statuses: &mut [SensorStatus],
-    ) -> Result<Self, StartError> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let tracked = Arc::new(object.tracked()?);
-        let contexts = object.contexts()?;
-        let cgroups = object.cgroups()?;
-        let series = object.series()?;
-        let late = Late::new(settings.roots.clone(), statuses, |name| {
-            settings.selection.wants(name)
-        });
-        let upkeep = Upkeep::new(settings.sensor_budget_cores, object.thinning()?);
-        let (expected, observer) = self_test::prepare(&settings.roots);
-        let running_sensors: Vec<&str> = statuses
-            .iter()
-            .filter(|status| status.state != SensorState::Off)
-            .map(|status| status.name)
-            .collect();
-        let decoder = Decoder::new(&object.kernel());
-        let programs = Arc::new(Mutex::new(None));
-        let watch = Watch::new(object.wanted()?, programs.clone());
-        let pollers = SENSORS
-            .iter()
-            .filter(|entry| running_sensors.contains(&entry.name))
-            .filter_map(|entry| entry.sensor?.poller(&settings.roots))
-            .chain([Box::new(watch) as Box<dyn Poller>])
-            .collect();
-        let unseen = running_sensors
-            .contains(&"block")
-            .then(|| Unseen::new(&settings.roots));
-        if let Some(unseen) = &unseen {
-            unseen.count(|| series.completions(), &metrics);
-        }
-        let mut reader = Reader::new(&mut object.ebpf, decoder, pollers, metrics, stop.clone())?;
-        let mut sink = Observed {
-            observer,
-            next: sink,
-        };
-        let thread = std::thread::Builder::new()
-            .name("sensors".to_owned())
-            .spawn(move || reader.run(&mut sink))?;
-        *programs.lock() = Some(Programs {
-            ebpf: object.ebpf,
-            on_demand: object.on_demand,
-            upkeep,
-            late,
-        });
-        let running = Self {
-            programs,
-            tracked,
-            contexts,
-            cgroups,
-            series,
-            stop,
-            reader: Some(thread),
-            missed: Missed::new(&settings.roots),
-            unseen,
-        };
-        // It looks at what the switch hook tells; the others lean on the same offsets.
-        if running_sensors.contains(&cpu::NAME)
-            && let Err(why) = expected.run(&running.tracked)
-        {
-            *running.programs.lock() = None;
-            for (status, entry) in statuses.iter_mut().zip(SENSORS) {
-                if status.state != SensorState::Off && alone(entry).is_none() {
-                    *status = off(entry, why.clone());
-                }
-            }
-        }
-        Ok(running)
-    }
-}
-
-/// The self-test sees the events first.
-struct Observed<S> {
-    observer: self_test::Observer,
-    next: S,
-}
-
-impl<S: Sink> Sink for Observed<S> {
-    fn events(&mut self, batch: Vec<Event>) {
-        self.observer.see(&batch);
-        self.next.events(batch);
-    }
-
-    fn change(&mut self, change: Change) {
-        self.next.change(change);
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Not under the lock: the reader takes it too.
-        let programs = self.programs.lock().take();
-        if let Some(mut programs) = programs {
-            programs.on_demand.end(&mut programs.ebpf);
-            drop(programs); // detaches: nothing is written any more
-        }
-        self.stop.store(true, Ordering::Release);
-        if let Some(reader) = self.reader.take() {
-            // A panic of the sink has already been reported by the panic hook.
-            drop(reader.join());
-        }
     }
 }
 

@@ -26,6 +26,7 @@ mod behind;
 mod by_process;
 mod contexts;
 mod correlate;
+mod evidence;
 mod held;
 mod kills;
 mod requests;

@@ -6,6 +6,7 @@
 
 pub mod attribute;
 mod error;
+mod housekeeping;
 mod intake;
 mod judging;
 mod known;
@@ -15,12 +16,7 @@ mod status;
 mod supporting;
 mod tracking;
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -32,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::RunError;
 use self::{
     attribute::Attributor,
+    housekeeping::Housekeeping,
     intake::{LogLines, SpanIntake},
     judging::Judging,
     recorded::Recorded,
@@ -40,7 +37,6 @@ use self::{
 };
 use crate::{
     config::{self, Config, suspicious_variables},
-    event::Change,
     export::{
         self, ExportSources, Exposition, HttpConfig, PrometheusConfig, Store, StoreConfig,
         prometheus::SpanMetrics,
@@ -69,10 +65,6 @@ use crate::{
 
 /// Batches of kernel events that may wait for the pipeline; more are dropped and counted.
 const EVENT_BATCHES: usize = 1024;
-/// The gauges that nobody else keeps are set this often.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// The dead are forgotten every so many rounds of housekeeping.
-const FORGET_EVERY: u64 = 15;
 
 /// Where a run is to be recorded.
 #[derive(Clone, Debug)]
@@ -232,15 +224,16 @@ async fn serve(
     };
     let stop_page = CancellationToken::new();
     let mut serving = tokio::spawn(page.serve(sources, stop_page.clone()));
-    let housekeeping = tokio::spawn(housekeeping(
-        config.clone(),
-        Arc::clone(&identifier),
-        Arc::clone(&tracking),
-        Arc::clone(&sensors),
-        Arc::clone(&names),
-        Arc::clone(&budget),
+    let housekeeping = Housekeeping {
+        export_queue_bytes: config.export_queue_bytes,
+        identifier: Arc::clone(&identifier),
+        tracking: Arc::clone(&tracking),
+        sensors: Arc::clone(&sensors),
+        names: Arc::clone(&names),
+        budget: Arc::clone(&budget),
         metrics,
-    ));
+    };
+    let housekeeping = tokio::spawn(housekeeping.run());
     status.log_start(&config, &sensors, forward.as_ref());
     status.ready();
 
@@ -467,60 +460,6 @@ fn names_config(config: &Config) -> NamesConfig {
         kubelet: config.kubelet.clone(),
         cri: config.cri.clone(),
         state_dir: config.state_dir.clone(),
-    }
-}
-
-/// What has to be done regularly and depends on no request.
-async fn housekeeping(
-    config: Config,
-    identifier: Arc<Identifier>,
-    tracking: Arc<Tracking>,
-    sensors: Arc<Sensors>,
-    names: Arc<Names>,
-    budget: Arc<Semaphore>,
-    metrics: AgentMetrics,
-) {
-    let mut tick = tokio::time::interval(HOUSEKEEPING);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    for round in 0u64.. {
-        tick.tick().await;
-        let held = config
-            .export_queue_bytes
-            .saturating_sub(budget.available_permits());
-        metrics
-            .held_bytes
-            .set(i64::try_from(held).unwrap_or(i64::MAX));
-        names.observe(&metrics);
-        {
-            // Little is read: of processes that are new.
-            let (sensors, metrics) = (Arc::clone(&sensors), metrics.clone());
-            let tracking = Arc::clone(&tracking);
-            let kept = tokio::task::spawn_blocking(move || {
-                sensors.keep_up(MonoNs::now(), &metrics);
-                tracking.look_at_new();
-            });
-            if let Err(error) = kept.await {
-                tracing::error!(%error, "Housekeeping failed");
-            }
-        }
-        if round % FORGET_EVERY == FORGET_EVERY - 1 {
-            let (identifier, tracking) = (Arc::clone(&identifier), Arc::clone(&tracking));
-            let sensors = Arc::clone(&sensors);
-            let metrics = metrics.clone();
-            let pruned = tokio::task::spawn_blocking(move || {
-                for process in tracking.look_again() {
-                    // Nobody else tells of a process that confines itself.
-                    let cgroup_id = 0;
-                    identifier.on_change(Change::Process { process, cgroup_id });
-                }
-                identifier.forget_removed(Instant::now());
-                sensors.observe(&metrics);
-                sensors.prune_cgroups(|id| identifier.cgroups().path_by_id(id).is_some());
-            });
-            if let Err(error) = pruned.await {
-                tracing::error!(%error, "Housekeeping failed");
-            }
-        }
     }
 }
 

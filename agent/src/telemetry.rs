@@ -30,7 +30,11 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{metrics::AgentMetrics, otlp::listen::is_reached_by};
+use crate::{
+    address::{PORTS, has_impossible_port},
+    metrics::AgentMetrics,
+    otlp::listen::is_reached_by,
+};
 
 const SCOPE: &str = "isostack-agent";
 
@@ -256,6 +260,9 @@ fn channel(config: &SelfTelemetryConfig) -> Result<Channel, TelemetryError> {
         Some("https") => true,
         _ => return Err(refuse(format!("no scheme http or https: {example}"))),
     };
+    if has_impossible_port(&uri) {
+        return Err(refuse(PORTS.to_owned()));
+    }
     if let Some(own) = config
         .own_listeners
         .iter()

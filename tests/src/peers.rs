@@ -200,7 +200,9 @@ pub fn node() -> anyhow::Result<PathBuf> {
 /// When Maven or the compiler fails.
 pub fn java() -> anyhow::Result<PathBuf> {
     let dir = service("java");
-    let files = ["pom.xml", "App.java", "Front.java"].map(|name| dir.join(name));
+    let classes = ["App.java", "Front.java", "Threads.java"];
+    let files = ["pom.xml"].into_iter().chain(classes);
+    let files: Vec<_> = files.map(|name| dir.join(name)).collect();
     cached(
         &keyed("java", &files)?,
         "the Java service and its jars",
@@ -212,12 +214,11 @@ pub fn java() -> anyhow::Result<PathBuf> {
                 "dependency:copy-dependencies",
                 "-DoutputDirectory=lib",
             ]))?;
-            run(Command::new("javac").current_dir(fresh).args([
-                "-cp",
-                "lib/*",
-                "App.java",
-                "Front.java",
-            ]))
+            let mut javac = Command::new("javac");
+            run(javac
+                .args(["-cp", "lib/*"])
+                .args(classes)
+                .current_dir(fresh))
         },
     )
 }

@@ -52,18 +52,7 @@ impl Language {
                 command.arg(peers::node()?.join("app.mjs")).arg(listen);
                 command
             }
-            Self::Java => {
-                let dir = peers::java()?;
-                let class_path = format!("{0}:{0}/lib/*", dir.display());
-                let mut command = Command::new("java");
-                command.args(["-XX:+UseSerialGC", "-cp", &class_path, "App", listen]);
-                command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
-                command.env("OTEL_BSP_SCHEDULE_DELAY", "200");
-                command
-                    .env("OTEL_METRICS_EXPORTER", "none")
-                    .env("OTEL_LOGS_EXPORTER", "none");
-                command
-            }
+            Self::Java => java("App", listen)?,
         })
     }
 
@@ -81,6 +70,23 @@ impl Language {
             _ => format!("/work?cpu_ms={cpu_ms}"),
         }
     }
+}
+
+/// The command of a service in Java by the name of its class.
+///
+/// # Errors
+/// When it cannot be built or its packages cannot be had.
+pub fn java(class: &str, listen: &str) -> anyhow::Result<Command> {
+    let dir = peers::java()?;
+    let class_path = format!("{0}:{0}/lib/*", dir.display());
+    let mut command = Command::new("java");
+    command.args(["-XX:+UseSerialGC", "-cp", &class_path, class, listen]);
+    command
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        .env("OTEL_BSP_SCHEDULE_DELAY", "200")
+        .env("OTEL_METRICS_EXPORTER", "none")
+        .env("OTEL_LOGS_EXPORTER", "none");
+    Ok(command)
 }
 
 /// A running service.

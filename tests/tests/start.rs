@@ -60,6 +60,7 @@ fn wrong_values_are_refused_before_anything_starts() -> anyhow::Result<()> {
         ("--export-protocol", "carrier-pigeon"),
         ("--export-endpoint", "foo"),
         ("--jaeger-url", "foo"),
+        ("--jaeger-url", "http://j:99999"),
         ("--cri-endpoint", "foo"),
         ("--node-name", ""),
     ] {
@@ -117,6 +118,25 @@ fn a_wrong_key_in_the_file_is_answered_with_the_nearest() -> anyhow::Result<()> 
     let path = file.path().to_str().context("path")?;
     let said = refusal(&[], &["--config", path], 64)?;
     assert!(said.contains("settle"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let config = dir.path().join("agent.toml");
+    fs::write(&config, "node_name = \"from-file\"\n")?;
+    let mut command = Command::new(artifact::program("isostack-agent")?);
+    for listen in ["--http-listen", "--otlp-grpc-listen", "--otlp-http-listen"] {
+        command.args([listen, "127.0.0.1:0"]);
+    }
+    command.arg("--state-dir").arg(dir.path());
+    command.arg("--config").arg(&config);
+    for name in ["NODE_NAME", "SETTLE", "JAEGER_URL", "LOG_FILE", "KUBELET"] {
+        command.env(format!("ISOSTACK_{name}"), "");
+    }
+    let agent = Agent::start_command(&mut command)?;
+    assert_eq!(agent.api("/api/v1/host")?["node"], "from-file");
     Ok(())
 }
 

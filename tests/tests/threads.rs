@@ -18,7 +18,7 @@ use anyhow::{Context as _, ensure};
 use harness::{
     agent::Agent,
     artifact, peers,
-    service::{Language, Service},
+    service::{self, Language, Service},
 };
 use serde_json::Value;
 
@@ -177,10 +177,14 @@ fn python_threads(agent: &Agent) -> anyhow::Result<Service> {
     Service::start_command(command, Language::Python, "threads", &endpoint, None)
 }
 
-#[test]
-fn a_thread_per_request_is_found_among_64() -> anyhow::Result<()> {
-    let agent = Agent::start(&[])?;
-    let service = python_threads(&agent)?;
+fn java_threads(agent: &Agent) -> anyhow::Result<Service> {
+    let command = service::java("Threads", "127.0.0.1:0")?;
+    let endpoint = format!("http://{}", agent.otlp_http);
+    Service::start_command(command, Language::Java, "threads", &endpoint, None)
+}
+
+/// At least half of the spans are answered, and at least 99 of 100 answers are right.
+fn are_found_among_64(agent: &Agent, service: &Service) -> anyhow::Result<()> {
     let path = |dice: &mut Dice| {
         let (cpu, sleep) = (dice.roll(4), 20 + dice.roll(180));
         format!("/mixed?cpu_ms={cpu}&sleep_ms={sleep}")
@@ -191,7 +195,7 @@ fn a_thread_per_request_is_found_among_64() -> anyhow::Result<()> {
             .filter_map(|(span, tid)| Some((span, tid.as_u64()?)))
             .collect()
     };
-    let (said, truth) = under_load(&agent, &service, path, truth)?;
+    let (said, truth) = under_load(agent, service, path, truth)?;
     for kind in ["server", "internal"] {
         let of_kind = said.iter().filter(|(_, said)| said.kind == kind);
         let known: Vec<_> = of_kind
@@ -215,6 +219,20 @@ fn a_thread_per_request_is_found_among_64() -> anyhow::Result<()> {
         assert!(right * 100 >= named.len() * 99, "it says what is not so");
     }
     Ok(())
+}
+
+#[test]
+fn a_thread_per_connection_is_found_among_64() -> anyhow::Result<()> {
+    let agent = Agent::start(&[])?;
+    let service = python_threads(&agent)?;
+    are_found_among_64(&agent, &service)
+}
+
+#[test]
+fn a_thread_per_request_is_found_among_64() -> anyhow::Result<()> {
+    let agent = Agent::start(&[])?;
+    let service = java_threads(&agent)?;
+    are_found_among_64(&agent, &service)
 }
 
 #[test]

@@ -4,18 +4,14 @@
 //! is counted as passed, and named in the closing lines.
 
 mod again;
+mod said;
 
-use std::{
-    ffi::OsStr,
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Command, Stdio},
-    thread,
-    time::Instant,
-};
+use std::{ffi::OsStr, process::Command, time::Instant};
 
 use again::Failed;
 use anyhow::{Context as _, bail};
 use harness::artifact;
+use said::Stream;
 
 use crate::{
     setup::{self, Purpose},
@@ -214,32 +210,23 @@ fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
 /// Runs a suite, passes its output on, and counts the test runner's closing lines; a suite
 /// that is no test runner counts as one. Also tells which tests failed, as far as that is known.
 fn run_suite(command: &mut Command) -> anyhow::Result<(Count, Vec<Failed>)> {
-    let name = command.get_program().display().to_string();
-    let mut child = command
-        .current_dir(artifact::root())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {name}"))?;
-    let errors = child.stderr.take().context("it is piped")?;
-    let targets = thread::spawn(move || again::targets(errors, std::io::stderr()));
     let mut count = Count::default();
     let mut reader = again::Reader::default();
-    if let Some(output) = child.stdout.take() {
-        let mut screen = std::io::stdout();
-        for line in BufReader::new(output).split(b'\n') {
-            let line = line?;
-            screen.write_all(&line)?;
-            screen.write_all(b"\n")?;
-            let line = String::from_utf8_lossy(&line);
-            reader.line(&line);
-            let closing = closing_line(&line).unwrap_or_default();
-            count.passed += closing.passed;
-            count.failed += closing.failed;
+    let mut targets = Vec::new();
+    let ok = said::run(command.current_dir(artifact::root()), |stream, line| {
+        stream.pass_on(line)?;
+        let line = String::from_utf8_lossy(line);
+        match stream {
+            Stream::Out => {
+                reader.line(&line);
+                let closing = closing_line(&line).unwrap_or_default();
+                count.passed += closing.passed;
+                count.failed += closing.failed;
+            }
+            Stream::Err => targets.extend(again::target(&line)),
         }
-    }
-    let ok = child.wait()?.success();
+        Ok(())
+    })?;
     match (ok, count) {
         (
             true,
@@ -251,7 +238,6 @@ fn run_suite(command: &mut Command) -> anyhow::Result<(Count, Vec<Failed>)> {
         (false, Count { failed: 0, .. }) => count.failed = 1,
         _ => {}
     }
-    let targets = targets.join().unwrap_or_default();
     Ok((count, reader.failed(targets)))
 }
 

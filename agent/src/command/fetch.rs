@@ -15,6 +15,8 @@ use rustls::{ClientConfig, crypto::ring};
 use thiserror::Error;
 use tokio::{runtime, time::timeout};
 
+use crate::address::{PORTS, has_impossible_port};
+
 const USER_AGENT: &str = concat!("isostack-agent/", env!("CARGO_PKG_VERSION"));
 /// A connection is there within this time, or there is none.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -101,6 +103,9 @@ impl Server {
             .map_err(|error| refuse(address, format!("{error}")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(refuse(address, "no http:// or https:// in it".to_owned()));
+        }
+        if has_impossible_port(&uri) {
+            return Err(refuse(address, PORTS.to_owned()));
         }
         if uri.query().is_some() || uri.host().is_none_or(str::is_empty) {
             return Err(refuse(
@@ -245,6 +250,7 @@ mod tests {
             "ftp://x",
             "http://",
             "http://h/?q=1",
+            "http://h:99999",
             "\u{1b}[",
         ] {
             let said = refusal(address, &[]);

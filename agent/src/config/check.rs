@@ -4,7 +4,10 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{Config, ConfigError};
-use crate::otlp::listen::Listen;
+use crate::{
+    address::{PORTS, has_impossible_port},
+    otlp::listen::Listen,
+};
 
 /// Spans are never held longer than this before they are judged.
 const MAX_SETTLE: Duration = Duration::from_secs(60);
@@ -124,6 +127,7 @@ fn check_link(key: &'static str, url: &str) -> Result<(), ConfigError> {
         matches!(scheme, Some("http" | "https")) && uri.query().is_none() && !url.contains('#')
     };
     match url.parse::<http::Uri>() {
+        Ok(uri) if has_impossible_port(&uri) => Err(refuse(url, PORTS)),
         Ok(uri) if is_base(&uri) => Ok(()),
         _ => Err(refuse(url, "write an address like http://jaeger:16686")),
     }

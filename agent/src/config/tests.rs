@@ -77,6 +77,9 @@ fn impossible_values_say_what_is_allowed() {
             "http://jaeger",
         ),
         ("jaeger_url = \"http://j/?a=b\"", "http://jaeger"),
+        ("jaeger_url = \"http://j:99999\"", "1 to 65535"),
+        ("kubernetes_api = \"https://k:99999\"", "1 to 65535"),
+        ("kubelet = \"https://k:99999\"", "1 to 65535"),
     ] {
         let error = resolve_file(text).unwrap_err().to_string();
         assert!(error.contains(said), "{text}: {error}");

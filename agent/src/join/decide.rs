@@ -6,12 +6,12 @@ mod socket;
 use std::{net::IpAddr, sync::Arc};
 
 pub(super) use self::container::ContainerIndex;
-use self::container::Containers;
+use self::{container::Containers, socket::Sockets};
 use super::sighting::{Holder, Sighting};
 use crate::{
     host::{
         identify::Identifier,
-        peer::{Peer, SocketEnds},
+        peer::Peer,
         proc::{self, ProcDir},
     },
     otlp::{Connection, ends::Ends},
@@ -88,14 +88,14 @@ pub(super) struct Decision {
 }
 
 /// Decides; reads `/proc` and the cgroups. `recent` is the process that the same sender
-/// (address, service, instance, pid) was joined to before; `sockets` says who holds one.
+/// (address, service, instance, pid) was joined to before; `sockets` says who holds some.
 pub(super) fn decide(
     identifier: &Identifier,
     index: &ContainerIndex,
     node_name: &str,
     question: &Question,
     recent: Option<ProcessKey>,
-    sockets: &dyn Fn(&SocketEnds) -> Option<ProcessKey>,
+    sockets: Sockets<'_>,
 ) -> Decision {
     let judge = Judge {
         identifier,

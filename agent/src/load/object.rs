@@ -11,7 +11,8 @@ use aya::{
 };
 
 use super::{
-    CgroupTables, ContextPlaces, SeriesTables, Settings, Tracked, demand::OnDemand, traces_map,
+    Settings, cgroups::CgroupTables, contexts::ContextPlaces, demand::OnDemand,
+    series::SeriesTables, traces_map, tracked::Tracked,
 };
 use crate::{
     host::{

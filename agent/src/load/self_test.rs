@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Tracked;
+use super::tracked::Tracked;
 use crate::{event::Event, host::roots::Roots, sensor::WhyNot, time::MonoNs, vocabulary::Cause};
 
 /// Longer than the shortest stint that is told of.

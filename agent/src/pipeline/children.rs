@@ -23,8 +23,6 @@ pub struct ChildIndex {
     /// The first child has sequence number 1; each stays until the one `capacity` later takes
     /// its slot.
     ring: Vec<Child>,
-    /// By the same slots, the child before of those whose parents fall into the same place.
-    previous: Vec<Low>,
     /// Most children kept.
     capacity: u64,
     /// Children ever seen, which is the sequence number of the last one.
@@ -36,12 +34,18 @@ pub struct ChildIndex {
     evicted: u64,
 }
 
+/// Packed: what a chain is followed by lies together, and nothing is wasted in between.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
 struct Child {
     parent: u64,
+    /// The child before of those whose parents fall into the same place.
+    previous: Low,
     start_unix_ns: u64,
     end_unix_ns: u64,
 }
+
+const _: () = assert!(size_of::<Child>() == 28);
 
 /// The low half of a sequence number: what it stands for is one of the last 2^32. One that is older
 /// leads to a child of another parent, which is passed over.
@@ -51,8 +55,13 @@ type Low = u32;
 #[derive(Clone, Copy, Debug)]
 pub struct Parent {
     key: u64,
-    latest: Low,
+    /// Sequence number of the latest child that may be its; 0: there is none.
+    at: u64,
 }
+
+/// Chains are one or two long where the index is full, and most of what is in them is another
+/// parent's: so many children are passed over for all spans of a batch at once.
+const STEPS_TOGETHER: usize = 3;
 
 /// No child's sequence number. Zero, as a table of zeros takes no memory before it is used.
 const NONE: Low = 0;
@@ -64,7 +73,6 @@ impl ChildIndex {
         let capacity = capacity.max(1);
         Self {
             ring: Vec::with_capacity(capacity),
-            previous: Vec::with_capacity(capacity),
             capacity: capacity as u64,
             seen: 0,
             latest: vec![NONE; capacity.div_ceil(2).next_power_of_two()],
@@ -80,54 +88,65 @@ impl ChildIndex {
         self.seen += 1;
         let child = Child {
             parent,
+            previous: std::mem::replace(&mut self.latest[place], self.seen as Low),
             start_unix_ns,
             end_unix_ns,
         };
-        let previous = std::mem::replace(&mut self.latest[place], self.seen as Low);
         let slot = self.slot(self.seen);
         match self.ring.get_mut(slot) {
             Some(oldest) => {
                 *oldest = child;
-                self.previous[slot] = previous;
                 self.evicted += 1;
             }
-            None => {
-                self.ring.push(child);
-                self.previous.push(previous);
-            }
+            None => self.ring.push(child),
         }
     }
 
-    /// Where a span's children would be. Asked for all spans of a batch in a row, the memory
+    /// Where the children of spans are, in order. For all of them one step at a time: the memory
     /// that the index is spread over is waited for together, and not for one span after another.
-    pub fn place_of(&self, trace: TraceId, span: SpanId) -> Parent {
-        let key = self.key(trace, span);
-        Parent {
-            key,
-            latest: self.latest[self.place(key)],
+    pub fn places_of(&self, spans: impl Iterator<Item = (TraceId, SpanId)>) -> Vec<Parent> {
+        let place_of = |(trace, span)| {
+            let key = self.key(trace, span);
+            let at = self.whole(self.latest[self.place(key)]);
+            Parent { key, at }
+        };
+        let mut places: Vec<Parent> = spans.map(place_of).collect();
+        for _ in 0..STEPS_TOGETHER {
+            for place in &mut places {
+                place.at = match self.child(place.at) {
+                    Some(child) if child.parent == place.key => place.at,
+                    Some(child) => self.before(place.at, child),
+                    None => 0,
+                };
+            }
         }
+        places
     }
 
     /// The intervals of a span's children in wall time, the latest seen first.
     pub fn of(&self, parent: Parent) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let Parent {
-            key: parent,
-            latest,
-        } = parent;
-        let mut at = self.whole(latest);
+        let Parent { key, mut at } = parent;
         let chain = std::iter::from_fn(move || {
-            // A link to a child that gave way ends the chain: what is before it is older.
-            if at == 0 || at + self.capacity <= self.seen {
-                return None;
-            }
-            let slot = self.slot(at);
-            let before = self.whole(self.previous[slot]);
-            at = if before < at { before } else { 0 };
-            Some(&self.ring[slot])
+            let child = self.child(at)?;
+            at = self.before(at, child);
+            Some(child)
         });
         chain
-            .filter(move |child| child.parent == parent)
+            .filter(move |child| child.parent == key)
             .map(|child| (child.start_unix_ns, child.end_unix_ns))
+    }
+
+    /// The child with this sequence number, unless it gave way: what is before it in its chain is
+    /// older, and did so too.
+    fn child(&self, at: u64) -> Option<&Child> {
+        let is_here = at != 0 && at + self.capacity > self.seen;
+        is_here.then(|| &self.ring[self.slot(at)])
+    }
+
+    /// Sequence number of the one before in its chain, 0 at the end.
+    const fn before(&self, at: u64, child: &Child) -> u64 {
+        let before = self.whole(child.previous);
+        if before < at { before } else { 0 }
     }
 
     /// Hashed as two numbers: as arrays, the hasher is given their lengths too.
@@ -180,7 +199,8 @@ mod tests {
     }
 
     fn of(index: &ChildIndex, parent: u32) -> Vec<(u64, u64)> {
-        index.of(index.place_of(TRACE, span(parent))).collect()
+        let places = index.places_of(std::iter::once((TRACE, span(parent))));
+        index.of(places[0]).collect()
     }
 
     #[test]

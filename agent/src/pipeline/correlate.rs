@@ -11,7 +11,8 @@ use crate::{
         children::{ChildIndex, Parent},
         consumers::Consumers,
         contexts::Contexts,
-        culprit::{self, windows},
+        culprit::windows,
+        evidence,
         fault::{Circumstances, fault_of},
         held::Held,
         incident::{Incidents, Story},
@@ -28,7 +29,6 @@ use crate::{
         timeline::{Entry, Timeline},
         turns::Turns,
         waits::{heaviest, waits},
-        words::Evidence,
     },
     process::Identity,
     span::{Joined, ResourceSpans, SpanBatch, SpanView},
@@ -86,12 +86,12 @@ pub(super) struct Context<'a> {
 
 /// One span, and what it is judged against.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
-    span: &'a SpanView,
-    parent: Parent,
-    place: Place,
-    identity: &'a Identity,
-    context: Context<'a>,
+pub(super) struct Asked<'a> {
+    pub(super) span: &'a SpanView,
+    pub(super) parent: Parent,
+    pub(super) place: Place,
+    pub(super) identity: &'a Identity,
+    pub(super) context: Context<'a>,
 }
 
 /// What is named.
@@ -153,8 +153,8 @@ impl Correlator {
         self.budget = MAX_PER_BATCH;
         // All first, as what one request is given is not the others'.
         let workers = scope::find_workers(batch, context, requests);
-        let parent_of = |span: &SpanView| context.children.place_of(span.trace_id, span.span_id);
-        let parents: Vec<Parent> = batch.spans.iter().map(parent_of).collect();
+        let ids = batch.spans.iter().map(|span| (span.trace_id, span.span_id));
+        let parents: Vec<Parent> = context.children.places_of(ids);
         let nobody = Joined {
             identity: None,
             confidence: Confidence::Host,
@@ -237,7 +237,7 @@ impl Correlator {
         if Nature::at(blamed.0, || asked.circumstances(&scope, blamed.0)).may_become_usual() {
             baselines.learn_slow(key, &split);
         }
-        let mut evidence = evidence(blamed.0, place, &scope, identity, context);
+        let mut evidence = evidence::find(blamed.0, asked, &scope);
         evidence.usual_ns = baselines.cause(key, blamed.0).map(|usual| usual.median_ns);
         let victim = (&**service, &identity.workload);
         let story = Story::of(blamed.0, blamed.1, &evidence, victim);
@@ -436,51 +436,4 @@ fn case_of<'a>(
         baselines,
         key,
     }
-}
-
-/// What the single intervals of the verdict's cause say beyond the split.
-fn evidence(
-    cause: Cause,
-    place: Place,
-    scope: &Scope,
-    identity: &Identity,
-    context: Context<'_>,
-) -> Evidence {
-    // Steal is measured on the waits that it stretched.
-    let source = if cause == Cause::Steal {
-        Cause::Runqueue
-    } else {
-        cause
-    };
-    let mut evidence = Evidence::default();
-    let mut threads = Vec::new();
-    let waits = waits(
-        source,
-        place,
-        scope,
-        identity,
-        context.timeline,
-        &mut |tid| {
-            evidence.intervals += 1;
-            threads.push(tid);
-        },
-    );
-    let lengths = waits.iter().map(|wait| wait.end.saturating_sub(wait.start));
-    evidence.longest_ns = lengths.max().unwrap_or(0);
-    threads.sort_unstable();
-    threads.dedup();
-    evidence.threads = threads.len();
-    evidence.lost_events = context.losses.within(place.start, place.end());
-    evidence.saving = context.losses.saving(place.start, place.end());
-    evidence.is_behind = scope.is_widened();
-    evidence.is_of_loop = scope.is_loop_in_company();
-    evidence.particulars = heaviest(&waits);
-    evidence.culprit = culprit::find(
-        cause,
-        &evidence.particulars,
-        &waits,
-        identity,
-        context.consumers,
-    );
-    evidence
 }

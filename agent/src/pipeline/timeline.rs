@@ -20,6 +20,9 @@ use std::{
     time::Duration,
 };
 
+// The keys are the kernel's; each span asks several times, and the standard hasher takes longer.
+use foldhash::quality::RandomState;
+
 pub use self::track::Entry;
 use self::{packed::Unpacked, steal::StealLog, track::Track};
 use crate::{
@@ -108,12 +111,15 @@ const NOISY: usize = 64;
 /// Processes of a cgroup that are told of what happened to another one.
 const MAX_TOLD: usize = 256;
 
+/// Processes with intervals, by cgroup.
+type ByCgroup = HashMap<u64, BTreeSet<ProcessKey>, RandomState>;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Timeline {
     config: TimelineConfig,
-    tracks: HashMap<ProcessKey, Track>,
-    by_cgroup: HashMap<u64, BTreeSet<ProcessKey>>,
+    tracks: HashMap<ProcessKey, Track, RandomState>,
+    by_cgroup: ByCgroup,
     steal: StealLog,
     intervals: usize,
     /// Of all tracks.
@@ -128,8 +134,8 @@ impl Timeline {
     pub fn new(config: TimelineConfig) -> Self {
         Self {
             config,
-            tracks: HashMap::new(),
-            by_cgroup: HashMap::new(),
+            tracks: HashMap::default(),
+            by_cgroup: HashMap::default(),
             steal: StealLog::default(),
             intervals: 0,
             bytes: 0,
@@ -409,7 +415,7 @@ const fn is_momentary(cause: Cause) -> bool {
 /// What a query calls: the interval and what else is known of it.
 pub type Visit<'a> = dyn FnMut(&Entry, &Particulars) + 'a;
 
-fn leave(by_cgroup: &mut HashMap<u64, BTreeSet<ProcessKey>>, cgroup_id: u64, process: ProcessKey) {
+fn leave(by_cgroup: &mut ByCgroup, cgroup_id: u64, process: ProcessKey) {
     if let Some(members) = by_cgroup.get_mut(&cgroup_id) {
         members.remove(&process);
         if members.is_empty() {

@@ -34,6 +34,8 @@ pub struct Evidence {
     pub is_behind: bool,
     /// An event loop met them that worked on other requests too.
     pub is_of_loop: bool,
+    /// Who was asked had not begun with the request for most of the wait.
+    pub is_until_begun: bool,
     /// Kernel events of that time that were lost: it may be more than this, or something else.
     pub lost_events: u64,
     /// Sensors that told less than they could at that time, to save cost.
@@ -182,6 +184,9 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
         }
         Cause::LockWait => format!("waited for a lock of its own process{usual}"),
         Cause::Sleep => format!("slept because its own code asked to{usual}"),
+        Cause::SocketWait if evidence.is_until_begun => {
+            format!("waited until a peer began with the request{usual}")
+        }
         Cause::SocketWait => format!("waited for a peer's answer{usual}"),
         Cause::OnCpu if evidence.is_of_loop => {
             format!("its event loop was running code, of this request or another{usual}")

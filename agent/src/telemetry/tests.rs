@@ -109,6 +109,8 @@ fn endpoints() {
     for bad in ["collector:4317", "ftp://c:1", "http//c", ""] {
         assert!(refused(bad, &[]).unwrap().contains("http"), "{bad}");
     }
+    let message = refused("http://c:99999", &[]).unwrap();
+    assert!(message.contains("1 to 65535"), "{message}");
     for (endpoint, listener) in [
         ("http://127.0.0.1:4317", "127.0.0.1:4317"),
         ("http://localhost:4317", "127.0.0.1:4317"),

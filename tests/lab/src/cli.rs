@@ -16,6 +16,7 @@ use crate::{
     report::{self, Summary, picture, table},
     run,
     score::Outcome,
+    service::Service,
     stage::Stage,
 };
 
@@ -155,7 +156,11 @@ fn one(
         *stage = Some(fresh);
     }
     let ready = stage.as_mut().context("a stage")?;
-    Ok(run::run(spec, ready).unwrap_or_else(|error| {
+    let mut spec = spec.clone();
+    if !ready.has(Service::Rates) {
+        spec.without_rates();
+    }
+    Ok(run::run(&spec, ready).unwrap_or_else(|error| {
         *stage = None;
         Outcome {
             run: spec.run,

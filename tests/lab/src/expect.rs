@@ -21,10 +21,11 @@ pub struct Expected {
 /// The right answers to a fault; `paravirtual` says of the disk that it is a virtio device.
 #[must_use]
 pub fn expected(fault: &Fault, paravirtual: bool) -> Expected {
-    use Service::{Front, Orders, Store};
+    use Service::{Front, Orders, Rates, Store};
     let caller = |victim| match victim {
         Front | Orders => Front,
         Store => Orders,
+        Rates => Store,
     };
     let device = if paravirtual {
         ("L-2", "block_device")

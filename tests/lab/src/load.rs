@@ -12,7 +12,7 @@ use std::{
 
 use harness::http;
 
-use crate::{service::PORT, sink::unix_ns};
+use crate::{plan::ASKS_RATES, service::PORT, sink::unix_ns};
 
 /// One request and what came of it.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Request {
     pub end_ns: u64,
     /// Whether it was answered with success.
     pub ok: bool,
+    /// Whether it was to ask `rates`.
+    pub asks_rates: bool,
 }
 
 /// What is asked for, one after the other: paths with queries.
@@ -119,5 +121,6 @@ fn ask(front: Ipv4Addr, path: &str) -> Request {
         start_ns,
         end_ns,
         ok: answer.is_ok_and(|answer| answer.status == 200),
+        asks_rates: path.contains(ASKS_RATES),
     }
 }

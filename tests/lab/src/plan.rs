@@ -86,7 +86,7 @@ pub struct Spec {
     /// None, one or two.
     pub faults: Vec<Fault>,
     /// Milliseconds of CPU time of a request in each service.
-    pub cpu_ms: [u64; 3],
+    pub cpu_ms: [u64; Service::COUNT],
     /// Bytes of an answer.
     pub size: u64,
     /// A new connection for each request.
@@ -173,9 +173,10 @@ impl Kind {
 
     /// Where it can be.
     const fn victims(self) -> &'static [Service] {
-        use Service::{Front, Orders, Store};
+        use Service::{Front, Orders, Rates, Store};
         match self {
-            OwnQuota | CpuNeighbour | SlowCode => &[Front, Orders, Store],
+            OwnQuota => &[Front, Orders, Store, Rates],
+            CpuNeighbour | SlowCode => &[Front, Orders, Store],
             ParentQuota | GcPause => &[Front],
             ClientQuota | SeccompSandbox | SlowPeer | SnatExhausted => &[Orders],
             RateLimit | Loss | Refused | UdpFlood => &[Orders, Store],
@@ -229,6 +230,9 @@ impl Wanted {
     }
 }
 
+/// By which `store` is told to ask `rates`.
+pub const ASKS_RATES: &str = "rates:1";
+
 /// One run of a seed: two in five without any fault, one in fifteen with two.
 #[must_use]
 pub fn spec(seed: u64, run: usize, wanted: &Wanted) -> Spec {
@@ -268,7 +272,7 @@ pub fn spec(seed: u64, run: usize, wanted: &Wanted) -> Spec {
     let mut pick = |from: u64, to: u64| random.random_range(from..=to);
     Spec {
         run,
-        cpu_ms: [pick(4, 8), pick(3, 7), pick(3, 7)],
+        cpu_ms: [pick(4, 8), pick(3, 7), pick(3, 7), 3],
         size: if large {
             100_000
         } else {
@@ -306,6 +310,15 @@ fn fault(kind: Kind, victim: Option<Service>, random: &mut StdRng) -> Fault {
 }
 
 impl Spec {
+    /// Without `rates`: what was to be done to it is done to who asks it.
+    pub fn without_rates(&mut self) {
+        for fault in &mut self.faults {
+            if fault.victim == Service::Rates {
+                fault.victim = Service::Store;
+            }
+        }
+    }
+
     /// The requests of this run: every fifth takes a path that is slow by nature. Faults of
     /// the application come with them when `faulty`.
     #[must_use]
@@ -317,7 +330,7 @@ impl Spec {
                 if service == Service::Store {
                     steps.push("db:1".to_owned());
                     if report {
-                        steps.push("cpu:25".to_owned());
+                        steps.extend(["cpu:25".to_owned(), ASKS_RATES.to_owned()]);
                     }
                 }
                 let faults = self

@@ -184,9 +184,6 @@ pub fn not_here() -> Vec<String> {
         "conntrack's full table: its size cannot be set in a network namespace (EINVAL), and \
          filling the host's would hit everybody; --kind snat_exhausted makes its other failure"
             .to_owned(),
-        "gVisor: its network needs more than this lab gives a namespace; its stack is tested in \
-         tests/stack"
-            .to_owned(),
     ];
     if !std::path::Path::new("/sys/module/sch_netem").exists() {
         lines.push(

@@ -11,12 +11,15 @@ use crate::{
     load::{Load, Request},
     plan::Spec,
     score::{self, Outcome, Window},
+    service::Service,
     sink::{Span, unix_ns},
     stage::Stage,
 };
 
-/// Spans that the services make of one request.
-const SPANS_PER_REQUEST: usize = 5;
+/// Spans that the services make of one request, without `rates`.
+const SPANS: usize = 5;
+/// Spans of asking `rates`.
+const SPANS_OF_RATES: usize = 2;
 /// Longest wait for the last spans of a run.
 const PATIENCE: Duration = Duration::from_secs(6);
 
@@ -97,11 +100,15 @@ pub fn warm_up(spec: &Spec, stage: &mut Stage, answers: usize) -> anyhow::Result
 /// The spans of these requests, once all are there (or the patience is over).
 fn spans(requests: &[Request], stage: &Stage) -> Vec<Span> {
     let traces: HashMap<&str, ()> = requests.iter().map(|r| (r.trace.as_str(), ())).collect();
+    let asked = requests
+        .iter()
+        .filter(|r| r.asks_rates && r.ok && stage.has(Service::Rates));
+    let all = traces.len() * SPANS + asked.count() * SPANS_OF_RATES;
     let end = Instant::now() + PATIENCE;
     loop {
         let spans = stage.sink.of(|trace| traces.contains_key(trace));
         let own = spans.iter().filter(|span| !span.is_synthetic()).count();
-        if own >= traces.len() * SPANS_PER_REQUEST || Instant::now() >= end {
+        if own >= all || Instant::now() >= end {
             return spans;
         }
         thread::sleep(Duration::from_millis(50));

@@ -28,9 +28,9 @@ pub struct Sample {
     pub done_ns: u64,
     /// Milliseconds that the threads of each service were runnable and did not run
     /// (`schedstat`; includes time held back by a quota), in the order of the chain.
-    pub waited_ms: [f64; 3],
+    pub waited_ms: [f64; Service::COUNT],
     /// Milliseconds that the threads of each service ran.
-    pub ran_ms: [f64; 3],
+    pub ran_ms: [f64; Service::COUNT],
     /// Milliseconds of I/O, summed over requests in flight (`/proc/diskstats`).
     pub disk_ms: f64,
     /// Milliseconds that the hypervisor took, of all CPUs (`/proc/stat`).
@@ -46,11 +46,11 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Starts it on these processes and the disk `vda`-like `disk`.
+    /// Starts it on the processes of each service and the disk `vda`-like `disk`.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(pids: [u32; 3], disk: String) -> anyhow::Result<Self> {
+    pub fn start(pids: Vec<Vec<u32>>, disk: String) -> anyhow::Result<Self> {
         let samples = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT)));
         let stop = Arc::new(AtomicBool::new(false));
         let (kept, stopped) = (Arc::clone(&samples), Arc::clone(&stop));
@@ -58,7 +58,7 @@ impl Sampler {
             .name("sampler".to_owned())
             .spawn(move || {
                 while !stopped.load(Ordering::Relaxed) {
-                    let sample = sample(pids, &disk);
+                    let sample = sample(&pids, &disk);
                     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                     if kept.len() == KEPT {
                         kept.pop_front();
@@ -82,7 +82,7 @@ impl Sampler {
         let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         let before = samples.iter().rev().find(|s| s.done_ns <= start_ns)?;
         let after = samples.iter().find(|s| s.at_ns >= end_ns)?;
-        let since = |after: [f64; 3], before: [f64; 3]| {
+        let since = |after: [f64; Service::COUNT], before: [f64; Service::COUNT]| {
             let mut grown = after;
             for (grown, before) in grown.iter_mut().zip(before) {
                 *grown -= before;
@@ -117,9 +117,14 @@ impl Drop for Sampler {
     }
 }
 
-fn sample(pids: [u32; 3], disk: &str) -> Sample {
+fn sample(pids: &[Vec<u32>], disk: &str) -> Sample {
     let at_ns = unix_ns();
-    let of_each = pids.map(scheduled_ms);
+    let mut of_each = [(0.0, 0.0); Service::COUNT];
+    for (sum, pids) in of_each.iter_mut().zip(pids) {
+        for (ran, waited) in pids.iter().copied().map(scheduled_ms) {
+            *sum = (sum.0 + ran, sum.1 + waited);
+        }
+    }
     let stolen_ms = stolen_ms(&fs::read_to_string("/proc/stat").unwrap_or_default());
     Sample {
         at_ns,

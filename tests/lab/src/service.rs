@@ -1,21 +1,21 @@
-//! The chain: three services in three languages, each on a stage of its own.
+//! The chain: four services in three languages, each on a stage of its own.
 //!
 //! `front` (Java, a thread for each request) in a plain cgroup; `orders` (JavaScript, an
 //! event loop) in a bubblewrap sandbox with a seccomp filter; `store` (Python, a thread for
-//! each connection, SQLite) in a runc container with a seccomp filter.
+//! each connection, SQLite) in a runc container with a seccomp filter; `rates` (Python), which only
+//! the slow path asks, in a gVisor sandbox.
+
+mod container;
 
 use std::{
-    ffi::OsStr,
     fs::{self, File},
     io::Write as _,
-    os::unix::fs::symlink,
     path::Path,
     process::Command,
 };
 
 use anyhow::Context as _;
-use harness::{artifact, guardian::Guardian, peers, process::Process, service::wrap, wait};
-use serde_json::{Value, json};
+use harness::{guardian::Guardian, peers, process::Process, service::wrap, wait};
 
 use crate::{group::Groups, network::Network};
 
@@ -34,11 +34,15 @@ pub enum Service {
     Orders,
     /// Python and SQLite, in a container.
     Store,
+    /// Python in gVisor; not there where that does not run.
+    Rates,
 }
 
 impl Service {
     /// All, from the client's side on.
-    pub const ALL: [Self; 3] = [Self::Front, Self::Orders, Self::Store];
+    pub const ALL: [Self; Self::COUNT] = [Self::Front, Self::Orders, Self::Store, Self::Rates];
+    /// How many.
+    pub const COUNT: usize = 4;
 
     /// Its name: `service.name`, network namespace and query parameter.
     #[must_use]
@@ -47,6 +51,7 @@ impl Service {
             Self::Front => "front",
             Self::Orders => "orders",
             Self::Store => "store",
+            Self::Rates => "rates",
         }
     }
 
@@ -57,6 +62,7 @@ impl Service {
             Self::Front => "shop/front",
             Self::Orders => "shop/orders",
             Self::Store => "data/store",
+            Self::Rates => "data/rates",
         }
     }
 
@@ -65,7 +71,7 @@ impl Service {
     pub const fn filter_layer(self) -> &'static str {
         match self {
             Self::Front => "",
-            Self::Orders => "L-4",
+            Self::Orders | Self::Rates => "L-4",
             Self::Store => "L-3",
         }
     }
@@ -86,6 +92,8 @@ pub struct Site<'a> {
     pub peer: &'a str,
     /// A folder on a disk, for the database and for what the services are started with.
     pub dir: &'a Path,
+    /// `rates` runs.
+    pub has_rates: bool,
 }
 
 /// A running service.
@@ -106,7 +114,8 @@ pub fn start(service: Service, site: &Site<'_>) -> anyhow::Result<Running> {
     match service {
         Service::Front => front(site),
         Service::Orders => orders(site),
-        Service::Store => store(site),
+        Service::Store => container::store(site),
+        Service::Rates => container::rates(site),
     }
 }
 
@@ -169,89 +178,6 @@ fn orders(site: &Site<'_>) -> anyhow::Result<Running> {
     let command = wrap(&place.exec(), wrap(&sandbox, node));
     let process = listening(Service::Orders, command, site)?;
     found(process, "node", None)
-}
-
-fn store(site: &Site<'_>) -> anyhow::Result<Running> {
-    peers::need("runc")?;
-    // A runtime's state of our own: the name is free.
-    let (id, state) = (Service::Store.name(), site.dir.join("runc"));
-    let bundle = site.dir.join("store");
-    let data = site.dir.join("data");
-    fs::create_dir_all(&data)?;
-    let mut mounts = bind_mounts(&bundle.join("rootfs"))?;
-    mounts.push(
-        json!({"destination": "/data", "type": "bind", "source": data,
-        "options": ["bind", "rw"]}),
-    );
-    let args = [
-        peers::python()?.display().to_string(),
-        artifact::root()
-            .join("tests/services/python/store.py")
-            .display()
-            .to_string(),
-        address(site, Service::Store),
-        "/data".to_owned(),
-    ];
-    let env = [
-        "PATH=/usr/local/bin:/usr/bin:/bin".to_owned(),
-        "PYTHONUNBUFFERED=1".to_owned(),
-        format!("OTEL_SERVICE_NAME={}", Service::Store.name()),
-        format!("OTEL_EXPORTER_OTLP_ENDPOINT=http://{}", site.otlp_grpc),
-    ];
-    let netns = &site.network.place(Service::Store.name()).netns;
-    let config = json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false, "user": {"uid": 0, "gid": 0}, "args": args, "env": env, "cwd": "/",
-            "capabilities": {"bounding": ["CAP_DAC_OVERRIDE"], "effective": ["CAP_DAC_OVERRIDE"],
-                "permitted": ["CAP_DAC_OVERRIDE"]},
-        },
-        "root": {"path": "rootfs", "readonly": false},
-        "mounts": mounts,
-        "linux": {
-            "cgroupsPath": site.groups.path(Service::Store.group()),
-            "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
-                {"type": "network", "path": format!("/var/run/netns/{netns}")}],
-            "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
-                {"names": REFUSED, "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EPERM}]},
-        },
-    });
-    fs::write(bundle.join("config.json"), config.to_string())?;
-    let guardian = Guardian::new(
-        "runc --root \"$1\" delete --force \"$2\"",
-        &[state.as_os_str(), OsStr::new(id)],
-    )?;
-    let mut runc = Command::new("runc");
-    runc.arg("--root").arg(&state);
-    runc.args(["run", "--bundle"]).arg(&bundle).arg(id);
-    let mut process = Process::start(Service::Store.name(), &mut runc, None)?;
-    process.wait_for_line("listening ")?;
-    found(process, "python", Some(guardian))
-}
-
-/// Every folder of the host's root, read-only, in the container's; the kernel's own anew.
-fn bind_mounts(root: &Path) -> anyhow::Result<Vec<Value>> {
-    let mut mounts = vec![
-        json!({"destination": "/proc", "type": "proc", "source": "proc"}),
-        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}),
-    ];
-    for name in ["proc", "dev", "sys", "run", "data"] {
-        fs::create_dir_all(root.join(name))?;
-    }
-    for entry in fs::read_dir("/")?.flatten() {
-        let (path, name) = (entry.path(), entry.file_name());
-        if root.join(&name).exists() {
-            continue;
-        }
-        if let Ok(target) = fs::read_link(&path) {
-            symlink(target, root.join(&name))?;
-        } else if path.is_dir() {
-            fs::create_dir(root.join(&name))?;
-            mounts.push(json!({"destination": path, "type": "bind", "source": path,
-                "options": ["rbind", "ro"]}));
-        }
-    }
-    Ok(mounts)
 }
 
 /// What both filters refuse: every way to change an owner.

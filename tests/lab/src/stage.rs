@@ -29,11 +29,15 @@ pub const NEIGHBOUR: &str = "neighbour";
 const REMOVE: &str = r#"
 sleep 0.2
 for n in 1 2 3 4 5; do
-  find "$1/store/rootfs" -mindepth 1 -maxdepth 1 -delete
-  rmdir "$1/store/rootfs"
-  rm -f "$1/store/config.json" "$1/filter.bpf"
-  rm -rf "$1/data" "$1/neighbour" "$1/state" "$1/runc"
-  rmdir "$1/store" "$1"
+  for box in store rates; do
+    find "$1/$box/rootfs" -mindepth 1 -maxdepth 1 -delete
+    rmdir "$1/$box/rootfs"
+    rm -f "$1/$box/config.json"
+    rmdir "$1/$box"
+  done
+  rm -f "$1/filter.bpf"
+  rm -rf "$1/data" "$1/neighbour" "$1/state" "$1/runc" "$1/runsc"
+  rmdir "$1"
   [ -d "$1" ] || break
   sleep 0.5
 done
@@ -44,7 +48,7 @@ done
 pub struct Stage {
     /// Reads the kernel's books.
     pub sampler: Sampler,
-    /// In the order of the chain.
+    /// In the order of the chain; `rates` may not be there.
     pub services: Vec<Running>,
     /// Judges.
     pub agent: Agent,
@@ -85,7 +89,7 @@ impl Stage {
     ) -> anyhow::Result<Self> {
         let dir = PathBuf::from(format!("/var/tmp/isostack-lab-{}", process::id()));
         let guardian = Guardian::new(REMOVE, &[&dir])?;
-        for name in ["data", NEIGHBOUR, "state", "store/rootfs"] {
+        for name in ["data", NEIGHBOUR, "state", "store/rootfs", "rates/rootfs"] {
             let dir = dir.join(name);
             fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         }
@@ -101,32 +105,37 @@ impl Stage {
         ] {
             groups.make(group)?;
         }
-        let names = [
-            Service::Front.name(),
-            Service::Orders.name(),
-            Service::Store.name(),
-            NEIGHBOUR,
-        ];
+        let services = Service::ALL.iter().map(|service| service.name());
+        let names: Vec<&str> = services.chain([NEIGHBOUR]).collect();
         let network = Network::create(&names)?;
         let sink = Sink::start()?;
         let agent = agent(&groups, &network, &sink, &dir, record, agent_flags)?;
         let peer = peer::start(network.host)?.to_string();
-        let site = Site {
+        let mut site = Site {
             groups: &groups,
             network: &network,
             otlp_grpc: &agent.otlp_grpc,
             otlp_http: &agent.otlp_http,
             peer: &peer,
             dir: &dir,
+            has_rates: false,
         };
         // From the last to the first: who is asked is there.
-        let mut services = Vec::new();
-        for service in Service::ALL.into_iter().rev() {
+        let rates = service::start(Service::Rates, &site);
+        let rates = rates.inspect_err(|error| println!("Not here: gVisor in the chain: {error:#}"));
+        site.has_rates = rates.is_ok();
+        let mut services: Vec<Running> = rates.into_iter().collect();
+        for service in [Service::Store, Service::Orders, Service::Front] {
             let running = service::start(service, &site);
             services.push(running.with_context(|| service.name())?);
         }
         services.reverse();
-        let pids = [services[0].pid, services[1].pid, services[2].pid];
+        let own = services.iter().map(|running| vec![running.pid]);
+        let mut pids: Vec<Vec<u32>> = own.collect();
+        if site.has_rates {
+            // The sentry, and those that run the program for it.
+            pids[Service::Rates as usize] = groups.pids(Service::Rates.group())?;
+        }
         Ok(Self {
             sampler: Sampler::start(pids, disk.name.clone())?,
             services,
@@ -139,6 +148,12 @@ impl Stage {
             program,
             _guardian: guardian,
         })
+    }
+
+    /// Whether it runs; all do but what this machine cannot.
+    #[must_use]
+    pub fn has(&self, service: Service) -> bool {
+        (service as usize) < self.services.len()
     }
 
     /// A running service.

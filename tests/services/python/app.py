@@ -37,7 +37,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         cpu_ms = int(parse_qs(url.query).get("cpu_ms", ["20"])[0])
-        attributes = {"http.request.method": "GET", "http.route": "/work", "url.path": "/work"}
+        own, peer = self.connection.getsockname(), self.client_address
+        attributes = {
+            "http.request.method": "GET", "http.route": "/work", "url.path": "/work",
+            "network.local.address": own[0], "network.local.port": own[1],
+            "network.peer.address": peer[0], "network.peer.port": peer[1],
+        }
         with tracer.start_as_current_span("GET /work", kind=SpanKind.SERVER, attributes=attributes) as span:
             with tracer.start_as_current_span("lookup"):
                 time.sleep(0.002)

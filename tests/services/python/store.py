@@ -3,10 +3,12 @@ SDK, SQLite on a real disk. What a request does is in its query: store=cpu:5,db:
 cpu, sleep (milliseconds), lock (milliseconds in the one lock that all requests share), db
 (transactions, each with its fsync), touch (MiB of memory written), child (a process that
 writes so many MiB, as a converter would), retry (system calls that a filter refuses, with a
-pause after each), deaf (milliseconds in which no connection is accepted).
+pause after each), deaf (milliseconds in which no connection is accepted), rates (asks the service
+of the rates, where there is one).
 
-Arguments: the address to listen on, the folder of the database."""
+Arguments: the address to listen on, the folder of the database, and the address of the rates."""
 
+import http.client
 import os
 import signal
 import sqlite3
@@ -82,7 +84,19 @@ def refused(times):
             time.sleep(0.003)
 
 
-def perform(steps):
+def rates(query):
+    """With the same query, which says what is to be done there."""
+    attributes = {"http.request.method": "GET", "server.address": sys.argv[3].rsplit(":", 1)[0]}
+    with tracer.start_as_current_span("GET /rates", kind=SpanKind.CLIENT, attributes=attributes):
+        headers = {}
+        propagator.inject(headers)
+        there = http.client.HTTPConnection(sys.argv[3], timeout=20)
+        there.request("GET", f"/rates?{query}", headers=headers)
+        there.getresponse().read()
+        there.close()
+
+
+def perform(steps, query):
     global deaf_until
     for step in filter(None, steps.split(",")):
         verb, _, amount = step.partition(":")
@@ -104,6 +118,8 @@ def perform(steps):
             refused(amount)
         elif verb == "deaf":
             deaf_until = time.monotonic() + amount / 1000
+        elif verb == "rates" and len(sys.argv) > 3:
+            rates(query)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -116,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
         attributes = {"http.request.method": "GET", "http.route": url.path}
         caller = propagator.extract(dict(self.headers))
         with tracer.start_as_current_span(f"GET {url.path}", context=caller, kind=SpanKind.SERVER, attributes=attributes) as span:
-            perform(query.get("store", [""])[0])
+            perform(query.get("store", [""])[0], url.query)
             body = b"x" * int(query.get("size", ["100"])[0])
             self.send_response(200)
             self.send_header("content-length", str(len(body)))

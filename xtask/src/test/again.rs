@@ -1,13 +1,8 @@
 //! What failed, read from what cargo and its test runner print, and the second try.
 
-use std::{
-    io::{BufRead as _, BufReader, Read, Write},
-    process::Stdio,
-    thread,
-};
-
-use anyhow::Context as _;
 use harness::artifact;
+
+use super::said;
 
 /// More than these are no accident: nothing is tried again.
 const MOST: usize = 5;
@@ -53,7 +48,7 @@ impl Reader {
     }
 
     /// What failed; nothing where it is not known of every target which of its tests did (one
-    /// that crashed has no list). `targets` in the same order, from [`targets`].
+    /// that crashed has no list). `targets` in the same order, from [`target`].
     pub fn failed(self, targets: Vec<Vec<String>>) -> Vec<Failed> {
         let is_whole = self.names.len() == targets.len() && !self.names.iter().any(Vec::is_empty);
         let count: usize = self.names.iter().map(Vec::len).sum();
@@ -67,22 +62,12 @@ impl Reader {
     }
 }
 
-/// Passes on what cargo says, and collects how it names the targets that failed:
+/// How cargo names a target that failed, in a line that it says:
 /// ``error: test failed, to rerun pass `-p isostack-agent --test culprits` ``.
-pub fn targets(said: impl Read, mut screen: impl Write) -> Vec<Vec<String>> {
-    let mut targets = Vec::new();
-    for line in BufReader::new(said).split(b'\n').map_while(Result::ok) {
-        // A screen that is gone is no reason to stop reading: cargo would wait.
-        let _ = screen
-            .write_all(&line)
-            .and_then(|()| screen.write_all(b"\n"));
-        let line = String::from_utf8_lossy(&line);
-        let rest = line.split_once("to rerun pass `").map(|(_, rest)| rest);
-        if let Some((target, _)) = rest.and_then(|rest| rest.split_once('`')) {
-            targets.push(target.split_whitespace().map(str::to_owned).collect());
-        }
-    }
-    targets
+pub fn target(line: &str) -> Option<Vec<String>> {
+    let (_, rest) = line.split_once("to rerun pass `")?;
+    let (target, _) = rest.split_once('`')?;
+    Some(target.split_whitespace().map(str::to_owned).collect())
 }
 
 impl Failed {
@@ -94,27 +79,17 @@ impl Failed {
         let mut passed = Vec::new();
         for name in &self.names {
             println!("\n=== once more, alone: {} {name}", self.target.join(" "));
-            let mut child = artifact::cargo()
-                .arg("test")
-                .args(&self.target)
-                .args(["--", "--exact", name, "--nocapture"])
-                .current_dir(artifact::root())
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .spawn()
-                .context("cannot run cargo")?;
-            let out = child.stdout.take().context("it is piped")?;
-            let lines = thread::spawn(move || {
-                // A name that selects nothing passes nothing.
-                let mut passed = false;
-                for line in BufReader::new(out).lines().map_while(Result::ok) {
-                    println!("{line}");
-                    passed |= line.starts_with("test result: ok. 1 passed");
-                }
-                passed
-            });
-            let ok = child.wait()?.success();
-            if lines.join().unwrap_or(false) && ok {
+            // A name that selects nothing passes nothing.
+            let mut has_passed = false;
+            let mut cargo = artifact::cargo();
+            cargo.arg("test").args(&self.target);
+            cargo.args(["--", "--exact", name, "--nocapture"]);
+            let ok = said::run(cargo.current_dir(artifact::root()), |stream, line| {
+                stream.pass_on(line)?;
+                has_passed |= line.starts_with(b"test result: ok. 1 passed");
+                Ok(())
+            })?;
+            if has_passed && ok {
                 passed.push(name.clone());
             }
         }
@@ -152,9 +127,7 @@ test result: FAILED. 1 passed; 2 failed; 0 ignored
     #[test]
     fn what_failed_is_read_with_its_target() {
         let said = "   Compiling x\nerror: test failed, to rerun pass `-p x --test y`\n";
-        let mut screen = Vec::new();
-        let targets = targets(said.as_bytes(), &mut screen);
-        assert_eq!(screen, said.as_bytes());
+        let targets = said.lines().filter_map(target).collect();
         assert_eq!(
             reader().failed(targets),
             [Failed {

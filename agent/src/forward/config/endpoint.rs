@@ -4,6 +4,7 @@ use http::Uri;
 
 use super::ForwardConfigError;
 use crate::{
+    address::{PORTS, has_impossible_port},
     forward::signal::{Named, SIGNALS},
     otlp::Signal,
 };
@@ -50,13 +51,10 @@ pub(super) fn parse_uri(setting: &Setting) -> Result<Uri, ForwardConfigError> {
     if uri.host().is_none_or(str::is_empty) {
         return Err(setting.refuse(format!("no host in it: {EXAMPLE}")));
     }
-    // A port out of range is no port to the parser, but still part of the text.
-    let text = uri.authority().map_or("", |a| a.as_str());
-    let no_port = uri.port_u16().is_none();
-    if uri.port_u16() == Some(0) || (no_port && uri.host() != Some(text)) {
-        return Err(setting.refuse("the port must be 1 to 65535"));
+    if has_impossible_port(&uri) {
+        return Err(setting.refuse(PORTS));
     }
-    if no_port && uri.scheme().is_none() {
+    if uri.port_u16().is_none() && uri.scheme().is_none() {
         return Err(setting.refuse(format!("neither scheme nor port in it: {EXAMPLE}")));
     }
     Ok(uri)

@@ -29,74 +29,140 @@ pub struct SocketEnds {
 }
 
 impl PeerFinder {
-    /// The one process of this host that holds such a socket; `None` where there is none, or
-    /// several have one.
+    /// For each of `wanted`, a list of sockets of which the first counts that is there: the one
+    /// process of this host that holds it; `None` where there is none, or several have one. All
+    /// are looked for at once, as each look reads the tables of all sockets.
     ///
     /// Loopback addresses mean something else in every network namespace: they are looked for in
     /// the agent's own only.
     #[must_use]
-    pub fn holder_of(&self, ends: &SocketEnds) -> Option<ProcessKey> {
+    pub fn holders_of(&self, wanted: &[Vec<SocketEnds>]) -> Vec<Option<ProcessKey>> {
         let start = Instant::now();
         let deadline = start + self.budget;
         // The last list usually has all processes; if not, some are younger than the list.
-        if let Some(list) = self.namespaces.known()
-            && let Holders::One(key) = self.holders_in(&list, ends, deadline)
-        {
-            return Some(key);
+        let known = self.namespaces.known();
+        let known = known.map(|list| self.holders_in(&list, wanted, deadline));
+        let known = known.unwrap_or_else(|| vec![None; wanted.len()]);
+        if known.iter().all(Option::is_some) {
+            return known;
         }
+        let missing = |(ends, key): (&Vec<SocketEnds>, &Option<_>)| match key {
+            Some(_) => Vec::new(),
+            None => ends.clone(),
+        };
+        let missing: Vec<_> = wanted.iter().zip(&known).map(missing).collect();
         let list = self.namespaces.list(start, deadline);
-        match self.holders_in(&list, ends, deadline) {
-            Holders::One(key) => Some(key),
-            Holders::Unclear => None,
-        }
+        let found = self.holders_in(&list, &missing, deadline);
+        known.into_iter().zip(found).map(|(a, b)| a.or(b)).collect()
     }
 
-    fn holders_in(&self, list: &[Namespace], ends: &SocketEnds, deadline: Instant) -> Holders {
+    fn holders_in(
+        &self,
+        list: &[Namespace],
+        wanted: &[Vec<SocketEnds>],
+        deadline: Instant,
+    ) -> Vec<Option<ProcessKey>> {
         let own_namespace = self.namespaces.own();
-        let is_loopback = [ends.own, ends.remote.map(|remote| remote.ip())]
-            .into_iter()
+        let mut looked_for: Vec<LookedFor> = wanted
+            .iter()
             .flatten()
-            .any(|address| address.is_loopback());
-        let mut holder = None;
+            .copied()
+            .map(LookedFor::new)
+            .collect();
         for namespace in list {
-            if is_loopback && Some(namespace.inode) != own_namespace {
-                continue;
-            }
-            let mut processes = namespace
-                .pids
-                .iter()
-                .take(3)
-                .map(|pid| ProcDir::new(&self.roots, *pid))
-                .filter(|p| ends.own.is_none_or(|own| addresses::may_have(p, own)));
-            let Some(inodes) = processes.find_map(|process| sockets(&process, ends)) else {
-                continue;
-            };
-            for inode in inodes {
-                let keys = self.holding(inode, &namespace.pids, deadline);
-                // Whoever holds one and is not found may be another.
-                if keys.is_empty() || keys.iter().any(|key| *holder.get_or_insert(*key) != *key) {
-                    return Holders::Unclear;
+            let is_own = Some(namespace.inode) == own_namespace;
+            let inodes = self.sockets_in(namespace, is_own, &looked_for);
+            for (of, inodes) in looked_for.iter_mut().zip(inodes) {
+                for inode in inodes {
+                    of.is_held_by(&self.holding(inode, &namespace.pids, deadline));
                 }
             }
             if Instant::now() >= deadline {
-                return Holders::Unclear; // a part does not tell whether it is the only one
+                // A part does not tell whether it is the only one.
+                return vec![None; wanted.len()];
             }
         }
-        holder.map_or(Holders::Unclear, Holders::One)
+        let mut looked_for = looked_for.into_iter();
+        let found = wanted.iter().map(|ends| {
+            // All of them, so that the next one's follow.
+            let of_this: Vec<_> = looked_for.by_ref().take(ends.len()).collect();
+            of_this.iter().find_map(LookedFor::holder)
+        });
+        found.collect()
+    }
+
+    /// Inodes of the namespace's sockets that fit, for each of those looked for.
+    fn sockets_in(
+        &self,
+        namespace: &Namespace,
+        is_own: bool,
+        looked_for: &[LookedFor],
+    ) -> Vec<Vec<u64>> {
+        let some = namespace.pids.iter().take(3);
+        for process in some.map(|pid| ProcDir::new(&self.roots, *pid)) {
+            let may_be_here = |of: &LookedFor| {
+                (is_own || !of.ends.is_loopback())
+                    && of
+                        .ends
+                        .own
+                        .is_none_or(|own| addresses::may_have(&process, own))
+            };
+            let here: Vec<_> = looked_for
+                .iter()
+                .map(|of| may_be_here(of).then_some(&of.ends))
+                .collect();
+            if here.iter().all(Option::is_none) {
+                continue;
+            }
+            if let Some(inodes) = sockets(&process, &here) {
+                return inodes;
+            }
+        }
+        Vec::new()
     }
 }
 
-/// Who holds the sockets that fit.
-enum Holders {
-    /// All of them.
-    One(ProcessKey),
-    /// Several, or nobody that is found.
-    Unclear,
+impl SocketEnds {
+    fn is_loopback(&self) -> bool {
+        let ends = [self.own, self.remote.map(|remote| remote.ip())];
+        ends.into_iter().flatten().any(|ip| ip.is_loopback())
+    }
 }
 
-/// Inodes of the sockets of the process's namespace that fit; `None` where it cannot be read.
-fn sockets(process: &ProcDir, ends: &SocketEnds) -> Option<Vec<u64>> {
-    let mut inodes = Vec::new();
+/// A socket that is looked for, and who holds what fits.
+struct LookedFor {
+    ends: SocketEnds,
+    holder: Option<ProcessKey>,
+    /// Several hold one, or somebody who is not found.
+    is_unclear: bool,
+}
+
+impl LookedFor {
+    const fn new(ends: SocketEnds) -> Self {
+        Self {
+            ends,
+            holder: None,
+            is_unclear: false,
+        }
+    }
+
+    /// One that fits is held by these.
+    fn is_held_by(&mut self, keys: &[ProcessKey]) {
+        let holder = &mut self.holder;
+        self.is_unclear |=
+            keys.is_empty() || keys.iter().any(|key| *holder.get_or_insert(*key) != *key);
+    }
+
+    /// The only one.
+    fn holder(&self) -> Option<ProcessKey> {
+        self.holder.filter(|_| !self.is_unclear)
+    }
+}
+
+/// For each of `ends`, inodes of the sockets of the process's namespace that fit; `None` where
+/// its tables cannot be read.
+fn sockets(process: &ProcDir, ends: &[Option<&SocketEnds>]) -> Option<Vec<Vec<u64>>> {
+    let mut inodes = vec![Vec::new(); ends.len()];
     let mut is_read = false;
     for table in ["net/tcp", "net/tcp6"] {
         if let Ok(file) = File::open(process.path(table)) {
@@ -107,45 +173,67 @@ fn sockets(process: &ProcDir, ends: &SocketEnds) -> Option<Vec<u64>> {
     is_read.then_some(inodes)
 }
 
-fn scan(table: impl Read, ends: &SocketEnds, inodes: &mut Vec<u64>) {
+fn scan(table: impl Read, ends: &[Option<&SocketEnds>], inodes: &mut [Vec<u64>]) {
     let mut reader = BufReader::with_capacity(64 * 1024, table);
     let mut line = Vec::new();
-    while inodes.len() < MAX_SOCKETS {
+    loop {
         line.clear();
         match reader.by_ref().take(4096).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        if let Some(inode) = fitting(&line, ends) {
-            inodes.push(inode);
+        let Some(row) = Row::read(&line) else {
+            continue;
+        };
+        for (ends, inodes) in ends.iter().zip(&mut *inodes) {
+            if ends.is_some_and(|ends| row.fits(ends)) && inodes.len() < MAX_SOCKETS {
+                inodes.push(row.inode);
+            }
         }
     }
 }
 
-fn fitting(line: &[u8], ends: &SocketEnds) -> Option<u64> {
-    let mut fields = line.split(|b| *b == b' ').filter(|field| !field.is_empty());
-    let (own, remote, state) = (fields.nth(1)?, fields.next()?, fields.next()?);
-    let is_listener = state == LISTEN;
-    if is_listener != ends.remote.is_none() {
-        return None;
+/// A line of a table: a socket that somebody holds.
+struct Row {
+    own: SocketAddr,
+    /// `None`: it listens.
+    remote: Option<SocketAddr>,
+    inode: u64,
+}
+
+impl Row {
+    fn read(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|b| *b == b' ').filter(|field| !field.is_empty());
+        let (own, remote, state) = (fields.nth(1)?, fields.next()?, fields.next()?);
+        let remote = match state {
+            LISTEN => None,
+            _ => Some(tcp_table::address(remote)?),
+        };
+        let inode = std::str::from_utf8(fields.nth(5)?).ok()?.parse().ok()?;
+        let own = tcp_table::address(own)?;
+        (inode != 0).then_some(Self { own, remote, inode })
     }
-    let own = tcp_table::address(own)?;
-    let fits = |wanted: Option<IpAddr>, is: IpAddr| {
-        wanted.is_none_or(|wanted| wanted == is || (is_listener && is.is_unspecified()))
-    };
-    if !fits(ends.own, own.ip()) || ends.own_port.is_some_and(|port| port != own.port()) {
-        return None;
+
+    fn fits(&self, ends: &SocketEnds) -> bool {
+        let fits = |wanted: IpAddr| {
+            let is = self.own.ip();
+            wanted == is || (self.remote.is_none() && is.is_unspecified())
+        };
+        self.remote == ends.remote
+            && ends.own.is_none_or(fits)
+            && ends.own_port.is_none_or(|port| port == self.own.port())
     }
-    if ends.remote.is_some() && tcp_table::address(remote) != ends.remote {
-        return None;
-    }
-    let inode = std::str::from_utf8(fields.nth(5)?).ok()?.parse().ok()?;
-    (inode != 0).then_some(inode)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        net::{TcpListener, TcpStream},
+        time::Duration,
+    };
+
     use super::*;
+    use crate::host::roots::Roots;
 
     const NONE: [u64; 0] = [];
     const TABLE: &str = "\
@@ -160,13 +248,14 @@ garbage
 ";
 
     fn found(own: Option<&str>, own_port: Option<u16>, remote: Option<&str>) -> Vec<u64> {
-        let mut inodes = Vec::new();
+        let mut inodes = [Vec::new()];
         let ends = SocketEnds {
             own: own.map(|own| own.parse().unwrap()),
             own_port,
             remote: remote.map(|remote| remote.parse().unwrap()),
         };
-        scan(TABLE.as_bytes(), &ends, &mut inodes);
+        scan(TABLE.as_bytes(), &[Some(&ends)], &mut inodes);
+        let [inodes] = inodes;
         inodes
     }
 
@@ -181,5 +270,35 @@ garbage
         assert_eq!(found(None, None, pool), [14, 15]);
         assert_eq!(found(own, Some(8080), None), [11], "listens on any address");
         assert_eq!(found(own, Some(9090), None), NONE);
+    }
+
+    #[test]
+    fn of_several_each_has_its_own_holder() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(own).unwrap();
+        let ends = |remote| SocketEnds {
+            own: Some(own.ip()),
+            own_port: Some(own.port()),
+            remote,
+        };
+        let over = ends(Some(SocketAddr::new(own.ip(), 1)));
+        let client = SocketEnds {
+            remote: Some(own),
+            own_port: None,
+            own: None,
+        };
+        let wanted = [
+            vec![over, ends(None)],
+            vec![over],
+            Vec::new(),
+            vec![client],
+            vec![ends(None)],
+        ];
+        let finder = PeerFinder::new(Roots::default(), Duration::from_secs(20));
+        let me = ProcDir::new(&Roots::default(), std::process::id()).key();
+        let me = Some(me.unwrap());
+        assert_eq!(finder.holders_of(&wanted), [me, None, None, me, me]);
+        drop(stream);
     }
 }

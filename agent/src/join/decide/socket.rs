@@ -11,7 +11,8 @@ use crate::{
     workload::path::place::is_below,
 };
 
-type Sockets<'a> = &'a dyn Fn(&SocketEnds) -> Option<ProcessKey>;
+/// Who holds them: for each list the first socket of it that is there.
+pub(in crate::join) type Sockets<'a> = &'a dyn Fn(&[Vec<SocketEnds>]) -> Vec<Option<ProcessKey>>;
 
 impl Judge<'_> {
     /// The one process that holds all the connections that the spans name and that are there.
@@ -33,7 +34,8 @@ impl Judge<'_> {
             return None;
         }
         let mut found: Option<ProcessKey> = None;
-        for key in question.ends.iter().filter_map(|e| holder(e, sockets)) {
+        let wanted: Vec<_> = question.ends.iter().map(wanted).collect();
+        for key in sockets(&wanted).into_iter().flatten() {
             if *found.get_or_insert(key) != key {
                 return None; // of two processes: whose spans they are is not told
             }
@@ -50,25 +52,19 @@ impl Judge<'_> {
     }
 }
 
-/// Who holds the connection, else (of a server's, which may be over) who listens where it was
-/// accepted.
-fn holder(ends: &Ends, sockets: Sockets<'_>) -> Option<ProcessKey> {
-    let connected = ends.remote.and_then(|remote| {
-        sockets(&SocketEnds {
-            own: ends.own,
-            // What a server is called may have another port than it listens on.
-            own_port: ends.own_port.filter(|_| ends.own.is_some()),
-            remote: Some(remote),
-        })
+/// The connection, else (of a server's, which may be over) what listens where it was accepted.
+fn wanted(ends: &Ends) -> Vec<SocketEnds> {
+    let connected = ends.remote.map(|remote| SocketEnds {
+        own: ends.own,
+        // What a server is called may have another port than it listens on.
+        own_port: ends.own_port.filter(|_| ends.own.is_some()),
+        remote: Some(remote),
     });
-    connected.or_else(|| {
-        let listens = ends.is_server && ends.own.is_some() && ends.own_port.is_some();
-        listens.then(|| {
-            sockets(&SocketEnds {
-                own: ends.own,
-                own_port: ends.own_port,
-                remote: None,
-            })
-        })?
-    })
+    let has_listened = ends.is_server && ends.own.is_some() && ends.own_port.is_some();
+    let listens = has_listened.then_some(SocketEnds {
+        own: ends.own,
+        own_port: ends.own_port,
+        remote: None,
+    });
+    connected.into_iter().chain(listens).collect()
 }

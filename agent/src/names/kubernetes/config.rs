@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use http::{Uri, uri::Scheme};
 
+use crate::address::{PORTS, has_impossible_port};
+
 /// Where Kubernetes mounts a pod's service account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -245,6 +247,9 @@ fn server(key: &'static str, address: &str) -> Result<Uri, KubernetesError> {
         return Err(refuse(
             "leave user and password out: who asks is shown by the token of --kubernetes-token-file",
         ));
+    }
+    if has_impossible_port(&uri) {
+        return Err(refuse(PORTS));
     }
     if uri.path() != "/" || uri.query().is_some() {
         return Err(refuse("leave the path out"));

@@ -209,3 +209,40 @@ fn a_slow_callee_and_slow_code_are_told_once_it_is_known_what_is_usual() {
         "100 % of 300 ms: its own code was running (usually 10 ms)"
     );
 }
+
+#[test]
+fn a_peer_that_had_not_begun_is_told_from_one_that_answered_late() {
+    let mut pipeline = pipeline();
+    let mut said = |from: u64, before_ms: u64, after_ms: u64| {
+        let (began, ended) = (from + before_ms, from + before_ms + 20);
+        let end = ended + after_ms;
+        feed(&mut pipeline, [delay(Cause::SocketWait, from, end)]);
+        let trace_id = u128::from(from + 1).to_be_bytes();
+        let call = SpanView {
+            trace_id,
+            kind: 3,
+            ..span(9, 0, from, end)
+        };
+        let callee = SpanView {
+            trace_id,
+            name: 0..3,
+            ..span(8, 9, began, ended)
+        };
+        let spans = batch(at(end), Confidence::ThreadInferred, vec![call, callee]);
+        let verdict = judged(&mut pipeline, spans)[0].verdict.clone();
+        verdict.map(|verdict| verdict.summary.clone())
+    };
+    for n in 0..40 {
+        assert_eq!(said(n * 1_000, 2, 2), None);
+    }
+    for (before_ms, after_ms, expected) in [
+        (90, 10, "waited until a peer began with the request"),
+        (10, 90, "waited for a peer's answer"),
+    ] {
+        let sentence = format!("100 % of 100 ms: {expected} (usually 4.0 ms)");
+        assert_eq!(
+            said(50_000 + before_ms * 100, before_ms, after_ms),
+            Some(sentence)
+        );
+    }
+}

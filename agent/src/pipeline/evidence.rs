@@ -1,0 +1,89 @@
+//! What the single intervals of a verdict's cause say beyond the split.
+
+use super::{
+    correlate::Asked,
+    culprit::{self, Wait},
+    scope::Scope,
+    waits::{heaviest, waits},
+    words::Evidence,
+};
+use crate::vocabulary::Cause;
+
+const CLIENT: i32 = 3; // `SpanKind` of a call
+/// Children whose start is looked at.
+const MAX_CHILDREN: usize = 1 << 10;
+
+/// What is known of the delays of a span's `cause`.
+pub(super) fn find(cause: Cause, asked: Asked<'_>, scope: &Scope) -> Evidence {
+    let Asked {
+        place,
+        identity,
+        context,
+        ..
+    } = asked;
+    // Steal is measured on the waits that it stretched.
+    let source = if cause == Cause::Steal {
+        Cause::Runqueue
+    } else {
+        cause
+    };
+    let mut evidence = Evidence::default();
+    let mut threads = Vec::new();
+    let waits = waits(
+        source,
+        place,
+        scope,
+        identity,
+        context.timeline,
+        &mut |tid| {
+            evidence.intervals += 1;
+            threads.push(tid);
+        },
+    );
+    let lengths = waits.iter().map(|wait| wait.end.saturating_sub(wait.start));
+    evidence.longest_ns = lengths.max().unwrap_or(0);
+    threads.sort_unstable();
+    threads.dedup();
+    evidence.threads = threads.len();
+    evidence.lost_events = context.losses.within(place.start, place.end());
+    evidence.saving = context.losses.saving(place.start, place.end());
+    evidence.is_behind = scope.is_widened();
+    evidence.is_of_loop = scope.is_loop_in_company();
+    evidence.is_until_begun = cause == Cause::SocketWait && is_until_begun(asked, &waits);
+    evidence.particulars = heaviest(&waits);
+    evidence.culprit = culprit::find(
+        cause,
+        &evidence.particulars,
+        &waits,
+        identity,
+        context.consumers,
+    );
+    evidence
+}
+
+/// Whether a client span waited longer before its child began than after that had ended: who was asked
+/// had not begun with the request, whether it was busy or the request still on its way.
+fn is_until_begun(asked: Asked<'_>, waits: &[Wait]) -> bool {
+    let Asked {
+        span,
+        parent,
+        place,
+        context,
+        ..
+    } = asked;
+    let children = || context.children.of(parent).take(MAX_CHILDREN);
+    let began = children().map(|(start, _)| start).min();
+    let ended = children().map(|(_, end)| end).max();
+    let (Some((began, ended)), CLIENT) = (began.zip(ended), span.kind) else {
+        return false;
+    };
+    let since = |wall: u64| wall.saturating_sub(span.start_unix_ns);
+    let at = |wall: u64| place.start.0.saturating_add(since(wall));
+    let within = |wait: &Wait, from: u64, until: u64| {
+        let end = wait.end.min(until);
+        end.saturating_sub(wait.start.max(from))
+    };
+    let sum = |from, until| -> u64 { waits.iter().map(|wait| within(wait, from, until)).sum() };
+    let before = sum(place.start.0, at(began));
+    before > 0 && before > sum(at(ended), u64::MAX)
+}
