@@ -69,6 +69,8 @@ pub fn find(
     consumers: &Consumers,
 ) -> Culprit {
     match (cause, heaviest) {
+        // Another CPU was idle: who had this one is not why.
+        (Cause::Runqueue, Particulars::Confined(_)) => Culprit::default(),
         (Cause::Runqueue, _) => of_the_cpu(waits, victim),
         (Cause::BlockQueue | Cause::BlockDevice, Particulars::Disk(disk)) => {
             let resource = Resource::Disk(disk.clone());

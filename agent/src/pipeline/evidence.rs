@@ -61,8 +61,9 @@ pub(super) fn find(cause: Cause, asked: Asked<'_>, scope: &Scope) -> Evidence {
     evidence
 }
 
-/// Whether a client span waited longer before its child began than after that had ended: who was asked
-/// had not begun with the request, whether it was busy or the request still on its way.
+/// Whether a client span waited longer before its first child began than after the last had ended: the
+/// callee had not begun with the request, whether it was busy or the request still on its way. (Of spans
+/// that the client's own library makes below it, as for looking a name up, the first counts too.)
 fn is_until_begun(asked: Asked<'_>, waits: &[Wait]) -> bool {
     let Asked {
         span,

@@ -18,6 +18,8 @@ pub struct Circumstances {
     pub nested_page_fault: bool,
     /// Where the flow leaves; `None` where unknown.
     pub slice: Option<Slice>,
+    /// The thread's own cpuset kept it from a CPU that was idle.
+    pub confined: bool,
     /// Only the system call is known in which the thread was blocked, not what kept it.
     pub is_only_a_call: bool,
     /// No disk had as much to do at that time as the thread is said to have waited for one.
@@ -34,6 +36,7 @@ impl Circumstances {
             paravirtual_disk: false,
             nested_page_fault: false,
             slice: None,
+            confined: false,
             is_only_a_call: false,
             is_beyond_disks: false,
         }
@@ -63,8 +66,11 @@ impl Circumstances {
             | Particulars::QuotaOf(_)
             | Particulars::Limiter(_)
             | Particulars::CpuWentTo(_)
-            | Particulars::Neighbour(_)
-            | Particulars::Confined(_) => self,
+            | Particulars::Neighbour(_) => self,
+            Particulars::Confined(_) => Self {
+                confined: true,
+                ..self
+            },
             Particulars::SystemCall(_) => Self {
                 is_only_a_call: true,
                 ..self
@@ -78,6 +84,7 @@ impl Circumstances {
 pub fn fault_of(cause: Cause, at: &Circumstances) -> Option<Fault> {
     Some(match cause {
         Cause::CpuThrottle | Cause::BlockThrottle | Cause::Conntrack => Fault::L3,
+        Cause::Runqueue if at.confined => Fault::L3,
         Cause::Runqueue | Cause::BlockQueue => Fault::Host,
         Cause::Steal => Fault::L1,
         Cause::KvmExit if at.nested_page_fault => Fault::L0,
@@ -118,6 +125,7 @@ pub fn possible_faults(cause: Cause) -> Vec<Fault> {
                     paravirtual_disk: one_way,
                     nested_page_fault: one_way,
                     slice: Some(*slice),
+                    confined: one_way,
                     is_only_a_call: false,
                     is_beyond_disks: false,
                 };
@@ -143,6 +151,10 @@ mod tests {
             memcg_bound: true,
             ..container
         };
+        let confined = Circumstances {
+            confined: true,
+            ..container
+        };
         let virtio = Circumstances {
             paravirtual_disk: true,
             ..container
@@ -159,6 +171,7 @@ mod tests {
             (Cause::CpuThrottle, host, Some(Fault::L3)),
             (Cause::CpuThrottle, container, Some(Fault::L3)),
             (Cause::Runqueue, container, Some(Fault::Host)),
+            (Cause::Runqueue, confined, Some(Fault::L3)),
             (Cause::Steal, container, Some(Fault::L1)),
             (Cause::KvmExit, host, Some(Fault::L1)),
             (Cause::KvmExit, npt, Some(Fault::L0)),

@@ -67,6 +67,7 @@ fn subject(cause: Cause, particulars: &Particulars) -> Option<&str> {
         (_, Particulars::Limiter(limiter)) => Some(&limiter.cgroup_path),
         (_, Particulars::Memory { limit: Some(l), .. }) => Some(&l.cgroup_path),
         (Cause::BlockQueue | Cause::BlockDevice, Particulars::Disk(disk)) => Some(&disk.name),
+        (Cause::Runqueue, Particulars::Confined(_)) => None,
         // The host ran short of it: a story of all that live there.
         (Cause::Runqueue | Cause::Steal, _)
         | (Cause::MemoryReclaim | Cause::OomKill, Particulars::Memory { memcg: false, .. }) => {

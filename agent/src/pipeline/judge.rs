@@ -30,7 +30,9 @@
 //!
 //! Where several share the blame and none is named (below a memory limit pages are freed, read
 //! again from the disk, and waited for in its queue), it is the one that *held back* most, if the
-//! self time is `baseline_factor` times the usual and that took a fifth of the excess at least.
+//! self time is `baseline_factor` times the usual and so is that; what it took more than usual is at
+//! least a fifth of the excess, 1 ms, and a tenth of the whole span; and what is not the program's own
+//! doing took more than usual for at least half of the excess.
 //!
 //! What is own or downstream has to pass more, as programs differ from request to request: the
 //! span (its self time; for downstream, all of it) takes `baseline_factor` times its usual and
@@ -146,7 +148,7 @@ impl Nature {
     }
 }
 
-/// Owner the time of the threads is by which a span is measured.
+/// Whose time it is that the threads spent by which a span is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// This request's, and no other's.
@@ -183,7 +185,7 @@ pub struct Case<'a> {
     pub split: &'a Split,
     /// What the fault of a cause depends on.
     pub at: &'a dyn Fn(Cause) -> Circumstances,
-    /// Owner its threads' time is.
+    /// Whose time it is that its threads spent.
     pub owner: Owner,
     /// What is usual.
     pub baselines: &'a Baselines,
@@ -247,15 +249,28 @@ impl Case<'_> {
             || self.makes_it_slower(rules, cause, ns)
     }
 
-    /// Whether the cause held the span back for much of what it is slower than its like.
+    /// Whether the cause held the span back for much of what it is slower than its like, and things
+    /// of that kind did for most of it.
     fn holds_most(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
-        let self_time_ns = self.split.self_time_ns;
-        let usual = self.baselines.self_time(self.key);
-        let excess = usual.map(|usual| self_time_ns.saturating_sub(usual.median_ns));
-        self.is_candidate(rules, cause, ns)
-            && Nature::at(cause, || (self.at)(cause)) == Nature::HeldBack
-            && usual.is_some_and(|u| is_times(self_time_ns, rules.baseline_factor, u.median_ns))
-            && excess.is_some_and(|excess| ns >= excess.div_ceil(MUCH))
+        let is_held = || Nature::at(cause, || (self.at)(cause)) == Nature::HeldBack;
+        let (self_time_ns, usual) = (self.split.self_time_ns, self.baselines.self_time(self.key));
+        let Some(usual_ns) = usual.map(|usual| usual.median_ns) else {
+            return false;
+        };
+        let excess = self_time_ns.saturating_sub(usual_ns);
+        let beyond = |(cause, ns): &(Cause, u64)| {
+            let usual = self.baselines.cause(self.key, *cause);
+            ns.saturating_sub(usual.map_or(0, |usual| usual.median_ns))
+        };
+        let others = self.split.parts.iter();
+        let others = others.filter(|(cause, _)| Nature::of(*cause) != Nature::Own);
+        let more = beyond(&(cause, ns));
+        is_times(self_time_ns, rules.baseline_factor, usual_ns)
+            && self.is_candidate(rules, cause, more)
+            && more >= excess.div_ceil(MUCH).max(self.whole_ns() / DOSE)
+            && is_times(ns, rules.baseline_factor, ns - more)
+            && others.map(beyond).sum::<u64>() >= excess.div_ceil(2)
+            && is_held()
     }
 
     /// Whether the cause is why the span is slower than its like.

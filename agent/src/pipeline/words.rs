@@ -34,7 +34,7 @@ pub struct Evidence {
     pub is_behind: bool,
     /// An event loop met them that worked on other requests too.
     pub is_of_loop: bool,
-    /// Who was asked had not begun with the request for most of the wait.
+    /// For most of the wait the callee had not begun with the request.
     pub is_until_begun: bool,
     /// Kernel events of that time that were lost: it may be more than this, or something else.
     pub lost_events: u64,
@@ -181,6 +181,9 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
         },
         Cause::LockWait if kills::is_for_a_child(particulars) => {
             format!("waited for a child process of its own{usual}")
+        }
+        Cause::LockWait if evidence.is_of_loop => {
+            format!("its event loop waited for a lock, for this request or another{usual}")
         }
         Cause::LockWait => format!("waited for a lock of its own process{usual}"),
         Cause::Sleep => format!("slept because its own code asked to{usual}"),
@@ -422,6 +425,9 @@ pub fn numbers(
     }
     if evidence.is_behind {
         numbers.push(("behind_another_thread".to_owned(), 1.0));
+    }
+    if evidence.is_of_loop {
+        numbers.push(("of_event_loop".to_owned(), 1.0));
     }
     if evidence.lost_events > 0 {
         numbers.push(("events_lost".to_owned(), evidence.lost_events as f64));

@@ -79,6 +79,8 @@ pub struct Summary {
     pub fault: Part,
     /// The mechanism.
     pub cause: Part,
+    /// The mechanism, with waits for a peer counted by their time like the others.
+    pub cause_by_time: Part,
     /// The culprit.
     pub culprit: Part,
     /// The hop.
@@ -161,6 +163,7 @@ impl Summary {
         } else {
             self.fault.add(verdict.fault_right);
             self.cause.add(verdict.cause_right);
+            self.cause_by_time.add(verdict.right_by_time);
             self.culprit.add(verdict.culprit_right);
             self.hop.add(verdict.hop);
         }

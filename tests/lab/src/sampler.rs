@@ -85,7 +85,8 @@ impl Sampler {
         let since = |after: [f64; Service::COUNT], before: [f64; Service::COUNT]| {
             let mut grown = after;
             for (grown, before) in grown.iter_mut().zip(before) {
-                *grown -= before;
+                // Of gVisor's processes one may have ended.
+                *grown = (*grown - before).max(0.0);
             }
             grown
         };

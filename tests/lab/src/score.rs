@@ -67,6 +67,9 @@ pub struct Verdict {
     pub cause_right: bool,
     /// The culprit is right.
     pub culprit_right: bool,
+    /// The mechanism is right also where a wait for a peer counts by its time like the others.
+    #[serde(default)]
+    pub right_by_time: bool,
     /// Somebody was blamed who has nothing to do with it.
     pub wrong_blame: bool,
 }
@@ -158,14 +161,16 @@ pub fn score(
         spans: own.len(),
         ..Outcome::default()
     };
-    let affected: Vec<&str> = requests
-        .iter()
-        .filter(|request| window.is_some_and(|window| is_affected(request, window)))
-        .map(|request| request.trace.as_str())
-        .collect();
-    let effects = effects.iter().cloned();
+    let is_in = |request: &&Request| window.is_some_and(|window| is_affected(request, window));
+    let requests: Vec<&Request> = requests.iter().filter(is_in).collect();
+    let affected: Vec<&str> = requests.iter().map(|r| r.trace.as_str()).collect();
+    let met = |fault: &Fault| {
+        let all = fault.victim != Service::Rates;
+        requests.iter().filter(|r| all || r.asks_rates).count()
+    };
+    let effects = effects.iter().cloned().zip(&spec.faults);
     let effects: Vec<Effect> = effects
-        .map(|effect| effect.felt_by(affected.len()))
+        .map(|(effect, fault)| effect.felt_by(met(fault)))
         .collect();
     let mut judged = Vec::new();
     for span in own {
@@ -203,6 +208,8 @@ pub fn score(
         }
     }
     outcome.answers = answers(&judged);
+    let mut by_time = outcome.answers.clone();
+    by_time.sort_by_key(|answer| (is_pointer(&answer.cause), most(answer)));
     let right: Vec<Expected> = spec
         .faults
         .iter()
@@ -223,6 +230,9 @@ pub fn score(
                 effect,
                 (expected, &others),
                 &first(&outcome.answers, &others),
+                first(&by_time, &others)
+                    .iter()
+                    .any(|answer| is_answer(answer, expected)),
                 is_wrong(fault, &outcome.answers, &right),
             )
         })
@@ -278,11 +288,15 @@ fn answers(spans: &[&Span]) -> Vec<Answer> {
     // Who waited for a callee says so for all of its wait: the answer is what the callee says. Who
     // waited for a peer may have found nothing else to point to.
     answers.sort_by_key(|answer| {
-        let ms = Reverse((answer.blamed_ms * 1e3) as u64);
         let points = answer.fault == "downstream";
-        (points, is_pointer(&answer.cause), ms)
+        (points, is_pointer(&answer.cause), most(answer))
     });
     answers
+}
+
+/// Most blamed time first.
+fn most(answer: &Answer) -> Reverse<u64> {
+    Reverse((answer.blamed_ms * 1e3) as u64)
 }
 
 /// Whether a verdict only says that the callee took long.
@@ -316,6 +330,7 @@ fn verdict(
     effect: &Effect,
     (expected, others): (&Expected, &[&Expected]),
     first: &[&Answer],
+    right_by_time: bool,
     wrong_blame: bool,
 ) -> Verdict {
     let right = first.iter().find(|answer| is_answer(answer, expected));
@@ -342,6 +357,7 @@ fn verdict(
                 .iter()
                 .any(|name| *name == a.culprit || nobody(name) && nobody(&a.culprit))
         }),
+        right_by_time,
         wrong_blame,
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use harness::{agent::Agent, artifact, guardian::Guardian, service::wrap};
+use harness::{agent::Agent, artifact, debian, guardian::Guardian, service::wrap};
 
 use crate::{
     group::Groups,
@@ -28,7 +28,7 @@ pub const NEIGHBOUR: &str = "neighbour";
 /// Removes the folder; of the container's root only its own entries, never what is mounted.
 const REMOVE: &str = r#"
 sleep 0.2
-for n in 1 2 3 4 5; do
+for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
   for box in store rates; do
     find "$1/$box/rootfs" -mindepth 1 -maxdepth 1 -delete
     rmdir "$1/$box/rootfs"
@@ -121,10 +121,13 @@ impl Stage {
             has_rates: false,
         };
         // From the last to the first: who is asked is there.
-        let rates = service::start(Service::Rates, &site);
-        let rates = rates.inspect_err(|error| println!("Not here: gVisor in the chain: {error:#}"));
-        site.has_rates = rates.is_ok();
-        let mut services: Vec<Running> = rates.into_iter().collect();
+        let runsc = debian::runsc();
+        site.has_rates = runsc.is_ok();
+        let mut services = Vec::new();
+        match runsc {
+            Ok(_) => services.push(service::start(Service::Rates, &site).context("rates")?),
+            Err(error) => println!("Not here: gVisor in the chain: {error:#}"),
+        }
         for service in [Service::Store, Service::Orders, Service::Front] {
             let running = service::start(service, &site);
             services.push(running.with_context(|| service.name())?);

@@ -41,14 +41,19 @@ fn names_what_was_done() -> anyhow::Result<()> {
         let of = of(kind);
         assert!(of.cause.share() >= 0.5, "{kind}: {of:?}: {again}");
     }
-    assert!(summary.hop.share() >= 0.6, "hop {:?}: {again}", summary.hop);
+    assert!(summary.hop.share() >= 0.7, "hop {:?}: {again}", summary.hop);
     assert!(
-        summary.cause.share() >= 0.4,
+        summary.cause.share() >= 0.7,
         "cause {:?}: {again}",
         summary.cause
     );
     assert!(
-        summary.false_share() <= 0.02,
+        summary.culprit.share() >= 0.7,
+        "culprit {:?}: {again}",
+        summary.culprit
+    );
+    assert!(
+        summary.false_share() <= 0.01,
         "{} false verdicts of {} healthy spans: {again}",
         summary.false_verdicts,
         summary.healthy_spans

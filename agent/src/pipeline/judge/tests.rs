@@ -211,6 +211,18 @@ fn rules_with_a_baseline() {
             None,
         ),
         (
+            "little that is always there, and much that nobody saw",
+            (100_000, &[(CpuThrottle, 29_000)]),
+            (300_000, &[(CpuThrottle, 69_000)]),
+            None,
+        ),
+        (
+            "most of it seen by nobody",
+            (14_600, &[(OnCpu, 7_000)]),
+            (149_000, &[(CpuThrottle, 42_000)]),
+            None,
+        ),
+        (
             "not three times as slow as its like",
             (60_000, &[(OnCpu, 7_000)]),
             (149_000, &[(MemoryReclaim, 42_000), (BlockQueue, 44_000)]),

@@ -49,6 +49,10 @@ fn write_text(summary: &Summary, out: &mut String) -> std::fmt::Result {
     for (what, of) in [
         ("fault", summary.fault),
         ("cause", summary.cause),
+        (
+            "cause, waits for peers by their time",
+            summary.cause_by_time,
+        ),
         ("culprit", summary.culprit),
         ("hop", summary.hop),
         ("application's own faults named", summary.own_named),
