@@ -189,6 +189,65 @@ fn trace_stores_by_either_version_of_their_api() {
     assert_is_localised(&run(&[ID, "--tempo", &store.url(), json[0], json[1]], ""));
 }
 
+/// What a Tempo 1.5.0 answered: with its trace, without one, while it starts, to who is no
+/// tenant, and with damaged blocks.
+#[test]
+fn tempos_answers() {
+    const OF_TEMPO: &str = "0ad209e7c5bbb3459a4dd4aa597ee00d";
+    let answer = include_str!("data/trace_stores/tempo-1.5.0.json");
+    let path = format!("/api/traces/{OF_TEMPO}");
+    let asked = |answers: &[(&str, u16, &str)]| {
+        let store = serve(answers);
+        run(&[OF_TEMPO, "--tempo", &store.url(), "--output", "json"], "")
+    };
+    for (status, note) in [(200, None), (206, Some("spans may be missing"))] {
+        let output = asked(&[(&path, status, answer)]);
+        assert!(output.status.success(), "{}", said(&output));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["slowest_hop"]["service"], "store");
+        assert_eq!(report["verdict"]["cause"], "cpu_throttle");
+        let notes = report["notes"].to_string();
+        assert_eq!(note.is_some(), notes != "[]", "{notes}");
+        assert!(notes.contains(note.unwrap_or_default()), "{notes}");
+    }
+    let absent = (&*path, 404, "trace not found");
+    let starting = "Ingester not ready: ingester check ready failed waiting for 15s after being \
+                    ready\n";
+    let ring = "error finding ingesters in Querier.FindTraceByID: empty ring\n";
+    let dial = "error querying ingesters in Querier.FindTraceByID: rpc error: code = Unavailable \
+                desc = connection error: desc = \"transport: Error while dialing dial tcp \
+                127.0.0.1:19095: connect: connection refused\"\n";
+    let echo = format!("Cannot GET {path}");
+    for (answers, words, not) in [
+        (vec![absent], "is not in Tempo; spans arrive", "ready"),
+        (
+            vec![absent, ("/ready", 200, "ready\n")],
+            "is not in Tempo; spans arrive",
+            "ready",
+        ),
+        (
+            vec![absent, ("/ready", 503, starting)],
+            "Tempo is not ready (Ingester not ready",
+            "retention",
+        ),
+        (
+            vec![(&*path, 401, "no org id\n")],
+            "X-Scope-OrgID",
+            "http_api",
+        ),
+        (vec![(&*path, 500, ring)], "ask again", "http_api_prefix"),
+        (vec![(&*path, 500, dial)], "connection refused\"", "\\"),
+        // Of another server, which repeats the path.
+        (vec![(&*path, 404, &*echo)], "http_api_prefix", "not in"),
+    ] {
+        let output = asked(&answers);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(words), "no {words:?} in {said}");
+        assert!(!said.contains(not), "{not:?} in {said}");
+    }
+}
+
 #[test]
 fn what_goes_wrong_is_told_with_what_to_do() {
     let nobody = {

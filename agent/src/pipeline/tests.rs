@@ -333,6 +333,32 @@ fn children_off_the_request_path_do_not_count() {
 }
 
 #[test]
+fn a_child_that_arrives_later_counts_until_its_parent_is_judged() {
+    let downstream_ms = |arrives_ms: u64| {
+        let mut pipeline = pipeline();
+        let of = |id, parent, from, to, received| {
+            let spans = vec![span(id, parent, from, to)];
+            batch(at(received), Confidence::Process, spans)
+        };
+        let mut parents = None;
+        let mut note = |batch: SpanBatch, judgements: Vec<Judgement>| {
+            if batch.spans[0].span_id == [9; 8] {
+                parents = judgements.into_iter().next();
+            }
+        };
+        pipeline.on_batch(of(9, 0, 0, 400, 400));
+        pipeline.settle(at(arrives_ms), &mut note);
+        pipeline.on_batch(of(8, 9, 100, 300, arrives_ms));
+        pipeline.settle(at(3_000), &mut note);
+        let split = parents.expect("it was judged").split.expect("by its time");
+        split.downstream_ns / MS
+    };
+    // It settles half a second after its arrival.
+    assert_eq!(downstream_ms(800), 200);
+    assert_eq!(downstream_ms(1_000), 0);
+}
+
+#[test]
 fn the_join_decides_whose_delays_count() {
     let neighbour = |pid, cgroup_id| Delay {
         process: process(pid),

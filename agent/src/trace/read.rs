@@ -17,6 +17,7 @@ mod tests;
 use std::{collections::HashMap, io::Read, sync::Arc};
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value as Json;
 use thiserror::Error;
 
 pub use self::passed::{Passed, passed};
@@ -52,8 +53,10 @@ pub struct Found {
     pub spans: Vec<TraceSpan>,
     /// Spans of others.
     pub of_others: usize,
-    /// What the store said beside it: an error, or that the trace is not complete.
+    /// What the store said beside it: an error, or why the trace is not complete.
     pub said: String,
+    /// The store said that the trace is not complete.
+    pub is_partial: bool,
 }
 
 /// Reads all documents of `from` and keeps the spans of one trace.
@@ -100,6 +103,8 @@ struct Document {
     /// Tempo's second version: why it is not complete.
     #[serde(deserialize_with = "or_default")]
     message: String,
+    /// Tempo's second version: whether it is complete (`PartialStatus`), by name or number.
+    status: Json,
     /// Jaeger's older form.
     #[serde(deserialize_with = "or_default")]
     data: Vec<jaeger::Trace>,
@@ -134,6 +139,7 @@ impl Gathering {
         for text in said.filter(|text| !text.is_empty()) {
             self.found.said = text;
         }
+        self.found.is_partial |= document.status == "PARTIAL" || document.status == 1;
         for resource in document.resource_spans {
             otlp::take(resource, self)?;
         }

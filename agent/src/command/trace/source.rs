@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use http::StatusCode;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -110,34 +111,56 @@ fn from_agent(trace_id: TraceId, server: &Server) -> Result<Report, Trouble> {
             url,
             &answer,
             "is it an isostack-agent of this version?",
+            JAEGER.denied,
         )),
     }
 }
+
+/// A kind of trace store, as far as asking it and its troubles go.
+struct Store {
+    name: &'static str,
+    /// What to think of an answer that is none of it.
+    doubt: &'static str,
+    /// What to do when it lets nobody in.
+    denied: &'static str,
+}
+
+const JAEGER: Store = Store {
+    name: "Jaeger",
+    doubt: "is it Jaeger's query address, with its base path if it has one, as http://jaeger:16686?",
+    denied: "pass the credentials by --header Authorization=...",
+};
+
+const TEMPO: Store = Store {
+    name: "Tempo",
+    doubt: "is it Tempo's HTTP address, with its http_api_prefix if it has one, as http://tempo:3200?",
+    denied: "pass the tenant by --header X-Scope-OrgID=..., credentials by --header Authorization=...",
+};
+
+/// Where Tempo says whether its parts run; never below its prefix.
+const READY: &str = "/ready";
 
 /// Jaeger's stable API first: it has nanoseconds. The older one is there in all versions.
 fn from_jaeger(trace_id: TraceId, server: &Server) -> Result<Report, Trouble> {
     let id = hex(&trace_id);
     let paths = [format!("/api/v3/traces/{id}"), format!("/api/traces/{id}")];
-    from_store(
-        trace_id,
-        server,
-        &paths,
-        "in Jaeger",
-        "is it Jaeger's query address, as http://jaeger:16686?",
-    )
+    from_store(trace_id, server, &paths, &JAEGER)
 }
 
 /// Tempo's second version of the API says when a trace is not complete.
 fn from_tempo(trace_id: TraceId, server: &Server) -> Result<Report, Trouble> {
     let id = hex(&trace_id);
     let paths = [format!("/api/v2/traces/{id}"), format!("/api/traces/{id}")];
-    from_store(
-        trace_id,
-        server,
-        &paths,
-        "in Tempo",
-        "is it Tempo's HTTP address, as http://tempo:3200?",
-    )
+    let mut answer = from_store(trace_id, server, &paths, &TEMPO);
+    // While it starts it says of everything that it is not there.
+    if let Err(Trouble::NotFound { hint, .. }) = &mut answer
+        && let Ok(ready) = server.get(READY)
+        && ready.status == StatusCode::SERVICE_UNAVAILABLE
+    {
+        let words = said(&ready);
+        *hint = format!("; Tempo is not ready ({words}): ask again when its {READY} says so");
+    }
+    answer
 }
 
 /// Asks the paths in turn until one has spans.
@@ -145,18 +168,21 @@ fn from_store(
     trace_id: TraceId,
     server: &Server,
     paths: &[String],
-    place: &str,
-    doubt: &str,
+    store: &Store,
 ) -> Result<Report, Trouble> {
+    let doubt = store.doubt;
     let mut trouble = None;
     let mut absent = false;
     for path in paths {
-        let hint = "; is it running there, and reachable from here?";
+        let hint = "; is it running there, reachable from here, and does this port speak HTTP, \
+                    with TLS if the address says https and without if not?";
         let answer = server
             .get(path)
             .map_err(|error| Trouble::NoAnswer { error, hint })?;
-        match understand(trace_id, &answer) {
-            Ok(found) if !found.spans.is_empty() => return Ok(finish(trace_id, found)),
+        match read(&*answer.body, trace_id) {
+            Ok(found) if !found.spans.is_empty() => {
+                return Ok(finish(trace_id, found, answer.status));
+            }
             Ok(_) if answer.status.is_success() => absent = true,
             Err(ReadError::TooMany) => {
                 return Err(Trouble::Answer {
@@ -173,10 +199,10 @@ fn from_store(
             }
             // The store's own word for it, or an empty answer; what has no such path says
             // so as text.
-            _ if answer.status.as_u16() == 404 => {
+            _ if answer.status == StatusCode::NOT_FOUND => {
                 absent |= answer.body.is_empty() || is_store(&answer);
             }
-            _ => trouble = Some(refused(server.url(path), &answer, doubt)),
+            _ => trouble = Some(refused(server.url(path), &answer, doubt, store.denied)),
         }
     }
     match trouble {
@@ -187,7 +213,7 @@ fn from_store(
         }),
         _ => Err(Trouble::NotFound {
             id: hex(&trace_id),
-            place: place.to_owned(),
+            place: format!("in {}", store.name),
             hint: "; spans arrive there some seconds after they end, and are deleted after its \
                    retention time"
                 .to_owned(),
@@ -198,23 +224,26 @@ fn from_store(
 /// What a store says where it has no such trace.
 fn is_store(answer: &Answer) -> bool {
     let text = String::from_utf8_lossy(&answer.body).to_lowercase();
-    text.contains("trace")
+    // Many servers repeat the path that they do not have.
+    text.replace("/traces/", "").contains("trace")
 }
 
-fn understand(trace_id: TraceId, answer: &Answer) -> Result<Found, ReadError> {
-    read(&*answer.body, trace_id)
-}
-
-fn finish(trace_id: TraceId, found: Found) -> Report {
+/// The report, with what the store said beside the spans.
+fn finish(trace_id: TraceId, found: Found, status: StatusCode) -> Report {
     let mut report = trace::report(trace_id, found.spans);
     if !found.said.is_empty() {
         let said: String = found.said.chars().take(300).collect();
         report.notes.push(format!("the store says: {said}"));
+    } else if found.is_partial || status == StatusCode::PARTIAL_CONTENT {
+        // Tempo's second version in the document, its first by the status alone.
+        let note = "the store could not read all of the trace: spans may be missing";
+        report.notes.push(note.to_owned());
     }
     report
 }
 
-fn refused(url: String, answer: &Answer, doubt: &str) -> Trouble {
+/// Of an answer that is an error: what it says, and what to do about it.
+fn refused(url: String, answer: &Answer, doubt: &str, denied: &str) -> Trouble {
     let said = said(answer);
     let said = if said.is_empty() {
         String::new()
@@ -222,8 +251,9 @@ fn refused(url: String, answer: &Answer, doubt: &str) -> Trouble {
         format!(" ({said})")
     };
     let what = match answer.status.as_u16() {
-        401 | 403 => format!(
-            "{}{said}: pass the credentials by --header Authorization=...",
+        401 | 403 => format!("{}{said}: {denied}", answer.status),
+        429 | 500.. => format!(
+            "{}{said}: it is there but cannot answer now; ask again, its log says more",
             answer.status
         ),
         _ => format!("{}{said}: {doubt}", answer.status),
@@ -249,8 +279,11 @@ fn said(answer: &Answer) -> String {
     if text.starts_with('<') {
         return "a page for browsers".to_owned();
     }
-    let escaped = text.chars().flat_map(char::escape_debug);
-    escaped.take(MOST).collect()
+    let shown = |char: char| match char {
+        '"' | '\'' => String::from(char),
+        char => char.escape_debug().to_string(),
+    };
+    text.chars().take(MOST).map(shown).collect()
 }
 
 fn from_file(trace_id: TraceId, file: &Path) -> Result<Report, Trouble> {
@@ -288,5 +321,5 @@ fn from_file(trace_id: TraceId, file: &Path) -> Result<Report, Trouble> {
             hint: format!("; it holds {others}"),
         });
     }
-    Ok(finish(trace_id, found))
+    Ok(finish(trace_id, found, StatusCode::OK))
 }
