@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod net;
+pub mod page;
 pub mod sched;
 pub mod syscall;
 pub mod worker;
