@@ -160,24 +160,24 @@ fn what_is_read_again_below_a_limit_is_counted_as_the_cgroup_counts_it() {
     let told = (told_from, MonoNs::now());
     reader.read(2);
     let once = (told.1, MonoNs::now());
-    let first = counted(&observed.sensors, &group) - after;
     let pid = reader.process.pid();
     reader.process.kill();
     let mut delays = observed.finish(group.cpu.id()).delays;
     delays.retain(|delay| delay.process.pid == pid);
 
-    // Where the disk is quicker than the processor, as in some guests, hardly a read is waited for:
-    // then the pages that are counted have to do.
     let (of_device, again) = device_ns(&delays, told);
     println!("{again} of {of_device} ns of the disk were for what was read again");
-    assert!(again * 10 >= of_device * 9);
+    assert!(of_device > 0 && again * 10 >= of_device * 9);
     let (of_device, again) = device_ns(&delays, once);
     println!("{again} of {of_device} ns were for what was read first");
-    assert!(again * 10 <= of_device);
+    assert!(of_device > 0 && again * 10 <= of_device);
 
-    let (pages, counted) = (LIMIT / PAGE, after - before);
-    println!("{counted} pages counted of {READINGS} readings of {pages}, {first} of a first one");
-    assert!(counted > 0 && first * 100 <= pages);
+    let counted = after - before;
+    println!(
+        "{counted} pages counted of {READINGS} readings of {}",
+        LIMIT / PAGE
+    );
+    assert!(counted > 0);
     let (Some(before), Some(after)) = (truth_before, truth_after) else {
         println!("not compared with memory.stat: this kernel counts none there");
         return;
