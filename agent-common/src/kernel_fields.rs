@@ -193,16 +193,6 @@ macro_rules! for_each_kernel_field {
             // memory
             TASK_NVCSW: "task_struct" "nvcsw" 8 optional, "times it gave up the CPU by itself";
             PROCESS_TIMER_TASK: "process_timer" "task" 8 optional, "who sleeps until the timer expires";
-            FOLIO_FLAGS: "folio" "flags" 8 optional, "PG_ flags; 5.16";
-            FOLIO_PAGES: "folio" "_nr_pages" 4 optional, "how many, of one that has more; 6.15";
-            FOLIO_PAGES_OLD: "folio" "_folio_nr_pages" 4 optional, "likewise; before";
-            FOLIO_MAPPING: "folio" "mapping" 8 optional, "pages of its file that are in memory; 5.16";
-            FOLIO_INDEX: "folio" "index" 8 optional, "its place in the file; 5.16";
-            PAGE_MAPPING: "page" "mapping" 8 optional, "likewise; before";
-            PAGE_INDEX: "page" "index" 8 optional, "likewise; before";
-            MAPPING_INODE: "address_space" "host" 8 optional, "that file";
-            INODE_NUMBER: "inode" "i_ino" 8 optional, "its number";
-            INODE_GENERATION: "inode" "i_generation" 4 optional, "how often that was given";
             // wait
             TASK_IN_IOWAIT: "task_struct" "in_iowait" 0 optional, "blocked on a disk";
             TASK_IN_MEMSTALL: "task_struct" "in_memstall" 0 optional, "blocked for lack of memory; PSI";

@@ -66,9 +66,6 @@ pub mod family {
     pub const MEMORY_RECLAIM: u32 = 6 * 16;
     /// Counter of kills; `a`: 1 for the limit of a memory cgroup, 0 for the host.
     pub const OOM_KILLS: u32 = 6 * 16 + 1;
-    /// Counter of pages of files that tracked processes read again after they were pushed out;
-    /// `a` likewise.
-    pub const REFAULTS: u32 = 6 * 16 + 2;
 
     // wait
     /// Histogram of blocked time; `a`: one of the `KIND_` constants of [`crate::event::wait`].

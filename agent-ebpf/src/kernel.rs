@@ -3,7 +3,6 @@
 
 pub mod block;
 pub mod net;
-pub mod page;
 pub mod sched;
 pub mod syscall;
 pub mod worker;

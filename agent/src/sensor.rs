@@ -244,8 +244,6 @@ pub enum Activation {
     WhilePublishing,
     /// While a limit holds back I/O: of the `block` sensor, whose kernel side says so.
     WhileThrottled,
-    /// While processes that send spans free memory: of the `memory` sensor, likewise.
-    WhileReclaiming,
 }
 
 /// What a sensor reads by itself. Runs on the thread that empties the ring buffer, and so

@@ -3,8 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "memory_sensor/again.rs"]
-mod again;
 #[allow(dead_code, reason = "quotas are for other test programs")]
 #[path = "support/cgroup.rs"]
 mod cgroup;

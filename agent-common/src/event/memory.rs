@@ -7,9 +7,6 @@ pub const KIND_DIRECT_RECLAIM: u32 = 1;
 pub const KIND_MEMCG_RECLAIM: u32 = 2;
 /// The thread was put to sleep because its cgroup, or an ancestor, was above `memory.high`.
 pub const KIND_HIGH_SLEEP: u32 = 4;
-/// The thread waited for a read of what had been in memory and was pushed out; `extra` is 1 if a
-/// memory cgroup was at its limit then, 0 if the host ran short.
-pub const KIND_REFAULT: u32 = 5;
 /// The process was chosen by the out-of-memory killer; `extra` is 1 if a memory cgroup was at
 /// its limit, 0 if the host was.
 pub const KIND_OOM_KILL: u32 = 3;

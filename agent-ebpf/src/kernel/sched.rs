@@ -145,12 +145,6 @@ impl<M: Memory> Task<M> {
         self.get::<u32>(&field::TASK_FLAGS) & 4 != 0
     }
 
-    /// It frees memory for the whole host, in the background (`PF_KSWAPD`).
-    #[inline(always)]
-    pub fn is_kswapd(self) -> bool {
-        self.get::<u32>(&field::TASK_FLAGS) & 0x2_0000 != 0
-    }
-
     /// It waits for something that no signal can end (`TASK_UNINTERRUPTIBLE`; not one that
     /// idles, `TASK_NOLOAD`).
     #[inline(always)]

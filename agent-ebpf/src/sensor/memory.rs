@@ -5,7 +5,6 @@
 //! so they are raw tracepoints with checked reads: one program for every kernel.
 
 mod high;
-pub mod refault;
 
 use agent_common::{
     consumption::ConsumerKey,
@@ -30,7 +29,6 @@ use crate::{
     kernel::{Probed, argument, sched::Task},
     series,
     tracked::is_tracked,
-    wanted,
 };
 
 /// Reclaim from this length on is told of every thread.
@@ -251,10 +249,6 @@ fn end(kind: u32, pages: u64) -> u32 {
         end_ns,
     };
     stall.count(task);
-    if is_tracked(task.tgid()) {
-        // What it pushed out now, it may have to read again.
-        wanted::now(sensor::MEMORY, end_ns);
-    }
     reclaim.untold_ns += end_ns.saturating_sub(start_ns);
     // In one piece up to its end: as long as all of them, and about when they were.
     let together = Stall {

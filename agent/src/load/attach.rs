@@ -224,7 +224,6 @@ const fn condition(activation: Activation) -> &'static str {
         Activation::WhileFiltered => " (while processes under a filter send spans)",
         Activation::WhilePublishing => " (while processes publish their threads' contexts)",
         Activation::WhileThrottled => " (while a limit holds I/O back)",
-        Activation::WhileReclaiming => " (while processes that send spans free memory)",
     }
 }
 

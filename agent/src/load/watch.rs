@@ -42,10 +42,8 @@ impl Watch {
 
 impl Poller for Watch {
     fn poll(&mut self, now: MonoNs, out: &mut Vec<Event>) {
-        let wanted = |sensor| {
-            let last_ns = self.wanted.get(&sensor, 0).unwrap_or(0);
-            last_ns != 0 && now.since(MonoNs(last_ns)) < KEEP_NS
-        };
+        let last_ns = self.wanted.get(&sensor::BLOCK, 0).unwrap_or(0);
+        let wanted = last_ns != 0 && now.since(MonoNs(last_ns)) < KEEP_NS;
         if let Some(Programs {
             ebpf,
             on_demand,
@@ -53,8 +51,7 @@ impl Poller for Watch {
             ..
         }) = self.programs.lock().as_mut()
         {
-            on_demand.set(ebpf, Activation::WhileThrottled, wanted(sensor::BLOCK));
-            on_demand.set(ebpf, Activation::WhileReclaiming, wanted(sensor::MEMORY));
+            on_demand.set(ebpf, Activation::WhileThrottled, wanted);
             out.append(&mut upkeep.take_savings());
         }
     }

@@ -103,7 +103,7 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             "waited for memory to be freed or read back".to_owned()
         }
         Cause::MemoryReclaim => format!(
-            "had to free memory or read again what was pushed out{}{}",
+            "had to free memory before it got any{}{}",
             limit(particulars, identity),
             by(", used up by ", "")
         ),

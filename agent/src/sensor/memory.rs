@@ -4,16 +4,14 @@ use agent_common::{
     consumption::KIND_CONSUMED,
     event::{
         Record,
-        memory::{
-            KIND_DIRECT_RECLAIM, KIND_HIGH_SLEEP, KIND_MEMCG_RECLAIM, KIND_OOM_KILL, KIND_REFAULT,
-        },
+        memory::{KIND_DIRECT_RECLAIM, KIND_HIGH_SLEEP, KIND_MEMCG_RECLAIM, KIND_OOM_KILL},
         sensor,
     },
     series::{SeriesKey, family},
 };
 
 use super::{
-    Activation, DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor,
+    DecodeError, Family, FamilyKind, Hook, Interpreter, Kernel, Meaning, Probe, Sensor,
     decode::{consumption, delay},
 };
 use crate::{
@@ -53,26 +51,7 @@ const PROBES: &[Probe] = &[
         &[Hook::raw_tp("memory_timer", "timer_expire_entry")],
         HIGH_SLEEP,
     ),
-    Probe::at_times(
-        &[Hook::raw_tp(
-            "memory_pushed_out",
-            "mm_filemap_delete_from_page_cache",
-        )],
-        REFAULTS,
-        Activation::WhileReclaiming,
-    ),
-    Probe::at_times(
-        &[Hook::raw_tp(
-            "memory_brought_in",
-            "mm_filemap_add_to_page_cache",
-        )],
-        REFAULTS,
-        Activation::WhileReclaiming,
-    ),
 ];
-
-const REFAULTS: &str =
-    "reads of what had been pushed out of memory, which count for the disk alone";
 
 const HIGH_SLEEP: &str = "sleeps above memory.high";
 
@@ -93,14 +72,6 @@ const FAMILIES: &[Family] = &[
         kind: FamilyKind::Counter,
         labels: &["limit"],
     },
-    Family {
-        id: family::REFAULTS,
-        name: "isostack_memory_refaults",
-        help: "Pages of files that processes which send spans read again after they had been \
-               pushed out of memory.",
-        kind: FamilyKind::Counter,
-        labels: &["limit"],
-    },
 ];
 
 impl Sensor for Memory {
@@ -118,21 +89,8 @@ impl Sensor for Memory {
 
     fn reduced(&self, kernel: &Kernel<'_>) -> Option<(String, &'static str)> {
         let known = |symbol| kernel.fields.has(symbol);
-        if !known("PROCESS_TIMER_TASK") || !known("TASK_NVCSW") {
-            return Some(("this kernel's timers look different".to_owned(), HIGH_SLEEP));
-        }
-        let pages = (known("FOLIO_MAPPING") && known("FOLIO_INDEX"))
-            || (known("PAGE_MAPPING") && known("PAGE_INDEX"));
-        let files = known("MAPPING_INODE") && known("INODE_NUMBER");
-        let all = pages && files;
-        (!all).then(|| ("this kernel's pages look different".to_owned(), REFAULTS))
-    }
-
-    fn constants(&self, kernel: &Kernel<'_>) -> Vec<(&'static str, u64)> {
-        let head = kernel.types.enumerator("pageflags", "PG_head");
-        head.map(|bit| ("PG_HEAD", u64::from(bit)))
-            .into_iter()
-            .collect()
+        let all = known("PROCESS_TIMER_TASK") && known("TASK_NVCSW");
+        (!all).then(|| ("this kernel's timers look different".to_owned(), HIGH_SLEEP))
     }
 
     fn interpreter(&self, _: &Kernel<'_>) -> Box<dyn Interpreter> {
@@ -152,7 +110,6 @@ impl Interpreter for MemoryInterpreter {
             KIND_DIRECT_RECLAIM => (Cause::MemoryReclaim, false),
             KIND_MEMCG_RECLAIM | KIND_HIGH_SLEEP => (Cause::MemoryReclaim, true),
             KIND_OOM_KILL => (Cause::OomKill, record.extra != 0),
-            KIND_REFAULT => (Cause::MemoryReclaim, record.extra != 0),
             kind => {
                 return Err(DecodeError::Unknown {
                     sensor: record.sensor,

@@ -92,11 +92,6 @@ impl MemoryGroup {
         hog
     }
 
-    /// One that does this and ends.
-    pub fn run(&self, work: impl FnOnce()) -> Hog {
-        Hog::start(&self.files().collect::<Vec<_>>(), work)
-    }
-
     /// Fills the page cache with `bytes` of a file in the group. Returns how often perf saw
     /// reclaim for a memory cgroup begin meanwhile, or why it could not count.
     pub fn read_file(&self, bytes: u64) -> Result<u64, String> {

@@ -74,6 +74,11 @@ pub fn expected(fault: &Fault, paravirtual: bool) -> Expected {
             (vec![Store], disk, vec![NEIGHBOUR])
         }
         Kind::MemoryLimit => (vec![Store], vec![("L-3", "memory_reclaim")], vec![""]),
+        Kind::MemoryNeighbour => (
+            vec![Store],
+            vec![("L-3", "memory_reclaim")],
+            vec![NEIGHBOUR],
+        ),
         Kind::OomKill => (vec![Store], vec![("L-3", "oom_kill")], vec![""]),
         Kind::SeccompSandbox | Kind::SeccompContainer => (
             vec![fault.victim],

@@ -47,6 +47,8 @@ pub enum Kind {
     FsyncStorm,
     /// A memory limit just above what is used.
     MemoryLimit,
+    /// A limit on the victim's parent, filled by a neighbour.
+    MemoryNeighbour,
     /// A helper process killed for lack of memory.
     OomKill,
     /// System calls refused in a sandbox, and tried again.
@@ -103,14 +105,14 @@ pub struct Spec {
 
 use Kind::{
     ClientQuota, CpuNeighbour, DiskNeighbour, FsyncStorm, GcPause, IoLimit, ListenOverflow,
-    LockConvoy, Loss, MemoryLimit, OomKill, OwnQuota, ParentQuota, RateLimit, Refused,
-    SeccompContainer, SeccompSandbox, SlowCode, SlowPeer, SlowStore, SnatExhausted, UdpFlood,
-    Writeback,
+    LockConvoy, Loss, MemoryLimit, MemoryNeighbour, OomKill, OwnQuota, ParentQuota, RateLimit,
+    Refused, SeccompContainer, SeccompSandbox, SlowCode, SlowPeer, SlowStore, SnatExhausted,
+    UdpFlood, Writeback,
 };
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         OwnQuota,
         ParentQuota,
         ClientQuota,
@@ -125,6 +127,7 @@ impl Kind {
         Writeback,
         FsyncStorm,
         MemoryLimit,
+        MemoryNeighbour,
         OomKill,
         SeccompSandbox,
         SeccompContainer,
@@ -160,6 +163,7 @@ impl Kind {
             Writeback => "writeback",
             FsyncStorm => "fsync_storm",
             MemoryLimit => "memory_limit",
+            MemoryNeighbour => "memory_neighbour",
             OomKill => "oom_kill",
             SeccompSandbox => "seccomp_sandbox",
             SeccompContainer => "seccomp_container",
@@ -181,7 +185,7 @@ impl Kind {
             ClientQuota | SeccompSandbox | SlowPeer | SnatExhausted => &[Orders],
             RateLimit | Loss | Refused | UdpFlood => &[Orders, Store],
             ListenOverflow | IoLimit | DiskNeighbour | Writeback | FsyncStorm | MemoryLimit
-            | OomKill | SeccompContainer | SlowStore => &[Store],
+            | MemoryNeighbour | OomKill | SeccompContainer | SlowStore => &[Store],
             LockConvoy => &[Front, Store],
         }
     }
@@ -364,7 +368,7 @@ fn step(fault: &Fault, at: usize) -> Option<String> {
         SlowPeer => format!("peer:{}", range(60.0, 300.0)),
         ListenOverflow if at.is_multiple_of(10) => format!("deaf:{}", range(600.0, 1_200.0)),
         IoLimit => "db:1".to_owned(),
-        MemoryLimit => "touch:60".to_owned(),
+        MemoryLimit | MemoryNeighbour => "touch:60".to_owned(),
         OomKill if at.is_multiple_of(2) => "child:200".to_owned(),
         _ => return None,
     })

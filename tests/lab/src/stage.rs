@@ -25,6 +25,9 @@ use crate::{
 /// The group and the network namespace of whoever disturbs the others.
 pub const NEIGHBOUR: &str = "neighbour";
 
+/// A neighbour's group below the parent of `store` and `rates`.
+pub const NEIGHBOUR_IN_DATA: &str = "data/neighbour";
+
 /// Removes the folder; of the container's root only its own entries, never what is mounted.
 const REMOVE: &str = r#"
 sleep 0.2
@@ -99,6 +102,7 @@ impl Stage {
         groups.make_parent("data")?;
         for group in [
             NEIGHBOUR,
+            NEIGHBOUR_IN_DATA,
             "agent",
             Service::Front.group(),
             Service::Orders.group(),

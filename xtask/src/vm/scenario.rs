@@ -35,7 +35,6 @@ const QUICK: &[(&str, &str)] = &[
         "memory_sensor",
         "kills_are_counted_as_the_cgroup_counts_them",
     ),
-    ("memory_sensor", "again::"),
     ("net_sensor", "what_a_firewall_refuses"),
     ("process_sensor", "another_program_is_seen_at_once"),
     ("seccomp_sensor", "each_refusal_is_counted_once"),

@@ -3,8 +3,7 @@
 
 use agent_common::event::{
     Record,
-    block::{KIND_DEVICE, KIND_QUEUE, operation},
-    memory::KIND_REFAULT,
+    block::{KIND_DEVICE, KIND_QUEUE},
     sensor,
 };
 use aya_ebpf::{
@@ -26,7 +25,6 @@ use crate::{
         second_argument,
         worker::Runner,
     },
-    sensor::memory::refault::{self, ReadFor},
     tracked::is_tracked,
 };
 
@@ -52,8 +50,6 @@ struct Submission {
     share: u64,
     tgid: u32,
     tid: u32,
-    /// A [`ReadFor`].
-    read_for: u64,
 }
 
 /// By the I/O's address. Some never reach a request (they are split, or their device has
@@ -102,15 +98,9 @@ fn submitted<M: Memory>(bio: Bio<M>) {
     if !is_tracked(tgid) {
         return;
     }
-    // SAFETY: returns a number.
-    let ns = unsafe { bpf_ktime_get_ns() };
-    let read_for = if bio.operation() == operation::READ {
-        refault::submitted(task, ns)
-    } else {
-        ReadFor::New
-    };
     let submission = Submission {
-        ns,
+        // SAFETY: returns a number.
+        ns: unsafe { bpf_ktime_get_ns() },
         cgroup_id: task.cgroup_id(),
         leader_start_boottime_ns: task.leader_start_boottime_ns(),
         // SAFETY: returns an address, which is only remembered.
@@ -118,7 +108,6 @@ fn submitted<M: Memory>(bio: Bio<M>) {
         share: bio.share(),
         tgid,
         tid: task.tid(),
-        read_for: read_for as u64,
     };
     consumption::seek(sensor::BLOCK, submission.ns);
     if SUBMISSIONS
@@ -162,11 +151,21 @@ impl Submission {
     #[inline(always)]
     fn tell(&self, disk: u32, operation: u32, device_ns: u64, end_ns: u64) {
         let device_ns = device_ns.max(self.ns);
-        let mut record = Record {
+        self.stretch(KIND_QUEUE, disk, operation, self.ns, device_ns);
+        self.stretch(KIND_DEVICE, disk, operation, device_ns, end_ns);
+    }
+
+    #[inline(always)]
+    fn stretch(&self, kind: u32, disk: u32, operation: u32, start_ns: u64, end_ns: u64) {
+        let ns = end_ns.saturating_sub(start_ns);
+        if !emit::is_told(sensor::BLOCK, ns, TRACKED_BLOCK_MIN_NS.load()) {
+            return;
+        }
+        emit::record(&Record {
             sensor: sensor::BLOCK,
-            kind: KIND_QUEUE,
-            start_ns: self.ns,
-            end_ns: device_ns,
+            kind,
+            start_ns,
+            end_ns,
             cgroup_id: self.cgroup_id,
             detail: u64::from(disk),
             leader_start_boottime_ns: self.leader_start_boottime_ns,
@@ -175,28 +174,6 @@ impl Submission {
             // SAFETY: returns a number.
             cpu: unsafe { bpf_get_smp_processor_id() },
             extra: operation,
-        };
-        tell(&record);
-        record.kind = KIND_DEVICE;
-        record.start_ns = device_ns;
-        record.end_ns = end_ns;
-        tell(&record);
-        if self.read_for != ReadFor::New as u64 {
-            record.sensor = sensor::MEMORY;
-            record.kind = KIND_REFAULT;
-            record.start_ns = self.ns;
-            record.detail = 0;
-            record.extra = u32::from(self.read_for == ReadFor::PushedOutBelowLimit as u64);
-            tell(&record);
-        }
-    }
-}
-
-/// If it is long enough.
-#[inline(always)]
-fn tell(record: &Record) {
-    let ns = record.end_ns.saturating_sub(record.start_ns);
-    if emit::is_told(record.sensor, ns, TRACKED_BLOCK_MIN_NS.load()) {
-        emit::record(record);
+        });
     }
 }

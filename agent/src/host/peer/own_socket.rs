@@ -86,7 +86,8 @@ impl PeerFinder {
         let found = wanted.iter().map(|ends| {
             // All of them, so that the next one's follow.
             let of_this: Vec<_> = looked_for.by_ref().take(ends.len()).collect();
-            of_this.iter().find_map(LookedFor::holder)
+            // A connection that somebody has who is not found is not its listener's.
+            of_this.iter().find(|of| of.is_there())?.holder()
         });
         found.collect()
     }
@@ -151,6 +152,11 @@ impl LookedFor {
         let holder = &mut self.holder;
         self.is_unclear |=
             keys.is_empty() || keys.iter().any(|key| *holder.get_or_insert(*key) != *key);
+    }
+
+    /// One that fits is there, whoever holds it.
+    const fn is_there(&self) -> bool {
+        self.is_unclear || self.holder.is_some()
     }
 
     /// The only one.

@@ -159,13 +159,12 @@ fn who_caused_it_and_what_was_lost_are_part_of_the_sentence() {
                 None,
                 0,
             ),
-            "had to free memory or read again what was pushed out, below memory.high of /shop \
-             (64 MiB), used up by hog",
+            "had to free memory before it got any, below memory.high of /shop (64 MiB), used up \
+             by hog",
         ),
         (
             of(Cause::MemoryReclaim, &memory("", true, false), "", None, 0),
-            "had to free memory or read again what was pushed out, below memory.high of \
-             shop/cart-0/cart (64 MiB)",
+            "had to free memory before it got any, below memory.high of shop/cart-0/cart (64 MiB)",
         ),
         (
             of(
@@ -175,8 +174,7 @@ fn who_caused_it_and_what_was_lost_are_part_of_the_sentence() {
                 None,
                 0,
             ),
-            "had to free memory or read again what was pushed out, as the host was short of it, \
-             used up by hog",
+            "had to free memory before it got any, as the host was short of it, used up by hog",
         ),
         (
             of(Cause::OnCpu, &nothing, "", Some(12_000_000), 0),

@@ -8,7 +8,7 @@ use super::{Active, Effect, between};
 use crate::{
     plan::Fault,
     service::{PORT, Service},
-    stage::{NEIGHBOUR, Stage},
+    stage::{NEIGHBOUR, NEIGHBOUR_IN_DATA, Stage},
 };
 
 /// Writes a file over and over through the page cache: what is not written back yet cannot be
@@ -22,15 +22,34 @@ const WRITER: &str = "while :; do dd if=/dev/zero of=\"$0\" bs=1M count=256 conv
 /// # Errors
 /// When the kernel refuses.
 pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
-    let group = Service::Store.group();
-    let room = between(140.0, 100.0, fault.strength) as u64;
+    let store = Service::Store.group();
+    fill(store, store, between(140.0, 100.0, fault.strength), stage)
+}
+
+/// A limit on the parent of the store, and a neighbour below it that fills it with page cache: what
+/// each request writes has to be freed first, for the neighbour most of all.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn neighbour(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
+    let room = between(160.0, 120.0, fault.strength);
+    fill("data", NEIGHBOUR_IN_DATA, room, stage)
+}
+
+/// A limit on a group, so many MiB above what it has, and who fills it with page cache.
+fn fill(
+    group: &'static str,
+    filler: &str,
+    room_mebibytes: f64,
+    stage: &Stage,
+) -> anyhow::Result<Active> {
     let before = stage.groups.memory_hits(group)?;
-    set(stage, room)?;
+    set(group, stage, room_mebibytes as u64)?;
     let groups = Arc::clone(&stage.groups);
     let measure = move |stage: &Stage| {
         let hits = stage.groups.memory_hits(group)? - before;
         Ok(Effect {
-            what: format!("memory: ran {hits} times into the limit"),
+            what: format!("memory: {group} ran {hits} times into the limit"),
             there: hits >= 10,
             ..Effect::default()
         })
@@ -44,7 +63,7 @@ pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
     });
     let mut writer = Command::new("sh");
     writer.args(["-c", WRITER]).arg(&written);
-    let procs = stage.groups.procs(group);
+    let procs = stage.groups.procs(filler);
     Ok(active.with(vec![Process::start_in("writer", &mut writer, &procs)?]))
 }
 
@@ -55,7 +74,7 @@ pub fn limit(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
 pub fn oom(_: &Fault, stage: &Stage) -> anyhow::Result<Active> {
     let group = Service::Store.group();
     let before = stage.groups.memory_kills(group)?;
-    set(stage, 48)?;
+    set(group, stage, 48)?;
     let groups = Arc::clone(&stage.groups);
     let measure = move |stage: &Stage| {
         let kills = stage.groups.memory_kills(group)? - before;
@@ -71,8 +90,7 @@ pub fn oom(_: &Fault, stage: &Stage) -> anyhow::Result<Active> {
     }))
 }
 
-fn set(stage: &Stage, room_mebibytes: u64) -> anyhow::Result<()> {
-    let group = Service::Store.group();
+fn set(group: &str, stage: &Stage, room_mebibytes: u64) -> anyhow::Result<()> {
     let bytes = stage.groups.memory_bytes(group)? + (room_mebibytes << 20);
     stage.groups.limit_memory(group, Some(bytes))
 }
