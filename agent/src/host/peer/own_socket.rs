@@ -86,8 +86,7 @@ impl PeerFinder {
         let found = wanted.iter().map(|ends| {
             // All of them, so that the next one's follow.
             let of_this: Vec<_> = looked_for.by_ref().take(ends.len()).collect();
-            // A connection that somebody has who is not found is not its listener's.
-            of_this.iter().find(|of| of.is_there())?.holder()
+            LookedFor::first(&of_this)
         });
         found.collect()
     }
@@ -157,6 +156,12 @@ impl LookedFor {
     /// One that fits is there, whoever holds it.
     const fn is_there(&self) -> bool {
         self.is_unclear || self.holder.is_some()
+    }
+
+    /// The holder of the first that is there: a connection that somebody has who is not found is not
+    /// its listener's.
+    fn first(these: &[Self]) -> Option<ProcessKey> {
+        these.iter().find(|of| of.is_there())?.holder()
     }
 
     /// The only one.
@@ -306,5 +311,34 @@ garbage
         let me = Some(me.unwrap());
         assert_eq!(finder.holders_of(&wanted), [me, None, None, me, me]);
         drop(stream);
+    }
+
+    #[test]
+    fn a_connection_of_somebody_who_is_not_found_is_not_its_listeners() {
+        let key = |pid| ProcessKey {
+            pid,
+            start_ticks: 1,
+        };
+        let held_by = |holders: &[&[ProcessKey]]| {
+            let mut of = LookedFor::new(SocketEnds {
+                own: None,
+                own_port: Some(8080),
+                remote: None,
+            });
+            holders.iter().for_each(|keys| of.is_held_by(keys));
+            of
+        };
+        let (worker, master) = (key(7), key(3));
+        for (connection, expected) in [
+            (held_by(&[&[worker]]), Some(worker)),
+            // Nobody has it any more: who listened there.
+            (held_by(&[]), Some(master)),
+            // A worker that is younger than the list of processes.
+            (held_by(&[&[]]), None),
+            (held_by(&[&[worker, master]]), None),
+        ] {
+            let chain = [connection, held_by(&[&[master]])];
+            assert_eq!(LookedFor::first(&chain), expected);
+        }
     }
 }
