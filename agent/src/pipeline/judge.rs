@@ -252,6 +252,10 @@ impl Case<'_> {
     /// Whether the cause held the span back for much of what it is slower than its like, and things
     /// of that kind did for most of it.
     fn holds_most(&self, rules: Rules, cause: Cause, ns: u64) -> bool {
+        // Asked of every part of every healthy span: what is usual is looked up for few of them.
+        if Nature::of(cause) != Nature::HeldBack || ns < FLOOR_HELD_BACK_NS {
+            return false;
+        }
         let is_held = || Nature::at(cause, || (self.at)(cause)) == Nature::HeldBack;
         let (self_time_ns, usual) = (self.split.self_time_ns, self.baselines.self_time(self.key));
         let Some(usual_ns) = usual.map(|usual| usual.median_ns) else {
