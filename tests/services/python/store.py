@@ -27,6 +27,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from work import burn
+
 provider = TracerProvider()
 provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=200))
 trace.set_tracer_provider(provider)
@@ -36,14 +38,6 @@ lock = threading.Lock()
 deaf_until = 0.0
 local = threading.local()
 database = os.path.join(sys.argv[2], "orders.db")
-
-
-def burn(cpu_ms):
-    end = time.thread_time_ns() + cpu_ms * 1_000_000
-    total = 0
-    while time.thread_time_ns() < end:
-        for number in range(500):
-            total = (total * 31 + number) & 0xFFFFFFFF
 
 
 def connection():
