@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use crate::{
     pipeline::{
         asks::Asks,
-        baseline::{Baselines, OperationKey},
+        baseline::{Baselines, OperationKey, ServiceKey},
         behind,
         children::{ChildIndex, Parent},
         consumers::Consumers,
@@ -37,6 +37,7 @@ use crate::{
     vocabulary::{Cause, Confidence, Fault},
 };
 
+const CLIENT: i32 = 3; // `SpanKind` of a call, which ends with its answer
 /// Children and delays that one span may have.
 const MAX_PER_SPAN: usize = 1 << 16;
 /// Children and delays that the spans of one batch may have together. A child has one parent
@@ -84,6 +85,13 @@ pub(super) struct Context<'a> {
     pub(super) children: &'a ChildIndex,
 }
 
+/// The resource of some spans of a batch, and what their operations are called by; nothing of one
+/// that is not joined.
+struct Service<'a> {
+    resource: &'a ResourceSpans,
+    key: Option<ServiceKey<'a>>,
+}
+
 /// One span, and what it is judged against.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
@@ -97,7 +105,19 @@ pub(super) struct Asked<'a> {
 /// What is named.
 type Blamed = (Cause, Fault);
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// When its children were, by its own clock, in wall time.
+    pub(super) fn children(self) -> impl Iterator<Item = (u64, u64)> + 'a {
+        let is_call = self.span.kind == CLIENT;
+        let whole = (self.span.start_unix_ns, self.span.end_unix_ns);
+        let children = self.context.children.of(self.parent);
+        children.map(move |child| match is_call {
+            true => child.by_clock_of_call(whole),
+            // What it did not wait for may go on after it.
+            false => (child.start_unix_ns, child.end_unix_ns),
+        })
+    }
+
     /// What is known of the delays of a cause.
     fn circumstances(self, scope: &Scope, cause: Cause) -> Circumstances {
         let Self {
@@ -159,6 +179,7 @@ impl Correlator {
             identity: None,
             confidence: Confidence::Host,
         };
+        let names = baselines.names();
         let mut judgements = Vec::with_capacity(batch.spans.len());
         for resource in &batch.resources {
             let spans = batch.spans.get(resource.spans.clone()).unwrap_or_default();
@@ -166,9 +187,16 @@ impl Correlator {
             while judgements.len() < resource.spans.start.min(batch.spans.len()) {
                 judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
             }
+            let of =
+                Service {
+                    resource,
+                    key: resource.joined.identity.as_ref().map(|identity| {
+                        names.service(&identity.workload, &resource.resource.service)
+                    }),
+                };
             let known = workers.iter().zip(&parents).skip(resource.spans.start);
             for span in spans.iter().zip(known) {
-                judgements.push(self.span(batch, resource, span, context, requests, baselines));
+                judgements.push(self.span(batch, &of, span, context, requests, baselines));
             }
         }
         while judgements.len() < batch.spans.len() {
@@ -180,14 +208,15 @@ impl Correlator {
     fn span(
         &mut self,
         batch: &SpanBatch,
-        resource: &ResourceSpans,
+        of: &Service<'_>,
         (span, (worker, parent)): (&SpanView, (&Worker, &Parent)),
         context: Context<'_>,
         requests: &Requests,
         baselines: &mut Baselines,
     ) -> Judgement {
+        let resource = of.resource;
         let joined = &resource.joined;
-        let Some(identity) = &joined.identity else {
+        let (Some(identity), Some(key)) = (&joined.identity, &of.key) else {
             return self.unjudged(joined, Unjudged::NotJoined);
         };
         let place = match place(span, context.clock, batch.received, context.horizon) {
@@ -220,7 +249,7 @@ impl Correlator {
             .payload
             .get(span.name.start as usize..span.name.end as usize);
         let service = &resource.resource.service;
-        let key = baselines.key_in(&identity.workload, service, name.unwrap_or_default());
+        let key = key.operation(name.unwrap_or_default());
         let blamed = self.blame(asked, &scope, &split, baselines, key);
         let found = self.behind(asked, (scope, split, blamed), baselines, key);
         let (scope, split, Some(blamed)) = found else {
@@ -305,16 +334,15 @@ impl Correlator {
     fn split(&mut self, asked: Asked<'_>, scope: &Scope) -> Result<Split, Unjudged> {
         let Asked {
             span,
-            parent,
             place,
             identity,
             context,
+            ..
         } = asked;
         self.sweep.begin(place.duration_ns);
         let mut visited = 0;
         let from = i128::from(span.start_unix_ns);
-        let children = context.children.of(parent);
-        for (start, end) in children.take(MAX_PER_SPAN) {
+        for (start, end) in asked.children().take(MAX_PER_SPAN) {
             visited += 1;
             self.sweep
                 .child(i128::from(start) - from, i128::from(end) - from);

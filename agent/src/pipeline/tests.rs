@@ -268,8 +268,8 @@ fn the_same_service_without_a_quota_is_healthy() {
         .remove(0);
         assert_eq!(judgement.verdict, None);
         assert!(judgement.intervals.is_empty());
-        let parts = vec![(Cause::Runqueue, 8 * MS), (Cause::Unexplained, 72 * MS)];
-        assert_eq!(judgement.split.expect("judged").parts, parts);
+        let parts = [(Cause::Runqueue, 8 * MS), (Cause::Unexplained, 72 * MS)];
+        assert_eq!(judgement.split.expect("judged").parts[..], parts);
     }
     assert_eq!(pipeline.metrics.spans_joined.get(), 100);
     let join = Join {
@@ -330,6 +330,37 @@ fn children_off_the_request_path_do_not_count() {
         (split.self_time_ns, split.downstream_ns),
         (90 * MS, 10 * MS)
     );
+}
+
+#[test]
+fn an_answer_by_another_hosts_clock_counts_as_long_as_it_took() {
+    // The callee's clock is five seconds behind; then its spans come from this host.
+    for (confidence, downstream_ms) in [(Confidence::Host, 60), (Confidence::Process, 0)] {
+        for (kind, downstream_ms) in [(3, downstream_ms), (1, 0)] {
+            let mut pipeline = pipeline();
+            let answer = vec![span(2, 1, 5_000, 5_060)];
+            let mut answer = batch(at(9_000), confidence, answer);
+            if confidence == Confidence::Host {
+                answer.resources[0].joined.identity = None;
+            }
+            pipeline.on_batch(answer);
+            let call = SpanView {
+                kind,
+                ..span(1, 0, 0, 100)
+            };
+            let all = judged(
+                &mut pipeline,
+                batch(at(9_000), Confidence::Process, vec![call]),
+            );
+            let split = all.last().unwrap().split.as_ref().expect("judged");
+            assert_eq!(
+                split.downstream_ns,
+                downstream_ms * MS,
+                "{confidence:?} {kind}"
+            );
+            assert_eq!(split.self_time_ns, (100 - downstream_ms) * MS);
+        }
+    }
 }
 
 #[test]

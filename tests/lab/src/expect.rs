@@ -73,6 +73,8 @@ pub fn expected(fault: &Fault, paravirtual: bool) -> Expected {
         Kind::DiskNeighbour | Kind::Writeback | Kind::FsyncStorm => {
             (vec![Store], disk, vec![NEIGHBOUR])
         }
+        // A loop device: nobody's paravirtual one.
+        Kind::SlowDevice => (vec![Store], vec![("host", "block_device")], vec![""]),
         Kind::MemoryLimit => (vec![Store], vec![("L-3", "memory_reclaim")], vec![""]),
         Kind::MemoryNeighbour => (
             vec![Store],
@@ -116,7 +118,11 @@ pub const fn is_about(kind: Kind, cause: &str) -> bool {
         b"lock_wait" => matches!(kind, Kind::LockConvoy | Kind::GcPause),
         _ => matches!(
             kind,
-            Kind::DiskNeighbour | Kind::Writeback | Kind::FsyncStorm | Kind::IoLimit
+            Kind::DiskNeighbour
+                | Kind::Writeback
+                | Kind::FsyncStorm
+                | Kind::IoLimit
+                | Kind::SlowDevice
         ),
     }
 }

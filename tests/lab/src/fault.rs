@@ -117,6 +117,7 @@ pub fn inject(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
         Kind::SnatExhausted => translation::exhausted(fault, stage),
         Kind::IoLimit => disk::limit(fault, stage),
         Kind::DiskNeighbour | Kind::Writeback | Kind::FsyncStorm => disk::neighbour(fault, stage),
+        Kind::SlowDevice => disk::slow(fault, stage),
         Kind::MemoryLimit => memory::limit(fault, stage),
         Kind::MemoryNeighbour => memory::neighbour(fault, stage),
         Kind::OomKill => memory::oom(fault, stage),

@@ -23,4 +23,5 @@ pub mod sampler;
 pub mod score;
 pub mod service;
 pub mod sink;
+pub mod slow_disk;
 pub mod stage;

@@ -45,6 +45,8 @@ pub enum Kind {
     Writeback,
     /// A neighbour that flushes each write.
     FsyncStorm,
+    /// A disk that takes long for each write, and that nobody else uses.
+    SlowDevice,
     /// A memory limit just above what is used.
     MemoryLimit,
     /// A limit on the victim's parent, filled by a neighbour.
@@ -106,13 +108,13 @@ pub struct Spec {
 use Kind::{
     ClientQuota, CpuNeighbour, DiskNeighbour, FsyncStorm, GcPause, IoLimit, ListenOverflow,
     LockConvoy, Loss, MemoryLimit, MemoryNeighbour, OomKill, OwnQuota, ParentQuota, RateLimit,
-    Refused, SeccompContainer, SeccompSandbox, SlowCode, SlowPeer, SlowStore, SnatExhausted,
-    UdpFlood, Writeback,
+    Refused, SeccompContainer, SeccompSandbox, SlowCode, SlowDevice, SlowPeer, SlowStore,
+    SnatExhausted, UdpFlood, Writeback,
 };
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         OwnQuota,
         ParentQuota,
         ClientQuota,
@@ -126,6 +128,7 @@ impl Kind {
         DiskNeighbour,
         Writeback,
         FsyncStorm,
+        SlowDevice,
         MemoryLimit,
         MemoryNeighbour,
         OomKill,
@@ -162,6 +165,7 @@ impl Kind {
             DiskNeighbour => "disk_neighbour",
             Writeback => "writeback",
             FsyncStorm => "fsync_storm",
+            SlowDevice => "slow_device",
             MemoryLimit => "memory_limit",
             MemoryNeighbour => "memory_neighbour",
             OomKill => "oom_kill",
@@ -184,8 +188,8 @@ impl Kind {
             ParentQuota | GcPause => &[Front],
             ClientQuota | SeccompSandbox | SlowPeer | SnatExhausted => &[Orders],
             RateLimit | Loss | Refused | UdpFlood => &[Orders, Store],
-            ListenOverflow | IoLimit | DiskNeighbour | Writeback | FsyncStorm | MemoryLimit
-            | MemoryNeighbour | OomKill | SeccompContainer | SlowStore => &[Store],
+            ListenOverflow | IoLimit | DiskNeighbour | Writeback | FsyncStorm | SlowDevice
+            | MemoryLimit | MemoryNeighbour | OomKill | SeccompContainer | SlowStore => &[Store],
             LockConvoy => &[Front, Store],
         }
     }
@@ -234,6 +238,9 @@ impl Wanted {
     }
 }
 
+/// Of fifteen runs those with one fault.
+const SINGLE: [usize; 8] = [1, 3, 6, 8, 9, 11, 13, 14];
+
 /// By which `store` is told to ask `rates`.
 pub const ASKS_RATES: &str = "rates:1";
 
@@ -260,7 +267,8 @@ pub fn spec(seed: u64, run: usize, wanted: &Wanted) -> Spec {
         (_, Wanted::Mix) => {
             // In turn, so that each kind comes as often as the others; the seed says from where.
             let kinds = Kind::in_turn();
-            let turn = run / 5 * 3 + [0, 0, 0, 1, 2][run % 5] + seed as usize % kinds.len();
+            let of_fifteen = SINGLE.iter().position(|at| *at == run % 15).unwrap_or(0);
+            let turn = run / 15 * SINGLE.len() + of_fifteen + seed as usize % kinds.len();
             vec![fault(kinds[turn % kinds.len()], None, &mut random)]
         }
     };
@@ -368,6 +376,7 @@ fn step(fault: &Fault, at: usize) -> Option<String> {
         SlowPeer => format!("peer:{}", range(60.0, 300.0)),
         ListenOverflow if at.is_multiple_of(10) => format!("deaf:{}", range(600.0, 1_200.0)),
         IoLimit => "db:1".to_owned(),
+        SlowDevice => "archive:1".to_owned(),
         MemoryLimit | MemoryNeighbour => "touch:60".to_owned(),
         OomKill if at.is_multiple_of(2) => "child:200".to_owned(),
         _ => return None,
@@ -408,10 +417,15 @@ mod tests {
         let healthy = specs.iter().filter(|spec| spec.faults.is_empty()).count();
         assert!(healthy >= 100, "{healthy}");
         assert!(specs.iter().any(|spec| spec.faults.len() == 2));
-        for kind in Kind::in_turn() {
-            let of = |spec: &&Spec| spec.faults.iter().any(|fault| fault.kind == *kind);
-            let times = specs.iter().filter(of).count();
-            assert!(times >= 5, "{kind:?}: {times}");
+        let singles = specs.iter().filter(|spec| spec.faults.len() == 1).count();
+        let all = Kind::in_turn();
+        for kind in all {
+            let is_it = |spec: &&Spec| spec.faults.len() == 1 && spec.faults[0].kind == *kind;
+            let times = specs.iter().filter(is_it).count();
+            assert!(
+                times.abs_diff(singles / all.len()) <= 1,
+                "{kind:?}: {times}"
+            );
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     sampler::Sampler,
     service::{self, Running, Service, Site},
     sink::Sink,
+    slow_disk::{ARCHIVE, SlowDisk},
 };
 
 /// The group and the network namespace of whoever disturbs the others.
@@ -38,7 +39,7 @@ for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     rm -f "$1/$box/config.json"
     rmdir "$1/$box"
   done
-  rm -f "$1/filter.bpf"
+  rm -f "$1/filter.bpf" "$1/slow"
   rm -rf "$1/data" "$1/neighbour" "$1/state" "$1/runc" "$1/runsc"
   rmdir "$1"
   [ -d "$1" ] || break
@@ -65,6 +66,8 @@ pub struct Stage {
     pub disk: Disk,
     /// A folder on that disk.
     pub dir: PathBuf,
+    /// The disk that can be made slow, where it can be had.
+    pub slow: Option<SlowDisk>,
     /// The lab's own program, for what it runs as processes.
     pub program: PathBuf,
     _guardian: Guardian,
@@ -97,6 +100,13 @@ impl Stage {
             fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         }
         let disk = Disk::of(&dir)?;
+        let data = dir.join("data");
+        let slow = SlowDisk::start(&dir, &data);
+        if let Err(error) = &slow {
+            println!("Not here: a slow device: {error:#}");
+            // What would be written to it goes to the other disk.
+            fs::create_dir_all(data.join(ARCHIVE))?;
+        }
         let groups = Arc::new(Groups::create()?);
         groups.make_parent("shop")?;
         groups.make_parent("data")?;
@@ -152,6 +162,7 @@ impl Stage {
             groups,
             disk,
             dir,
+            slow: slow.ok(),
             program,
             _guardian: guardian,
         })

@@ -15,19 +15,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 
+from work import burn
+
 provider = TracerProvider()
 provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=200))
 trace.set_tracer_provider(provider)
 tracer = trace.get_tracer("app")
-
-
-def burn(cpu_ms):
-    end = time.thread_time_ns() + cpu_ms * 1_000_000
-    total = 0
-    while time.thread_time_ns() < end:
-        for number in range(2_000):
-            total = (total * 31 + number) & 0xFFFFFFFF
-    return total
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -5,7 +5,6 @@ CPU time.
 Argument: the address to listen on."""
 
 import sys
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
 
@@ -16,19 +15,13 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from work import burn
+
 provider = TracerProvider()
 provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=200))
 trace.set_tracer_provider(provider)
 tracer = trace.get_tracer("rates")
 propagator = TraceContextTextMapPropagator()
-
-
-def burn(cpu_ms):
-    end = time.thread_time_ns() + cpu_ms * 1_000_000
-    total = 0
-    while time.thread_time_ns() < end:
-        for number in range(500):
-            total = (total * 31 + number) & 0xFFFFFFFF
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,10 +1,11 @@
 """The last service of the fault lab's chain: a pool of threads, one for each connection, the upstream
 SDK, SQLite on a real disk. What a request does is in its query: store=cpu:5,db:1. Verbs:
 cpu, sleep (milliseconds), lock (milliseconds in the one lock that all requests share), db
-(transactions, each with its fsync), touch (MiB of memory written), child (a process that
-writes so many MiB, as a converter would), retry (system calls that a filter refuses, with a
-pause after each), deaf (milliseconds in which no connection is accepted), rates (asks the service
-of the rates, where there is one).
+(transactions, each with its fsync), archive (records, each with its fsync, in a folder that may be
+another disk), touch (MiB of memory written), child (a process that writes so many MiB, as a
+converter would), retry (system calls that a filter refuses, with a pause after each), deaf
+(milliseconds in which no connection is accepted), rates (asks the service of the rates, where there
+is one).
 
 Arguments: the address to listen on, the folder of the database, and the address of the rates."""
 
@@ -27,6 +28,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from work import burn
+
 provider = TracerProvider()
 provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=200))
 trace.set_tracer_provider(provider)
@@ -36,14 +39,6 @@ lock = threading.Lock()
 deaf_until = 0.0
 local = threading.local()
 database = os.path.join(sys.argv[2], "orders.db")
-
-
-def burn(cpu_ms):
-    end = time.thread_time_ns() + cpu_ms * 1_000_000
-    total = 0
-    while time.thread_time_ns() < end:
-        for number in range(500):
-            total = (total * 31 + number) & 0xFFFFFFFF
 
 
 def connection():
@@ -57,6 +52,18 @@ def write_orders(transactions):
     for _ in range(transactions):
         connection().execute("INSERT INTO orders(paid, note) VALUES (?, ?)", (time.time(), "x" * 200))
         connection().execute("DELETE FROM orders WHERE id < (SELECT MAX(id) FROM orders) - 500")
+
+
+def archive(records):
+    """To a disk of its own, each with its flush. Each thread has its own file, in which what is
+    oldest is written over."""
+    if not hasattr(local, "archive"):
+        name = os.path.join(sys.argv[2], "archive", str(threading.get_native_id()))
+        local.archive, local.archived = os.open(name, os.O_CREAT | os.O_WRONLY), 0
+    for _ in range(records):
+        os.pwrite(local.archive, b"x" * 4096, local.archived % 256 * 4096)
+        os.fsync(local.archive)
+        local.archived += 1
 
 
 def touch(mebibytes):
@@ -110,6 +117,8 @@ def perform(steps, query):
                 time.sleep(amount / 1000)
         elif verb == "db":
             write_orders(amount)
+        elif verb == "archive":
+            archive(amount)
         elif verb == "touch":
             touch(amount)
         elif verb == "child":

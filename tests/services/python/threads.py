@@ -17,18 +17,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 
+from work import burn
+
 provider = TracerProvider()
 provider.add_span_processor(
     BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=200, max_queue_size=8192)
 )
 trace.set_tracer_provider(provider)
 tracer = trace.get_tracer("threads")
-
-
-def burn(cpu_ms):
-    end = time.thread_time_ns() + int(cpu_ms * 1_000_000)
-    while time.thread_time_ns() < end:
-        pass
 
 
 class Handler(BaseHTTPRequestHandler):

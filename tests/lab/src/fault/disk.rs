@@ -1,8 +1,9 @@
-//! A limit on the store's writes, and neighbours that keep its disk busy: bounded in time
-//! and in bytes.
+//! A limit on the store's writes, neighbours that keep its disk busy (bounded in time and in
+//! bytes), and a disk that is slow by itself.
 
-use std::{process::Command, sync::Arc};
+use std::{process::Command, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use harness::{peers, process::Process};
 
 use super::{Active, Effect, between, flushes::Flushes};
@@ -100,4 +101,43 @@ pub fn neighbour(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
         })
     };
     Ok(Active::measured_by(measure).with(vec![fio]))
+}
+
+/// The disk of its own that each request then writes to with a flush takes 8 to 30 ms for each of
+/// the few requests that come of that.
+///
+/// # Errors
+/// When the kernel's account of the disk cannot be read.
+pub fn slow(fault: &Fault, stage: &Stage) -> anyhow::Result<Active> {
+    let Some(disk) = &stage.slow else {
+        return Ok(Active::measured_by(|_| {
+            Ok(Effect {
+                what: "there is no disk here that can be made slow".to_owned(),
+                ..Effect::default()
+            })
+        }));
+    };
+    let before = disk.books()?;
+    let delay = disk.delay();
+    delay.set(Duration::from_secs_f64(between(
+        0.008,
+        0.03,
+        fault.strength,
+    )));
+    let measure = move |stage: &Stage| {
+        let disk = stage.slow.as_ref().context("the disk is gone")?;
+        let after = disk.books()?;
+        let requests = after.requests - before.requests;
+        let ms = (after.ms - before.ms) as f64;
+        Ok(Effect {
+            what: format!(
+                "{}: {requests} writes and flushes, {:.1} ms each",
+                disk.name,
+                ms / requests.max(1) as f64
+            ),
+            there: requests > 0,
+            lost_ms: Some(ms),
+        })
+    };
+    Ok(Active::measured_by(measure).undone_by(move || delay.set(Duration::ZERO)))
 }

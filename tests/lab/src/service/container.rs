@@ -39,8 +39,9 @@ pub(super) fn store(site: &Site<'_>) -> anyhow::Result<Running> {
         site,
         arguments,
         mounts: vec![
+            // With the disk that is mounted below it.
             json!({"destination": "/data", "type": "bind", "source": data,
-            "options": ["bind", "rw"]}),
+            "options": ["rbind", "rw"]}),
         ],
         runtime: vec!["runc".to_owned(), "--root".to_owned(), state(site, "runc")],
     };
