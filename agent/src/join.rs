@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use self::{
     allowance::Allowance,
     decide::{ContainerIndex, Decision, Question, decide},
-    memory::{Answer, SenderState},
+    memory::{Answer, Look, SenderState},
     sighting::Sighting,
 };
 use crate::{
@@ -118,7 +118,7 @@ pub struct Sender {
     connection: Connection,
     /// `None` until the search has ended.
     peer: watch::Receiver<Option<Arc<Sighting>>>,
-    state: Mutex<SenderState>,
+    state: Arc<Mutex<SenderState>>,
 }
 
 /// Which connections a resource's spans name.
@@ -173,7 +173,7 @@ impl Joiner {
         Arc::new(Sender {
             connection,
             peer,
-            state: Mutex::default(),
+            state: Arc::default(),
         })
     }
 
@@ -231,9 +231,7 @@ impl Joiner {
             return;
         }
         let (sighting, settled) = self.sighting(sender).await;
-        let (heirs, look_for_heirs) = sender.state.lock().heirs(Instant::now());
-        let sighting = heirs.unwrap_or(sighting);
-        let connection = sender.connection.clone();
+        let (sighting, as_of) = self.holding(sender, sighting).await;
         let ask = |index: &usize| Question {
             connection: sender.connection.clone(),
             resource: resources[*index].resource.clone(),
@@ -245,28 +243,21 @@ impl Joiner {
         let named: Vec<bool> = questions.iter().map(|q| !q.ends.is_empty()).collect();
         let shared = self.shared.clone();
         let answers = tokio::task::spawn_blocking(move || {
-            let heirs = look_for_heirs
-                .then(|| shared.heirs(&connection, &sighting))
-                .flatten();
             let answers = questions.into_iter().map(|mut question| {
-                if let Some(heirs) = &heirs {
-                    question.sighting = heirs.clone();
-                }
                 question.sighting = question.sighting.now(&shared.identifier);
                 let joined = shared.answer(of, &question);
                 let process = joined.identity.as_ref().map(|identity| identity.process);
                 let looked = process.and_then(|key| shared.identifier.known(key));
                 (joined, looked)
             });
-            (answers.collect::<Vec<_>>(), heirs.clone())
+            answers.collect::<Vec<_>>()
         });
-        let (answers, heirs) = answers.await.unwrap_or_default();
+        let answers = answers.await.unwrap_or_default();
         let mut state = sender.state.lock();
-        state.heirs = heirs.or(state.heirs.take());
         for ((index, is_named), (joined, looked)) in open.into_iter().zip(named).zip(answers) {
             let spans = &mut resources[index];
             if settled {
-                state.remember(Answer {
+                let answer = Answer {
                     resource: spans.resource.clone(),
                     joined: joined.clone(),
                     looked,
@@ -274,10 +265,36 @@ impl Joiner {
                     at: Instant::now(),
                     services,
                     of,
-                });
+                };
+                state.remember(answer, as_of);
             }
             spans.joined = joined;
         }
+    }
+
+    /// Who holds the connection by now, where first `sighting` did, and as of which change. Sees to
+    /// whether that is somebody else from time to time. Who was never found is searched for beside
+    /// the requests, which are joined meanwhile as those of an unknown one are; for who inherited a
+    /// connection the request waits, as else its spans would be told of a process that has ended.
+    async fn holding(&self, sender: &Sender, sighting: Arc<Sighting>) -> (Arc<Sighting>, u64) {
+        let (heirs, as_of) = sender.state.lock().heirs();
+        let sighting = heirs.unwrap_or(sighting);
+        if !sender.state.lock().is_look_due(Instant::now()) {
+            return (sighting, as_of);
+        }
+        let (shared, state) = (self.shared.clone(), sender.state.clone());
+        let (connection, before) = (sender.connection.clone(), sighting.clone());
+        let look = tokio::task::spawn_blocking(move || {
+            let look = shared.look_again(&connection, &before);
+            state.lock().looked(look, Instant::now());
+        });
+        if sighting.peer == Peer::Vanished {
+            return (sighting, as_of);
+        }
+        // Too late is as good as nobody.
+        let _ = tokio::time::timeout(self.shared.config.wait, look).await;
+        let (heirs, as_of) = sender.state.lock().heirs();
+        (heirs.unwrap_or(sighting), as_of)
     }
 
     /// Waits, as [`Joiner::join`] does, until it is known who the sender is; for requests
@@ -314,13 +331,25 @@ fn processor_time() -> Duration {
 impl Shared {
     /// Who holds a connection whose processes have all ended, or whose process was not found in
     /// time, if anybody does: it sends all the same. Blocks on reads of `/proc`.
-    fn heirs(&self, connection: &Connection, before: &Sighting) -> Option<Arc<Sighting>> {
-        let is_nobodys = before.peer == Peer::Vanished || before.has_ended(&self.identifier);
-        if !is_nobodys || !self.allowance.lock().wait(Instant::now()).is_zero() {
-            return None;
+    fn look_again(&self, connection: &Connection, before: &Sighting) -> Look {
+        let is_unknown = before.peer == Peer::Vanished;
+        if !is_unknown && !before.has_ended(&self.identifier) {
+            return Look::None;
+        }
+        // Those who connect come first, and none of this is urgent.
+        let Ok(_permit) = self.searches.clone().try_acquire_owned() else {
+            return Look::None;
+        };
+        if !self.allowance.lock().wait(Instant::now()).is_zero() {
+            return Look::None;
         }
         let sighting = self.look(connection);
-        (!sighting.holders.is_empty()).then(|| Arc::new(sighting))
+        // That it comes from elsewhere is an answer too, where not all was looked at before.
+        let is_told = !sighting.holders.is_empty() || is_unknown && sighting.peer == Peer::Remote;
+        match is_told {
+            true => Look::Found(Arc::new(sighting)),
+            false => Look::Nobody,
+        }
     }
 
     /// One search, at the expense of all.

@@ -41,7 +41,8 @@ pub enum Peer {
     /// pid first. Never empty.
     Local(Vec<ProcessKey>),
     /// The connection comes from this host, but its process could not be found: it went
-    /// away, or may not be looked at.
+    /// away, or may not be looked at. Or the time was over before all was looked at; then it
+    /// may come from elsewhere too.
     Vanished,
     /// No socket of this host: another machine, or an address translated on the way.
     Remote,
@@ -121,7 +122,11 @@ impl PeerFinder {
         }
         let list = self.namespaces.list(start, deadline);
         self.in_list(&list, local, peer, deadline)
-            .unwrap_or_else(|| self.without_socket(local.ip(), peer.ip()))
+            .unwrap_or_else(|| match Instant::now() < deadline {
+                true => self.without_socket(local.ip(), peer.ip()),
+                // Not all was looked at: that it comes from elsewhere is not known.
+                false => Peer::Vanished,
+            })
     }
 
     /// No such socket (any more): from here all the same, if the address is.

@@ -21,6 +21,8 @@ const MAX_SERVICES: usize = 4;
 const LIFETIME: Duration = Duration::from_secs(10);
 /// The same for an answer without a process.
 const UNKNOWN_LIFETIME: Duration = Duration::from_secs(2);
+/// Most that passes between two searches for whoever holds a connection.
+const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -28,11 +30,26 @@ pub(super) struct SenderState {
     /// Who holds the connection since those that were found first have ended, or where nobody was
     /// found first.
     pub heirs: Option<Arc<Sighting>>,
-    /// When it was last seen to whether there are any.
-    looked_for_heirs: Option<Instant>,
+    /// How often that changed.
+    changes: u64,
+    /// When it is to be seen to whether there are any, again.
+    next_look: Option<Instant>,
+    /// How long the last search that found nobody is to be the last one.
+    pause: Duration,
     /// Distinct `(service, instance)`.
     services: Vec<(String, String)>,
     answers: Vec<Answer>,
+}
+
+/// What a look at whoever holds a connection by now came to.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// There was no need, or no time.
+    None,
+    /// Nobody was found.
+    Nobody,
+    /// Who it is.
+    Found(Arc<Sighting>),
 }
 
 /// A resource's answer, kept with the resource so that its address stays its own.
@@ -72,15 +89,37 @@ impl SenderState {
         (open, self.services.len())
     }
 
-    /// Who is known to have inherited the connection, and whether to see to it now: only where it
-    /// was answered before, and not all the time.
-    pub fn heirs(&mut self, now: Instant) -> (Option<Arc<Sighting>>, bool) {
-        let recently = |at: Instant| now.duration_since(at) < LIFETIME;
-        let look = !self.answers.is_empty() && !self.looked_for_heirs.is_some_and(recently);
-        if look {
-            self.looked_for_heirs = Some(now);
+    /// Who is known to have inherited the connection, and as of which change.
+    pub fn heirs(&self) -> (Option<Arc<Sighting>>, u64) {
+        (self.heirs.clone(), self.changes)
+    }
+
+    /// Whether to see now to who holds the connection: only where it was answered before, and not
+    /// all the time.
+    pub fn is_look_due(&mut self, now: Instant) -> bool {
+        let is_due = !self.answers.is_empty() && self.next_look.is_none_or(|at| at <= now);
+        if is_due {
+            // By then it has come to something.
+            self.next_look = Some(now + LIFETIME);
         }
-        (self.heirs.clone(), look)
+        is_due
+    }
+
+    /// What that came to. What was answered before is asked anew where that is another one.
+    pub fn looked(&mut self, look: Look, now: Instant) {
+        match look {
+            Look::None => {}
+            Look::Nobody => {
+                self.pause = (self.pause * 2).clamp(LIFETIME, MAX_PAUSE);
+                self.next_look = Some(now + self.pause);
+            }
+            Look::Found(heirs) => {
+                self.pause = Duration::ZERO;
+                self.heirs = Some(heirs);
+                self.changes += 1;
+                self.answers.clear();
+            }
+        }
     }
 
     fn note_service(&mut self, resource: &Resource) {
@@ -120,7 +159,11 @@ impl SenderState {
         valid.then(|| answer.joined.clone())
     }
 
-    pub fn remember(&mut self, answer: Answer) {
+    /// `as_of`: see [`SenderState::heirs`].
+    pub fn remember(&mut self, answer: Answer, as_of: u64) {
+        if as_of != self.changes {
+            return; // it was about who held the connection before
+        }
         self.answers
             .retain(|known| !Arc::ptr_eq(&known.resource, &answer.resource));
         if self.answers.len() >= MAX_RESOURCES {

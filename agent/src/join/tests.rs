@@ -33,7 +33,7 @@ fn sender(connection: Connection, peer: Peer) -> Sender {
     Sender {
         connection,
         peer: watch::channel(Some(Arc::new(sighting))).1,
-        state: Mutex::default(),
+        state: Arc::default(),
     }
 }
 
@@ -75,13 +75,62 @@ async fn a_sender_that_was_not_found_in_time_is_looked_for_again() {
     };
     let joiner = joiner();
     let sender = sender(connection, Peer::Vanished);
-    // Each of another resource, so that none is answered from memory.
-    let mut confidences = Vec::new();
-    for name in ["one", "two"] {
+    let ask = async |name: &str| {
         let mut resources = [of_service(name, Some(std::process::id()))];
         let nothing = |_: &ResourceSpans| Vec::new();
         joiner.join(&sender, &mut resources, &nothing).await;
-        confidences.push(resources[0].joined.confidence);
+        resources[0].joined.confidence
+    };
+    // Each of another resource, so that none is answered from memory. The search that the second
+    // one starts is not waited for.
+    assert_eq!(ask("one").await, Confidence::Host);
+    assert_eq!(ask("two").await, Confidence::Host);
+    let mut number = 0;
+    while ask(&format!("another {number}")).await != Confidence::Process {
+        number += 1;
+        assert!(number < 2_000, "it was never found");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(confidences, [Confidence::Host, Confidence::Process]);
+    // What was answered before is asked anew.
+    assert_eq!(ask("one").await, Confidence::Process);
+}
+
+/// A search that found nobody is not made again for every batch.
+#[test]
+fn looks_for_whoever_holds_a_connection_become_rare() {
+    let mut state = SenderState::default();
+    let began = Instant::now();
+    assert!(!state.is_look_due(began), "it was just looked for");
+    let answer = || Answer {
+        resource: of_service("one", None).resource,
+        joined: of_service("one", None).joined,
+        looked: None,
+        is_named: false,
+        at: began,
+        services: 1,
+        of: Of::Spans,
+    };
+    let (_, as_of) = state.heirs();
+    state.remember(answer(), as_of);
+    let looks: Vec<u64> = (0..3_600)
+        .filter(|second| {
+            let now = began + Duration::from_secs(*second);
+            let is_due = state.is_look_due(now);
+            if is_due {
+                state.looked(Look::Nobody, now);
+            }
+            is_due
+        })
+        .collect();
+    assert_eq!(looks[..5], [0, 10, 30, 70, 150]);
+    let last: Vec<u64> = looks.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(last[5..].iter().all(|pause| *pause == 300), "{looks:?}");
+
+    let (_, before) = state.heirs();
+    state.looked(Look::Found(Arc::new(Sighting::nothing())), began);
+    let (heirs, after) = state.heirs();
+    assert!(heirs.is_some() && after != before);
+    // An answer about who held it before comes too late.
+    state.remember(answer(), before);
+    assert!(!state.is_look_due(began + Duration::from_secs(7_200)));
 }

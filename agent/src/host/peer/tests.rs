@@ -43,6 +43,8 @@ fn a_peer_that_no_socket_has_is_remote_and_a_dead_one_is_not_invented() {
         peer: "198.51.100.7:55555".parse().unwrap(),
     };
     assert_eq!(finder().find(&connection), Peer::Remote);
+    let hasty = PeerFinder::new(Roots::default(), Duration::ZERO);
+    assert_eq!(hasty.find(&connection), Peer::Vanished, "not looked for");
     assert_eq!(finder().find(&Connection::Unix { pid: 0 }), Peer::Vanished);
     let gone = Connection::Unix { pid: u32::MAX };
     assert_eq!(finder().find(&gone), Peer::Vanished);
