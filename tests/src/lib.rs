@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod artifact;
+pub mod browser;
 pub mod cgroup;
 pub mod cluster;
 pub mod debian;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use harness::{debian, peers};
+use harness::{browser, debian, peers};
 
 /// What the machine is to be made ready for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -201,6 +201,11 @@ pub fn run(purpose: Purpose) -> anyhow::Result<()> {
     if purpose == Purpose::Test {
         peers::jaeger()?;
         cargo_deny()?;
+        if browser::program().is_none()
+            && let Err(error) = apt(&["chromium"], "clicks through the page")
+        {
+            println!("No browser, its test does not run: {error:#}");
+        }
         // Without them their tests say that they did not run, and why.
         for made in [debian::runsc(), debian::wasmedge()] {
             if let Err(error) = made {
