@@ -85,13 +85,14 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
     }
     let flags: Vec<&str> = args.agent_flags.iter().map(String::as_str).collect();
     let mut stage: Option<Stage> = None;
+    let mut stages = 0;
     let began = Instant::now();
     for spec in dedup(wanted) {
         if STOP.load(Ordering::Relaxed) {
             println!("Stopped; the same command with --output goes on from here.");
             break;
         }
-        let outcome = one(&spec, &mut stage, &program, args, &flags)?;
+        let outcome = one(&spec, (&mut stage, &mut stages), &program, args, &flags)?;
         let misses = table::misses(&again, &outcome);
         let word = match () {
             () if outcome.error.is_some() => "not done",
@@ -132,25 +133,40 @@ pub fn run(args: &Args, program: PathBuf) -> anyhow::Result<Summary> {
     Ok(summary)
 }
 
-/// One run; a stage that broke is set up anew for the next.
+/// The file that the agent of each stage records to: of the first as it was asked for, of one that
+/// comes after a stage that broke with its number.
+fn recording(file: &Path, stage: usize) -> PathBuf {
+    if stage == 1 {
+        return file.to_owned();
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let (stem, rest) = name.split_once('.').unwrap_or((&name, "jsonl.gz"));
+    file.with_file_name(format!("{stem}-{stage}.{rest}"))
+}
+
+/// One run; a stage that broke is set up anew for the next, and counted.
 fn one(
     spec: &Spec,
-    stage: &mut Option<Stage>,
+    (stage, stages): (&mut Option<Stage>, &mut usize),
     program: &Path,
     args: &Args,
     flags: &[&str],
 ) -> anyhow::Result<Outcome> {
     if stage.is_none() {
         println!("Setting the stage up");
-        let mut fresh = Stage::start(program.to_owned(), args.record.as_deref(), flags)?;
+        *stages += 1;
+        let file = args.record.as_deref().map(|file| recording(file, *stages));
+        let mut fresh = Stage::start(program.to_owned(), file.as_deref(), flags)?;
         let usual = Spec {
             faults: Vec::new(),
             ..spec.clone()
         };
-        // A recording is to be small: most of it is what happens before the fault.
-        let answers = match args.record {
-            Some(_) => run::QUICK_KNOWN,
-            None => run::USUAL_KNOWN,
+        // A recording of one run is to be small: most of it is what happens before the fault.
+        let is_small = args.record.is_some() && !args.only.is_empty();
+        let answers = if is_small {
+            run::QUICK_KNOWN
+        } else {
+            run::USUAL_KNOWN
         };
         run::warm_up(&usual, &mut fresh, answers)?;
         *stage = Some(fresh);
@@ -275,4 +291,20 @@ fn write(dir: &Path, again: &str, summary: &Summary, outcomes: &[Outcome]) -> an
     fs::write(dir.join("misses.txt"), misses.join("\n") + "\n")?;
     fs::write(dir.join("table.txt"), table::text(summary))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stage_has_its_own_recording() {
+        let file = Path::new("/a/lab.jsonl.gz");
+        assert_eq!(recording(file, 1), file);
+        assert_eq!(recording(file, 3), Path::new("/a/lab-3.jsonl.gz"));
+        assert_eq!(
+            recording(Path::new("/a/lab"), 2),
+            Path::new("/a/lab-2.jsonl.gz")
+        );
+    }
 }
