@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
         for round in 0.. {
             if !empty {
                 let (batch, judgements) = support::batch(&plans(round), MonoNs::now());
-                store.record(&batch, judgements);
+                store.record(batch, judgements);
             }
             let pause = if round < 3 { 10 } else { 1_500 };
             tokio::time::sleep(Duration::from_millis(pause)).await;

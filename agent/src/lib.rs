@@ -5,6 +5,7 @@
 //! goes through `otlp::enrich` to `forward`, and `export` shows it.
 
 mod address;
+pub mod allocator;
 pub mod classify;
 pub mod cli;
 pub mod command;

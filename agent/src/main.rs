@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use isostack_agent::{
+    allocator,
     cli::{Cli, Command, EXIT_USAGE, RunArgs},
     command,
     config::Config,
@@ -10,6 +11,7 @@ use isostack_agent::{
 };
 
 fn main() -> ExitCode {
+    allocator::set_up();
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(answer) => {

@@ -105,7 +105,10 @@ pub fn run(config: Config, record: Option<RecordTo>) -> Result<(), RunError> {
         );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
+        // A batch passes through few tasks, one after the other, and each hand-over to a second
+        // thread wakes a CPU: that cost more than all of the judging. What takes long is elsewhere
+        // ("blocking") already.
+        .worker_threads(1)
         .thread_name("isostack")
         .enable_all()
         .build()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::{
     span::Joined,
@@ -10,13 +11,16 @@ use crate::{
     vocabulary::{Cause, Fault},
 };
 
+/// `(cause, nanoseconds)` of a span: one of a few causes, as nearly all are, costs no allocation.
+pub type Parts = SmallVec<[(Cause, u64); 3]>;
+
 /// A span's self time by cause, in nanoseconds; the parts add up to `self_time_ns` exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
     /// Duration minus the union of the child spans on the request path.
     pub self_time_ns: u64,
     /// `(cause, nanoseconds)`, non-zero parts only, of the self time.
-    pub parts: Vec<(Cause, u64)>,
+    pub parts: Parts,
     /// Time in child spans (not part of the self time).
     pub downstream_ns: u64,
 }

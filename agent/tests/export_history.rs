@@ -51,7 +51,7 @@ fn throttled(seed: u64) -> Plan {
 
 fn record(bench: &ExportSources, plans: &[Plan], at_s: u64) {
     let (batch, judgements) = support::batch(plans, MonoNs(at_s * 1_000_000_000));
-    bench.store.record(&batch, judgements);
+    bench.store.record(batch, judgements);
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl Server {
         let received = MonoNs(seeds.start * 1_000_000_000);
         let plans: Vec<_> = seeds.map(plan).collect();
         let (batch, judgements) = support::batch(&plans, received);
-        self.sources.store.record(&batch, judgements);
+        self.sources.store.record(batch, judgements);
     }
 
     async fn stop(self) {

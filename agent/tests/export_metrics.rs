@@ -66,7 +66,7 @@ fn throttled(seed: u64) -> Plan {
 
 fn record(bench: &ExportSources, plans: &[Plan], at_s: u64) {
     let (batch, judgements) = support::batch(plans, MonoNs(at_s * 1_000_000_000));
-    bench.store.record(&batch, judgements);
+    bench.store.record(batch, judgements);
 }
 
 fn all() -> Filter {
@@ -309,7 +309,7 @@ fn impossible_times_spoil_no_sum() {
     batch.spans[0].start_unix_ns = 0;
     batch.spans[1].end_unix_ns = batch.spans[1].start_unix_ns - 1;
     batch.spans[2].end_unix_ns = u64::MAX;
-    bench.store.record(&batch, judgements);
+    bench.store.record(batch, judgements);
     let samples = samples(&page(&bench, &[], &label(&[]), 1));
     let labels = "{service=\"shop\",operation=\"GET /\",status=\"unset\"}";
     assert_eq!(

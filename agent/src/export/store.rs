@@ -5,6 +5,7 @@
 //! that a trace is whole. JSON is made only while somebody listens to the stream.
 
 mod events;
+mod latest;
 mod traces;
 
 use std::{
@@ -202,10 +203,10 @@ impl Store {
     }
 
     /// Takes a settled batch: `judgements[i]` is about `batch.spans[i]`.
-    pub fn record(&self, batch: &SpanBatch, judgements: Vec<Judgement>) {
-        self.metrics.record(batch, &judgements);
-        self.note_workloads(batch, &judgements);
-        let kept = self.select(batch, &judgements);
+    pub fn record(&self, batch: SpanBatch, judgements: Vec<Judgement>) {
+        self.metrics.record(&batch, &judgements);
+        self.note_workloads(&batch, &judgements);
+        let kept = self.select(&batch, &judgements);
         self.note_incidents(&kept);
         self.publish(&kept, batch.received);
         let mut traces = self.traces.lock();

@@ -17,7 +17,7 @@ use std::{
 };
 
 // Seeded, as ids and names come from the network; cheaper than the standard one.
-use foldhash::quality::{FixedState, RandomState};
+use foldhash::quality::{FixedState, FoldHasher, RandomState};
 use serde::{Deserialize, Serialize};
 
 use crate::{verdict::Split, vocabulary::Cause, workload::Workload};
@@ -42,7 +42,7 @@ pub struct Baselines {
     capacity: usize,
     operations: HashMap<u64, Operation, RandomState>,
     seed: u64,
-    names: FixedState,
+    names: Names,
     clock: u64,
 }
 
@@ -60,6 +60,15 @@ struct Operation {
 /// A service's operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperationKey(u64);
+
+/// Makes keys of names.
+#[derive(Clone, Debug)]
+pub struct Names(FixedState);
+
+/// A service as one workload calls it: most spans of a batch are of one.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "the hasher has none")]
+pub struct ServiceKey<'a>(FoldHasher<'a>);
 
 /// What is usual of a time, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +118,7 @@ impl Baselines {
             capacity: capacity.max(1),
             operations: HashMap::default(),
             seed,
-            names: FixedState::with_seed(seed),
+            names: Names(FixedState::with_seed(seed)),
             clock: 0,
         }
     }
@@ -178,39 +187,24 @@ impl Baselines {
         self.operations.is_empty()
     }
 
-    /// The key of an operation that this workload calls by these names: who sends spans in
-    /// another's name has its own usual. The same after a restart; allocates nothing.
+    /// What makes keys: the same after a restart.
     #[must_use]
-    pub fn key_in(&self, workload: &Workload, service: &str, operation: &[u8]) -> OperationKey {
-        let place = [
-            &workload.namespace,
-            &workload.owner,
-            &workload.container,
-            &workload.unit,
-            &workload.process,
-        ];
-        let place = place.map(|name| name.as_bytes());
-        self.hash(place.into_iter().chain([service.as_bytes(), operation]))
+    pub fn names(&self) -> Names {
+        self.names.clone()
     }
 
-    /// The key of a service's operation, wherever it lives.
-    #[must_use]
-    pub fn key(&self, service: &str, operation: &[u8]) -> OperationKey {
-        self.hash([service.as_bytes(), operation])
-    }
-
-    fn hash<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>) -> OperationKey {
-        let mut hasher = self.names.build_hasher();
-        for name in names {
-            let name = &name[..name.len().min(NAME_BYTES)];
-            hasher.write_u64(name.len() as u64);
-            hasher.write(name);
-        }
-        OperationKey(hasher.finish())
+    /// The key of an operation of a service that lives anywhere.
+    #[cfg(test)]
+    pub(crate) fn key(&self, service: &str, operation: &[u8]) -> OperationKey {
+        self.names
+            .service(&Workload::default(), service)
+            .operation(operation)
     }
 
     fn check(&self) -> u64 {
-        self.key("", b"").0
+        let mut nothing = ServiceKey(self.names.0.build_hasher());
+        nothing.add(b"");
+        nothing.operation(b"").0
     }
 
     /// Learns from a span that was as usual.
@@ -282,6 +276,43 @@ impl Baselines {
         if self.operations.len() == before {
             self.operations.retain(|_, of| of.last_used > oldest_kept);
         }
+    }
+}
+
+impl Names {
+    /// A service of this name in this workload: who sends spans in another's name has its own
+    /// usual. Allocates nothing.
+    #[must_use]
+    pub fn service(&self, workload: &Workload, service: &str) -> ServiceKey<'_> {
+        let mut key = ServiceKey(self.0.build_hasher());
+        let place = [
+            &workload.namespace,
+            &workload.owner,
+            &workload.container,
+            &workload.unit,
+            &workload.process,
+        ];
+        for name in place {
+            key.add(name.as_bytes());
+        }
+        key.add(service.as_bytes());
+        key
+    }
+}
+
+impl ServiceKey<'_> {
+    /// One of its operations.
+    #[must_use]
+    pub fn operation(&self, name: &[u8]) -> OperationKey {
+        let mut key = self.clone();
+        key.add(name);
+        OperationKey(key.0.finish())
+    }
+
+    fn add(&mut self, name: &[u8]) {
+        let name = &name[..name.len().min(NAME_BYTES)];
+        self.0.write_u64(name.len() as u64);
+        self.0.write(name);
     }
 }
 

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use crate::{
     pipeline::{
         asks::Asks,
-        baseline::{Baselines, OperationKey},
+        baseline::{Baselines, OperationKey, ServiceKey},
         behind,
         children::{ChildIndex, Parent},
         consumers::Consumers,
@@ -84,6 +84,13 @@ pub(super) struct Context<'a> {
     pub(super) children: &'a ChildIndex,
 }
 
+/// The resource of some spans of a batch, and what their operations are called by; nothing of one
+/// that is not joined.
+struct Service<'a> {
+    resource: &'a ResourceSpans,
+    key: Option<ServiceKey<'a>>,
+}
+
 /// One span, and what it is judged against.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
@@ -159,6 +166,7 @@ impl Correlator {
             identity: None,
             confidence: Confidence::Host,
         };
+        let names = baselines.names();
         let mut judgements = Vec::with_capacity(batch.spans.len());
         for resource in &batch.resources {
             let spans = batch.spans.get(resource.spans.clone()).unwrap_or_default();
@@ -166,9 +174,16 @@ impl Correlator {
             while judgements.len() < resource.spans.start.min(batch.spans.len()) {
                 judgements.push(self.unjudged(&nobody, Unjudged::NotJoined));
             }
+            let of =
+                Service {
+                    resource,
+                    key: resource.joined.identity.as_ref().map(|identity| {
+                        names.service(&identity.workload, &resource.resource.service)
+                    }),
+                };
             let known = workers.iter().zip(&parents).skip(resource.spans.start);
             for span in spans.iter().zip(known) {
-                judgements.push(self.span(batch, resource, span, context, requests, baselines));
+                judgements.push(self.span(batch, &of, span, context, requests, baselines));
             }
         }
         while judgements.len() < batch.spans.len() {
@@ -180,14 +195,15 @@ impl Correlator {
     fn span(
         &mut self,
         batch: &SpanBatch,
-        resource: &ResourceSpans,
+        of: &Service<'_>,
         (span, (worker, parent)): (&SpanView, (&Worker, &Parent)),
         context: Context<'_>,
         requests: &Requests,
         baselines: &mut Baselines,
     ) -> Judgement {
+        let resource = of.resource;
         let joined = &resource.joined;
-        let Some(identity) = &joined.identity else {
+        let (Some(identity), Some(key)) = (&joined.identity, &of.key) else {
             return self.unjudged(joined, Unjudged::NotJoined);
         };
         let place = match place(span, context.clock, batch.received, context.horizon) {
@@ -220,7 +236,7 @@ impl Correlator {
             .payload
             .get(span.name.start as usize..span.name.end as usize);
         let service = &resource.resource.service;
-        let key = baselines.key_in(&identity.workload, service, name.unwrap_or_default());
+        let key = key.operation(name.unwrap_or_default());
         let blamed = self.blame(asked, &scope, &split, baselines, key);
         let found = self.behind(asked, (scope, split, blamed), baselines, key);
         let (scope, split, Some(blamed)) = found else {

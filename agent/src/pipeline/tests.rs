@@ -268,8 +268,8 @@ fn the_same_service_without_a_quota_is_healthy() {
         .remove(0);
         assert_eq!(judgement.verdict, None);
         assert!(judgement.intervals.is_empty());
-        let parts = vec![(Cause::Runqueue, 8 * MS), (Cause::Unexplained, 72 * MS)];
-        assert_eq!(judgement.split.expect("judged").parts, parts);
+        let parts = [(Cause::Runqueue, 8 * MS), (Cause::Unexplained, 72 * MS)];
+        assert_eq!(judgement.split.expect("judged").parts[..], parts);
     }
     assert_eq!(pipeline.metrics.spans_joined.get(), 100);
     let join = Join {

@@ -247,7 +247,7 @@ impl Output {
 
     fn show(&mut self) {
         for (batch, judged) in self.sent.drain(..) {
-            self.store.record(&batch, judged);
+            self.store.record(batch, judged);
         }
     }
 }

@@ -127,7 +127,7 @@ async fn incidents_tell_who_was_affected_and_since_when() {
     later.verdict = Some((Cause::Runqueue, Fault::Host, "hog"));
     later.parts = vec![(Cause::Runqueue, 100)];
     let (batch, judgements) = support::batch(&[pay, later], MonoNs(99_000_000_000));
-    server.sources.store.record(&batch, judgements);
+    server.sources.store.record(batch, judgements);
 
     let all = server.get("/api/v1/incidents").await.json();
     assert_eq!((&all["total"], &all["verdicts"]), (&2.into(), &12.into()));

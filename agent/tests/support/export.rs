@@ -164,7 +164,7 @@ pub fn judged(plan: &Plan) -> (SpanView, Judgement) {
         },
         split: Some(Split {
             self_time_ns,
-            parts,
+            parts: parts.into(),
             downstream_ns: plan.downstream_ms * MS,
         }),
         verdict,

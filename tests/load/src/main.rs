@@ -25,6 +25,7 @@ enum Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
+    isostack_agent::allocator::set_up();
     let report = match Command::parse() {
         Command::Send(args) => send::run(args).await?,
         Command::Correlate(args) => correlate::run(&args)?,

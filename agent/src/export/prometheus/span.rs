@@ -111,10 +111,14 @@ struct Service {
     /// The same as a label.
     label: Arc<str>,
     operations: Map<Arc<str>, Operation>,
-    causes: Map<(Cause, &'static str), Option<Seconds>>,
+    /// Few, and asked for by each part of each span: rather looked through than hashed.
+    causes: Vec<CauseSeries>,
     verdicts: Map<(Cause, Fault), Option<CounterWithExemplar<TraceLabels>>>,
     incidents: Map<(Cause, Fault), Option<Counter>>,
 }
+
+/// Time by a cause with a fault; none where there was no room for its series.
+type CauseSeries = ((Cause, Option<Fault>), Option<Seconds>);
 
 /// One histogram for each status, made when first needed.
 #[derive(Debug, Default)]
@@ -323,16 +327,22 @@ impl SpanMetrics {
         &self,
         service: &'a mut Service,
         cause: Cause,
-        fault: &'static str,
+        fault: Option<Fault>,
     ) -> Option<&'a Seconds> {
-        let name = &service.label;
-        let series = service.causes.entry((cause, fault)).or_insert_with(|| {
-            self.budget.take(1, For::Causes).then(|| {
-                let labels = CauseLabels::new(name, cause, fault);
+        let known = service
+            .causes
+            .iter()
+            .position(|(of, _)| *of == (cause, fault));
+        let at = known.unwrap_or_else(|| {
+            let series = self.budget.take(1, For::Causes).then(|| {
+                let fault = fault.map_or("", Fault::as_str);
+                let labels = CauseLabels::new(&service.label, cause, fault);
                 self.causes.get_or_create_owned(&labels)
-            })
+            });
+            service.causes.push(((cause, fault), series));
+            service.causes.len() - 1
         });
-        series.as_ref()
+        service.causes[at].1.as_ref()
     }
 
     fn verdict(
@@ -379,14 +389,14 @@ impl Service {
             name: name.into(),
             label: straight(name),
             operations: Map::default(),
-            causes: Map::default(),
+            causes: Vec::new(),
             verdicts: Map::default(),
             incidents: Map::default(),
         }
     }
 
     fn has_series(&self) -> bool {
-        !self.operations.is_empty() || self.causes.values().any(Option::is_some)
+        !self.operations.is_empty() || self.causes.iter().any(|(_, series)| series.is_some())
     }
 }
 
@@ -415,17 +425,17 @@ impl CauseLabels {
 }
 
 /// Where the mechanism lives, as far as the judgement says; else by the design's table.
-fn fault_of(cause: Cause, j: &Judgement) -> &'static str {
+fn fault_of(cause: Cause, j: &Judgement) -> Option<Fault> {
     if let Some(verdict) = j.verdict.as_ref().filter(|v| v.cause == cause) {
-        return verdict.fault.as_str();
+        return Some(verdict.fault);
     }
     if let Some(interval) = j.intervals.iter().find(|i| i.cause == cause) {
-        return interval.fault.as_str();
+        return Some(interval.fault);
     }
     // What nobody can explain lives nowhere, nor does a flow whose device is not known.
     let emitter = j.joined.identity.as_ref().map(|i| i.stack.layer());
     let at = Circumstances::of(emitter.unwrap_or(Layer::HardwareAssist));
-    fault::fault_of(cause, &at).map_or("", Fault::as_str)
+    fault::fault_of(cause, &at)
 }
 
 fn time(at: UnixNs) -> SystemTime {

@@ -4,17 +4,18 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    ops::Range,
     sync::Arc,
 };
 
 use foldhash::quality::RandomState;
 
-use super::{PerSecond, StoredEvent, StoredSpan, is_verdict, keep, passed, view};
+use super::{
+    PerSecond, StoredEvent, StoredSpan,
+    latest::{Latest, Settled},
+};
 use crate::{
-    span::{Resource, SpanBatch, SpanView, TraceId},
+    span::{SpanBatch, TraceId},
     time::MonoNs,
-    trace::read::Passed,
     verdict::Judgement,
 };
 
@@ -73,62 +74,48 @@ impl Traces {
         }
     }
 
-    /// Takes the spans of a batch; `kept` are those of them that the other rings keep, with
+    /// Takes the spans of a batch, judged; `kept` are those of them that the other rings keep, with
     /// their places, in order. `events` knows those in the time of one with a verdict.
     pub fn add(
         &mut self,
-        batch: &SpanBatch,
+        batch: SpanBatch,
         judgements: Vec<Judgement>,
         kept: &[(usize, Arc<StoredSpan>)],
         events: impl Fn(&StoredSpan) -> Vec<StoredEvent>,
     ) {
-        let (names, ends) = names(batch);
+        let received = batch.received;
+        let batch = Settled::new(batch, judgements);
         let mut kept = kept.iter().peekable();
-        let mut resources = batch.resources.iter().peekable();
-        let mut start = 0;
-        for (at, ((span, end), judgement)) in
-            batch.spans.iter().zip(ends).zip(judgements).enumerate()
-        {
-            let name = std::mem::replace(&mut start, end)..end;
-            while resources.next_if(|r| r.spans.end <= at).is_some() {}
-            let Some(resource) = resources.peek().filter(|r| r.spans.contains(&at)) else {
-                continue;
-            };
+        for at in 0..batch.len() {
             let stored = kept.next_if(|(kept, _)| *kept == at).map(|(_, span)| span);
-            let raw = Raw {
-                span: span.clone(),
-                resource: resource.resource.clone(),
-                passed: passed(batch, span, &judgement),
-                judgement,
-                names: names.clone(),
-                name,
-            };
-            self.note(&raw, stored, batch.received, &events);
-            self.latest.push(raw);
+            let trace_id = batch.trace_id(at);
+            if (batch.has_verdict(at) || self.pinned.contains_key(&trace_id))
+                && let Some(span) = stored.cloned().or_else(|| batch.stored(at))
+            {
+                self.note(span, (&batch, at), received, &events);
+            }
         }
+        self.latest.push(batch);
     }
 
-    /// Keeps a span for longer if its trace is one with a verdict.
+    /// Keeps a span of a trace with a verdict for longer.
     fn note(
         &mut self,
-        raw: &Raw,
-        stored: Option<&Arc<StoredSpan>>,
+        span: Arc<StoredSpan>,
+        (batch, at): (&Settled, usize),
         now: MonoNs,
         events: impl Fn(&StoredSpan) -> Vec<StoredEvent>,
     ) {
-        let has_verdict = raw.has_verdict();
-        let trace_id = raw.span.trace_id;
-        if !has_verdict && !self.pinned.contains_key(&trace_id) {
-            return;
-        }
-        let span = stored.cloned().unwrap_or_else(|| raw.stored());
+        let trace_id = span.trace_id;
         let max = self.bounds.pinned_per_second;
         if let Some(pinned) = self.pinned.get_mut(&trace_id) {
             pinned.push(span.clone(), self.bounds.spans_of_one);
         } else if self.pinned_now.take(now, 1, max) == 1 {
-            self.pin(&span);
+            self.pin(&span, batch.of(trace_id, 0..at));
         }
-        if has_verdict && let Some(pinned) = self.pinned.get_mut(&trace_id) {
+        if batch.has_verdict(at)
+            && let Some(pinned) = self.pinned.get_mut(&trace_id)
+        {
             let room = self.bounds.events_of_one;
             let room = room.saturating_sub(pinned.events.len());
             if room > 0 {
@@ -137,7 +124,8 @@ impl Traces {
         }
     }
 
-    fn pin(&mut self, span: &Arc<StoredSpan>) {
+    /// Keeps the trace of this span, with what came `before` it in its batch.
+    fn pin(&mut self, span: &Arc<StoredSpan>, before: impl Iterator<Item = Arc<StoredSpan>>) {
         if self.order.len() >= self.bounds.pinned.max(1)
             && let Some(oldest) = self.order.pop_front()
         {
@@ -145,7 +133,7 @@ impl Traces {
         }
         let mut pinned = Pinned::default();
         pinned.push(span.clone(), self.bounds.spans_of_one);
-        for earlier in self.latest.of(span.trace_id) {
+        for earlier in before.chain(self.latest.of(span.trace_id)) {
             pinned.push(earlier, self.bounds.spans_of_one);
         }
         self.order.push_back(span.trace_id);
@@ -177,80 +165,6 @@ impl Pinned {
             self.left_out += 1;
         }
     }
-}
-
-/// The latest spans, as they came from the pipeline: most are never looked at, and are made
-/// what the views need only where somebody does.
-#[derive(Debug)]
-struct Latest {
-    ring: VecDeque<Raw>,
-    capacity: usize,
-}
-
-/// One of them.
-#[derive(Debug)]
-struct Raw {
-    span: SpanView,
-    resource: Arc<Resource>,
-    judgement: Judgement,
-    passed: Option<Arc<Passed>>,
-    /// Of all spans of its batch, one after the other; this one's from here.
-    names: Arc<str>,
-    name: Range<usize>,
-}
-
-impl Latest {
-    fn new(capacity: usize) -> Self {
-        Self {
-            ring: VecDeque::new(),
-            capacity: capacity.max(1),
-        }
-    }
-
-    fn push(&mut self, raw: Raw) {
-        if self.ring.len() >= self.capacity {
-            self.ring.pop_front();
-        }
-        self.ring.push_back(raw);
-    }
-
-    /// The spans of a trace, newest first. Looks at all: who asks is a person, or the verdicts
-    /// that are let through in a second.
-    fn of(&self, trace_id: TraceId) -> impl Iterator<Item = Arc<StoredSpan>> {
-        let of_trace = self.ring.iter().rev();
-        let of_trace = of_trace.filter(move |raw| raw.span.trace_id == trace_id);
-        of_trace.map(Raw::stored)
-    }
-}
-
-impl Raw {
-    fn stored(&self) -> Arc<StoredSpan> {
-        let name = self.names.get(self.name.clone()).unwrap_or_default();
-        let passed = self.passed.clone();
-        Arc::new(keep(
-            &self.span,
-            name,
-            &self.resource,
-            &self.judgement,
-            passed,
-        ))
-    }
-
-    /// An agent has a verdict on it: this one, or one upstream.
-    fn has_verdict(&self) -> bool {
-        self.judgement.verdict.is_some() || self.passed.as_deref().is_some_and(is_verdict)
-    }
-}
-
-/// The names of a batch's spans in one piece of memory, and where each ends.
-fn names(batch: &SpanBatch) -> (Arc<str>, Vec<usize>) {
-    let mut names = String::with_capacity(batch.spans.len() * 32);
-    let mut ends = Vec::with_capacity(batch.spans.len());
-    for span in &batch.spans {
-        names.push_str(view::clip(&batch.name(span)));
-        ends.push(names.len());
-    }
-    (names.into(), ends)
 }
 
 impl Default for TraceBounds {

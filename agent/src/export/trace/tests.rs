@@ -80,7 +80,8 @@ fn throttled() -> Judgement {
             parts: vec![
                 (Cause::CpuThrottle, 320_000_000),
                 (Cause::OnCpu, 80_000_000),
-            ],
+            ]
+            .into(),
             downstream_ns: 0,
         }),
         verdict: Some(Arc::new(Verdict {
@@ -155,7 +156,7 @@ fn a_verdict_from_upstream_is_kept_and_told() {
     let batch = view::parse(passed_on, MonoNs(2)).unwrap();
     assert_eq!(batch.spans.len(), 2, "one is the agent's own");
     let store = store(StoreConfig::default());
-    store.record(&batch, vec![unknown(), unknown()]);
+    store.record(batch, vec![unknown(), unknown()]);
     let spans = told(&store);
     assert_eq!(spans.len(), 2);
     assert_eq!(&*spans[0].node, "there");
@@ -172,7 +173,7 @@ fn a_verdict_from_upstream_is_kept_and_told() {
     let stretch = spans[1].stretch.as_ref().expect("the agent's own span");
     assert_eq!(stretch.start_unix_ns, START + 20_000_000);
     // What came without a word from upstream is this agent's.
-    store.record(&sent(vec![span(3)]), vec![throttled()]);
+    store.record(sent(vec![span(3)]), vec![throttled()]);
     let spans = told(&store);
     let own = spans.iter().find(|span| span.span_id == [3; 8]).unwrap();
     assert_eq!(&*own.node, "here");
@@ -192,7 +193,7 @@ fn what_a_process_here_makes_up_is_not_told() {
         text("isostack.synthetic", "true"),
     ];
     let store = store(StoreConfig::default());
-    store.record(&sent(vec![made_up]), vec![throttled()]);
+    store.record(sent(vec![made_up]), vec![throttled()]);
     let spans = told(&store);
     assert_eq!((spans.len(), &*spans[0].node), (1, "here"));
     assert_eq!(spans[0].stretch, None);
@@ -218,7 +219,7 @@ fn a_trace_with_a_verdict_from_upstream_is_kept_for_longer() {
     };
     let passed_on = enrich(&upstream, &[healthy, throttled()], &options);
     let batch = view::parse(passed_on, MonoNs(2)).unwrap();
-    store.record(&batch, vec![unknown(), unknown()]);
+    store.record(batch, vec![unknown(), unknown()]);
     let others: Vec<Span> = (10..30)
         .map(|id| Span {
             trace_id: vec![id; 16],
@@ -226,7 +227,7 @@ fn a_trace_with_a_verdict_from_upstream_is_kept_for_longer() {
         })
         .collect();
     let judgements = others.iter().map(|_| unknown()).collect();
-    store.record(&sent(others), judgements);
+    store.record(sent(others), judgements);
     let spans = told(&store);
     let verdicts: Vec<bool> = spans
         .iter()
@@ -252,7 +253,7 @@ fn what_upstream_wrote_is_bounded_and_broken_bytes_end_it() {
         text("isostack.evidence.\u{202e}", "1"),
     ];
     let store = store(StoreConfig::default());
-    store.record(&sent(vec![made_up.clone()]), vec![unknown()]);
+    store.record(sent(vec![made_up.clone()]), vec![unknown()]);
     let spans = told(&store);
     assert!(spans[0].node.len() <= 1_024, "{}", spans[0].node.len());
     let said = spans[0].said.as_ref().expect("something was said");

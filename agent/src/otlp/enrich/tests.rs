@@ -84,7 +84,7 @@ fn throttled(identity: &Arc<Identity>) -> Judgement {
         joined: known(identity),
         split: Some(Split {
             self_time_ns: 9_000_000,
-            parts: vec![(Cause::CpuThrottle, 7_500_000), (Cause::OnCpu, 1_500_000)],
+            parts: vec![(Cause::CpuThrottle, 7_500_000), (Cause::OnCpu, 1_500_000)].into(),
             downstream_ns: 500_000,
         }),
         verdict: Some(Arc::new(Verdict {

@@ -8,7 +8,7 @@ fn split(self_ms: u64, throttle_ms: u64) -> Split {
     parts.retain(|(_, ns)| *ns > 0);
     Split {
         self_time_ns: self_ms * 1_000_000,
-        parts,
+        parts: parts.into(),
         downstream_ns: 0,
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::vocabulary::Layer;
+use crate::{verdict::Parts, vocabulary::Layer};
 
 const MS: u64 = 1_000_000;
 const RULES: Rules = Rules {
@@ -10,7 +10,7 @@ const RULES: Rules = Rules {
 /// Microseconds in, so that the cases are easy to read.
 fn split(self_us: u64, parts: &[(Cause, u64)]) -> Split {
     let explained: u64 = parts.iter().map(|(_, us)| us).sum();
-    let mut parts: Vec<_> = parts
+    let mut parts: Parts = parts
         .iter()
         .map(|(cause, us)| (*cause, us * 1_000))
         .collect();

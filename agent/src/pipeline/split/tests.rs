@@ -152,7 +152,7 @@ fn rules_one_by_one() {
         let (split, _) = run(100, children, delays);
         assert_eq!(split.downstream_ns, *downstream_ns, "{what}");
         assert_eq!(split.self_time_ns, 100 - downstream_ns, "{what}");
-        assert_eq!(split.parts, *parts, "{what}");
+        assert_eq!(split.parts[..], parts[..], "{what}");
     }
 }
 
@@ -178,7 +178,7 @@ fn steal_takes_its_part_of_waiting_and_running_only() {
         (Cause::OnCpu, 15),
         (Cause::Unexplained, 20),
     ];
-    assert_eq!(split.parts, expected);
+    assert_eq!(split.parts[..], expected);
     let of = |cause| -> u64 {
         sweep
             .pieces()
@@ -199,7 +199,10 @@ fn more_stolen_than_there_is_makes_no_negative_rest() {
     sweep.begin(100);
     sweep.delay(Cause::Runqueue, 0, 0, 40);
     let split = sweep.run(|_, _, _| u64::MAX);
-    assert_eq!(split.parts, [(Cause::Steal, 40), (Cause::Unexplained, 60)]);
+    assert_eq!(
+        split.parts[..],
+        [(Cause::Steal, 40), (Cause::Unexplained, 60)]
+    );
 }
 
 #[test]

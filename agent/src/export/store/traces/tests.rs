@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
-    span::{Joined, ResourceSpans},
+    span::{Joined, Resource, ResourceSpans, SpanView},
     verdict::Verdict,
     vocabulary::{Cause, Confidence, Fault},
 };
@@ -77,7 +77,7 @@ fn small() -> Traces {
 }
 
 fn add(traces: &mut Traces, (batch, judgements): (SpanBatch, Vec<Judgement>)) {
-    traces.add(&batch, judgements, &[], |_| Vec::new());
+    traces.add(batch, judgements, &[], |_| Vec::new());
 }
 
 /// Ids, services and operations of what is kept of a trace.
