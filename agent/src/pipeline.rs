@@ -41,7 +41,7 @@ use std::{collections::VecDeque, time::Duration};
 use self::{
     asks::Asks,
     baseline::{Baselines, Saved, Unusable},
-    children::ChildIndex,
+    children::{ChildIndex, ChildTime},
     consumers::Consumers,
     contexts::Contexts,
     correlate::{Context, Correlator},
@@ -210,15 +210,21 @@ impl Pipeline {
     /// Takes a batch; the `joined` of its resources should be filled.
     pub fn on_batch(&mut self, batch: SpanBatch) {
         const CONSUMER: i32 = 5;
-        for span in &batch.spans {
-            if span.parent_span_id != [0; 8] && span.kind != CONSUMER && place::check(span).is_ok()
-            {
-                self.children.add(
-                    span.trace_id,
-                    span.parent_span_id,
-                    span.start_unix_ns,
-                    span.end_unix_ns,
-                );
+        for resource in &batch.resources {
+            let by_other_clock = resource.joined.identity.is_none();
+            let spans = batch.spans.get(resource.spans.clone());
+            for span in spans.unwrap_or_default() {
+                if span.parent_span_id != [0; 8]
+                    && span.kind != CONSUMER
+                    && place::check(span).is_ok()
+                {
+                    let time = ChildTime {
+                        start_unix_ns: span.start_unix_ns,
+                        end_unix_ns: span.end_unix_ns,
+                        by_other_clock,
+                    };
+                    self.children.add(span.trace_id, span.parent_span_id, time);
+                }
             }
         }
         let horizon = self.timeline.horizon(batch.received);

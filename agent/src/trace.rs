@@ -20,6 +20,7 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub(crate) use self::clock::slack_ns as clock_slack_ns;
 pub use self::report::Report;
 use crate::{
     span::{SpanId, TraceId},

@@ -14,7 +14,10 @@ use std::hash::BuildHasher;
 // one.
 use foldhash::quality::RandomState;
 
-use crate::span::{SpanId, TraceId};
+use crate::{
+    span::{SpanId, TraceId},
+    trace::clock_slack_ns,
+};
 
 /// The children seen so far: a hash table whose chains run through the ring, newest first,
 /// so that what gave way needs no removal.
@@ -41,8 +44,42 @@ struct Child {
     parent: u64,
     /// The child before of those whose parents fall into the same place.
     previous: Low,
-    start_unix_ns: u64,
+    /// Its highest bit, which no time has before the year 2262: [`ChildTime::by_other_clock`].
+    start: u64,
     end_unix_ns: u64,
+}
+
+/// See [`Child::start`].
+const BY_OTHER_CLOCK: u64 = 1 << 63;
+
+/// When a child was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChildTime {
+    /// Wall time.
+    pub start_unix_ns: u64,
+    /// Wall time.
+    pub end_unix_ns: u64,
+    /// It is of nobody on this host, so its times may be another clock's.
+    pub by_other_clock: bool,
+}
+
+impl ChildTime {
+    /// Its start and end by the clock of the call from `start` to `end` that it answers. One of
+    /// another host that does not lie within the call is moved to its middle, or to its start if it
+    /// is longer: as [`trace`](crate::trace) does it.
+    #[must_use]
+    pub fn by_clock_of_call(self, (start, end): (u64, u64)) -> (u64, u64) {
+        let (from, until) = (self.start_unix_ns, self.end_unix_ns);
+        let (own_ns, whole_ns) = (until.saturating_sub(from), end.saturating_sub(start));
+        let slack_ns = clock_slack_ns(whole_ns);
+        let lies_within =
+            from.saturating_add(slack_ns) >= start && until <= end.saturating_add(slack_ns);
+        if !self.by_other_clock || lies_within {
+            return (from, until);
+        }
+        let from = start.saturating_add(whole_ns.saturating_sub(own_ns) / 2);
+        (from, from.saturating_add(own_ns))
+    }
 }
 
 const _: () = assert!(size_of::<Child>() == 28);
@@ -82,15 +119,20 @@ impl ChildIndex {
     }
 
     /// Notes a child's interval under its parent.
-    pub fn add(&mut self, trace: TraceId, parent: SpanId, start_unix_ns: u64, end_unix_ns: u64) {
+    pub fn add(&mut self, trace: TraceId, parent: SpanId, time: ChildTime) {
         let parent = self.key(trace, parent);
         let place = self.place(parent);
         self.seen += 1;
         let child = Child {
             parent,
             previous: std::mem::replace(&mut self.latest[place], self.seen as Low),
-            start_unix_ns,
-            end_unix_ns,
+            start: time.start_unix_ns & !BY_OTHER_CLOCK
+                | if time.by_other_clock {
+                    BY_OTHER_CLOCK
+                } else {
+                    0
+                },
+            end_unix_ns: time.end_unix_ns,
         };
         let slot = self.slot(self.seen);
         match self.ring.get_mut(slot) {
@@ -123,8 +165,8 @@ impl ChildIndex {
         places
     }
 
-    /// The intervals of a span's children in wall time, the latest seen first.
-    pub fn of(&self, parent: Parent) -> impl Iterator<Item = (u64, u64)> + '_ {
+    /// When a span's children were, the latest seen first.
+    pub fn of(&self, parent: Parent) -> impl Iterator<Item = ChildTime> + '_ {
         let Parent { key, mut at } = parent;
         let chain = std::iter::from_fn(move || {
             let child = self.child(at)?;
@@ -133,7 +175,11 @@ impl ChildIndex {
         });
         chain
             .filter(move |child| child.parent == key)
-            .map(|child| (child.start_unix_ns, child.end_unix_ns))
+            .map(|child| ChildTime {
+                start_unix_ns: child.start & !BY_OTHER_CLOCK,
+                end_unix_ns: child.end_unix_ns,
+                by_other_clock: child.start & BY_OTHER_CLOCK != 0,
+            })
     }
 
     /// The child with this sequence number, unless it gave way: what is before it in its chain is
@@ -191,7 +237,7 @@ mod tests {
         index.seen = u64::from(Low::MAX) - 7; // a multiple of the capacity
         for n in 0..20u32 {
             let parent = n % 2;
-            index.add(TRACE, span(parent), n.into(), 1_000);
+            index.add(TRACE, span(parent), time(n.into(), 1_000));
             let found: Vec<u64> = of(&index, parent).iter().map(|(at, _)| *at).collect();
             let own = (n.saturating_sub(3)..=n).rev().filter(|n| n % 2 == parent);
             assert_eq!(found, own.map(u64::from).collect::<Vec<_>>());
@@ -200,17 +246,64 @@ mod tests {
 
     fn of(index: &ChildIndex, parent: u32) -> Vec<(u64, u64)> {
         let places = index.places_of(std::iter::once((TRACE, span(parent))));
-        index.of(places[0]).collect()
+        let times = index.of(places[0]);
+        times.map(|t| (t.start_unix_ns, t.end_unix_ns)).collect()
+    }
+
+    fn time(start_unix_ns: u64, end_unix_ns: u64) -> ChildTime {
+        ChildTime {
+            start_unix_ns,
+            end_unix_ns,
+            by_other_clock: false,
+        }
+    }
+
+    #[test]
+    fn a_child_of_another_host_is_moved_into_its_parent_and_one_of_this_is_not() {
+        const S: u64 = 1_000_000_000;
+        let parent = (100 * S, 110 * S);
+        // What it is, by which clock from and to, and by the parent's.
+        let table = [
+            ("within", (102, 104), (102, 104)),
+            ("half a minute late", (132, 138), (102, 108)),
+            ("early", (95, 101), (102, 108)),
+            ("half out", (108, 112), (103, 107)),
+            ("longer than its parent", (10, 40), (100, 130)),
+        ];
+        for (what, (start, end), (from, until)) in table {
+            let own = time(start * S, end * S);
+            assert_eq!(own.by_clock_of_call(parent), (start * S, end * S), "{what}");
+            let mut index = ChildIndex::new(4);
+            let by_other_clock = true;
+            let other = ChildTime {
+                by_other_clock,
+                ..own
+            };
+            index.add(TRACE, span(0), other);
+            let places = index.places_of(std::iter::once((TRACE, span(0))));
+            let kept: Vec<_> = index.of(places[0]).collect();
+            assert_eq!(kept, [other], "{what}");
+            assert_eq!(
+                kept[0].by_clock_of_call(parent),
+                (from * S, until * S),
+                "{what}"
+            );
+        }
+        let mad = ChildTime {
+            by_other_clock: true,
+            ..time(0, u64::MAX)
+        };
+        assert_eq!(mad.by_clock_of_call((u64::MAX, 0)), (u64::MAX, u64::MAX));
     }
 
     #[test]
     fn children_are_found_by_trace_and_parent() {
         let mut index = ChildIndex::new(8);
         assert_eq!(of(&index, 0).len(), 0);
-        index.add(TRACE, span(0), 10, 20);
-        index.add(TRACE, span(1), 11, 12);
-        index.add(TRACE, span(0), 15, 30);
-        index.add([8; 16], span(0), 1, 2);
+        index.add(TRACE, span(0), time(10, 20));
+        index.add(TRACE, span(1), time(11, 12));
+        index.add(TRACE, span(0), time(15, 30));
+        index.add([8; 16], span(0), time(1, 2));
         assert_eq!(of(&index, 0), [(15, 30), (10, 20)]);
     }
 
@@ -219,7 +312,7 @@ mod tests {
         for parents in 1..8 {
             let mut index = ChildIndex::new(4);
             for n in 0..100u32 {
-                index.add(TRACE, span(n % parents), n.into(), 1_000);
+                index.add(TRACE, span(n % parents), time(n.into(), 1_000));
                 let newest = n.saturating_sub(3)..=n;
                 for parent in 0..parents {
                     let found: Vec<u64> = of(&index, parent).iter().map(|(at, _)| *at).collect();

@@ -37,6 +37,7 @@ use crate::{
     vocabulary::{Cause, Confidence, Fault},
 };
 
+const CLIENT: i32 = 3; // `SpanKind` of a call, which ends with its answer
 /// Children and delays that one span may have.
 const MAX_PER_SPAN: usize = 1 << 16;
 /// Children and delays that the spans of one batch may have together. A child has one parent
@@ -104,7 +105,19 @@ pub(super) struct Asked<'a> {
 /// What is named.
 type Blamed = (Cause, Fault);
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// When its children were, by its own clock, in wall time.
+    pub(super) fn children(self) -> impl Iterator<Item = (u64, u64)> + 'a {
+        let is_call = self.span.kind == CLIENT;
+        let whole = (self.span.start_unix_ns, self.span.end_unix_ns);
+        let children = self.context.children.of(self.parent);
+        children.map(move |child| match is_call {
+            true => child.by_clock_of_call(whole),
+            // What it did not wait for may go on after it.
+            false => (child.start_unix_ns, child.end_unix_ns),
+        })
+    }
+
     /// What is known of the delays of a cause.
     fn circumstances(self, scope: &Scope, cause: Cause) -> Circumstances {
         let Self {
@@ -321,16 +334,15 @@ impl Correlator {
     fn split(&mut self, asked: Asked<'_>, scope: &Scope) -> Result<Split, Unjudged> {
         let Asked {
             span,
-            parent,
             place,
             identity,
             context,
+            ..
         } = asked;
         self.sweep.begin(place.duration_ns);
         let mut visited = 0;
         let from = i128::from(span.start_unix_ns);
-        let children = context.children.of(parent);
-        for (start, end) in children.take(MAX_PER_SPAN) {
+        for (start, end) in asked.children().take(MAX_PER_SPAN) {
             visited += 1;
             self.sweep
                 .child(i128::from(start) - from, i128::from(end) - from);

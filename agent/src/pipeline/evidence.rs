@@ -65,14 +65,8 @@ pub(super) fn find(cause: Cause, asked: Asked<'_>, scope: &Scope) -> Evidence {
 /// callee had not begun with the request, whether it was busy or the request still on its way. (Of spans
 /// that the client's own library makes below it, as for looking a name up, the first counts too.)
 fn is_until_begun(asked: Asked<'_>, waits: &[Wait]) -> bool {
-    let Asked {
-        span,
-        parent,
-        place,
-        context,
-        ..
-    } = asked;
-    let children = || context.children.of(parent).take(MAX_CHILDREN);
+    let Asked { span, place, .. } = asked;
+    let children = || asked.children().take(MAX_CHILDREN);
     let began = children().map(|(start, _)| start).min();
     let ended = children().map(|(_, end)| end).max();
     let (Some((began, ended)), CLIENT) = (began.zip(ended), span.kind) else {

@@ -333,6 +333,37 @@ fn children_off_the_request_path_do_not_count() {
 }
 
 #[test]
+fn an_answer_by_another_hosts_clock_counts_as_long_as_it_took() {
+    // The callee's clock is five seconds behind; then its spans come from this host.
+    for (confidence, downstream_ms) in [(Confidence::Host, 60), (Confidence::Process, 0)] {
+        for (kind, downstream_ms) in [(3, downstream_ms), (1, 0)] {
+            let mut pipeline = pipeline();
+            let answer = vec![span(2, 1, 5_000, 5_060)];
+            let mut answer = batch(at(9_000), confidence, answer);
+            if confidence == Confidence::Host {
+                answer.resources[0].joined.identity = None;
+            }
+            pipeline.on_batch(answer);
+            let call = SpanView {
+                kind,
+                ..span(1, 0, 0, 100)
+            };
+            let all = judged(
+                &mut pipeline,
+                batch(at(9_000), Confidence::Process, vec![call]),
+            );
+            let split = all.last().unwrap().split.as_ref().expect("judged");
+            assert_eq!(
+                split.downstream_ns,
+                downstream_ms * MS,
+                "{confidence:?} {kind}"
+            );
+            assert_eq!(split.self_time_ns, (100 - downstream_ms) * MS);
+        }
+    }
+}
+
+#[test]
 fn a_child_that_arrives_later_counts_until_its_parent_is_judged() {
     let downstream_ms = |arrives_ms: u64| {
         let mut pipeline = pipeline();

@@ -51,10 +51,15 @@ pub(super) fn align(analysis: &mut Analysis) {
     }
 }
 
-/// By how much a clock may be off, or a span end late, without anybody having to wonder:
-/// 1 % of the parent, at least 10 microseconds, at most 1 millisecond.
+/// By how much a clock may be off, or a span end late, without anybody having to wonder, by the
+/// parent's duration: 1 % of it, at least 10 microseconds, at most 1 millisecond.
+pub(crate) fn slack_ns(parent_ns: u64) -> u64 {
+    (parent_ns / 100).clamp(10_000, 1_000_000)
+}
+
 fn slack(parent: &Node) -> i128 {
-    ((parent.end - parent.start) / 100).clamp(10_000, 1_000_000)
+    let parent_ns = u64::try_from(parent.end - parent.start).unwrap_or(0);
+    slack_ns(parent_ns).into()
 }
 
 fn shift(
