@@ -6,11 +6,15 @@
 #[allow(dead_code, reason = "quotas are for other test programs")]
 #[path = "support/cgroup.rs"]
 mod cgroup;
+#[path = "memory_sensor/high.rs"]
+mod high;
 #[path = "memory_sensor/load.rs"]
 mod load;
 #[allow(dead_code, reason = "not every method is of use here")]
 #[path = "support/observed.rs"]
 mod observed;
+#[path = "support/whole.rs"]
+mod whole;
 
 use std::time::Instant;
 

@@ -9,6 +9,8 @@ mod cgroup;
 #[path = "support/child.rs"]
 #[allow(dead_code, reason = "others wait for their children")]
 mod child;
+#[path = "net_sensor/full_table.rs"]
+mod full_table;
 #[path = "net_sensor/incident.rs"]
 mod incident;
 #[path = "support/netns.rs"]
@@ -17,6 +19,8 @@ mod netns;
 mod stuck;
 #[path = "support/watch.rs"]
 mod watch;
+#[path = "support/whole.rs"]
+mod whole;
 
 use std::{
     io::{Read as _, Write as _},

@@ -98,9 +98,9 @@ fn real_runs_are_judged_as_they_were() {
 }
 
 /// What the runs of the fault lab are kept for: hop, fault, cause and culprit. `incident_1` to
-/// `incident_3` are the reference incidents; the first once more with its full virtio queue, which
-/// only a guest can have (`net_sensor/incident.rs`).
-const LOCALISED: [(&str, &[[&str; 4]]); 5] = [
+/// `incident_3` are the reference incidents; the first once more with its full virtio queue. That, a
+/// full table and `memory.high` only a guest can have (`net_sensor/incident.rs` and its likes).
+const LOCALISED: [(&str, &[[&str; 4]]); 7] = [
     (
         "incident_1",
         &[
@@ -126,6 +126,8 @@ const LOCALISED: [(&str, &[[&str; 4]]); 5] = [
         &[["store", "L-2", "block_device", "neighbour"]],
     ),
     ("snat_exhausted", &[["orders", "L-3", "conntrack", ""]]),
+    ("conntrack_full", &[["order", "L-3", "conntrack", ""]]),
+    ("memory_high", &[["cache", "L-3", "memory_reclaim", ""]]),
 ];
 
 #[test]

@@ -218,7 +218,7 @@ fn write(
         header.about = about.to_owned();
     }
     let mut out = Out {
-        writer: Writer::create(to, MAX_BYTES).map_err(|error| failed(to, error))?,
+        writer: Writer::create_small(to, MAX_BYTES).map_err(|error| failed(to, error))?,
         path: to,
     };
     out.entry(Entry::Recording(Box::new(header)))?;

@@ -53,6 +53,12 @@ impl MemoryGroup {
         fs::write(&file, bytes.to_string()).map_err(|error| format!("{}: {error}", file.display()))
     }
 
+    /// What it has now, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let text = fs::read_to_string(self.memory().join("memory.current")).unwrap();
+        text.trim().parse().unwrap()
+    }
+
     /// How long some thread of it was stalled for want of memory: `some .. total=` of
     /// `memory.pressure`, which counts microseconds. None where the kernel does not.
     pub fn stalled_ns(&self) -> Option<u64> {
@@ -75,7 +81,7 @@ impl MemoryGroup {
 
     /// A process that touches `bytes` in so many threads and ends.
     pub fn hog(&self, threads: u32, bytes: u64) -> Hog {
-        Hog::start(&self.files().collect::<Vec<_>>(), move || {
+        Hog::start(&self.procs().collect::<Vec<_>>(), move || {
             touch(threads, bytes)
         })
     }
@@ -83,7 +89,7 @@ impl MemoryGroup {
     /// One that keeps what it got; returns when it has.
     pub fn hog_and_stay(&self, bytes: u64) -> Hog {
         let (mut told, mut tell) = io::pipe().unwrap();
-        let hog = Hog::start(&self.files().collect::<Vec<_>>(), move || {
+        let hog = Hog::start(&self.procs().collect::<Vec<_>>(), move || {
             touch(1, bytes);
             let _ = tell.write_all(b"!");
             thread::sleep(STAY);
@@ -106,7 +112,7 @@ impl MemoryGroup {
         // Out of the cache, so that it is charged to the reader.
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         let enter: String = self
-            .files()
+            .procs()
             .map(|file| format!("echo $$ > {} && ", file.display()))
             .collect();
         let read = format!("{enter} exec cat {} > /dev/null", data.display());
@@ -118,7 +124,8 @@ impl MemoryGroup {
         counted
     }
 
-    fn files(&self) -> impl Iterator<Item = PathBuf> {
+    /// The files by which it is entered.
+    pub fn procs(&self) -> impl Iterator<Item = PathBuf> {
         [Some(&self.cpu), self.memory.as_ref()]
             .into_iter()
             .flatten()

@@ -48,6 +48,11 @@ fn card(address: &str) -> Option<String> {
         })
 }
 
+/// Whether this is a guest, which is nobody else's.
+pub fn in_a_guest() -> bool {
+    card(CARDS[0]).is_some()
+}
+
 /// The names of the two cards; says why, where there is nothing to be tried with them.
 pub fn cards() -> Option<[String; 2]> {
     let [Some(one), Some(other)] = CARDS.map(card) else {

@@ -185,7 +185,8 @@ pub fn not_here() -> Vec<String> {
             .to_owned(),
         "steal, kvm_exit: need a hypervisor of one's own below the services".to_owned(),
         "conntrack's full table: its size cannot be set in a network namespace (EINVAL), and \
-         filling the host's would hit everybody; --kind snat_exhausted makes its other failure"
+         filling the host's would hit everybody; in the guests of `cargo xtask vm` one is filled, and \
+         --kind snat_exhausted makes its other failure"
             .to_owned(),
     ];
     if !std::path::Path::new("/sys/module/sch_netem").exists() {
