@@ -124,6 +124,18 @@ pub struct SystemCall {
     pub action: String,
 }
 
+impl SystemCall {
+    /// In place of a name: the thread was in none. It touched memory that is a page of a file, and
+    /// waited until that was read.
+    pub const MAJOR_FAULT: &str = "page fault";
+
+    /// Whether it is a major fault instead.
+    #[must_use]
+    pub fn is_major_fault(&self) -> bool {
+        self.name == Self::MAJOR_FAULT
+    }
+}
+
 /// Who had what somebody else waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Neighbour {
@@ -176,6 +188,9 @@ pub enum Particulars {
         memcg: bool,
         /// That limit, once attributed and where it can be found.
         limit: Option<Arc<MemoryLimit>>,
+        /// What had been pushed out to the swap space was read again; nothing was freed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_swap_in: bool,
     },
     /// Of `block_*`.
     Disk(Arc<Disk>),

@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod conntrack;
 pub mod devices;
 pub mod engine_files;
+pub mod functions;
 pub mod identify;
 pub mod kmsg;
 pub mod kubelet_logs;

@@ -384,6 +384,7 @@ fn for_whom_memory_is_freed_is_named() {
         let particulars = Particulars::Memory {
             memcg: true,
             limit: Some(Arc::new(limit)),
+            is_swap_in: false,
         };
         told(&identity, Cause::MemoryReclaim, (start, end), particulars)
     };

@@ -8,9 +8,20 @@
 mod cgroup;
 #[path = "support/child.rs"]
 mod child;
+#[path = "wait_sensor/faults.rs"]
+mod faults;
+#[allow(
+    dead_code,
+    reason = "programs that run into limits are for another test program"
+)]
+#[path = "memory_sensor/load.rs"]
+mod load;
 #[allow(dead_code, reason = "counters are for other test programs")]
 #[path = "support/observed.rs"]
 mod observed;
+#[allow(dead_code, reason = "counts are for another test program")]
+#[path = "block_sensor/place.rs"]
+mod place;
 
 use std::{
     fs::File,

@@ -13,6 +13,12 @@ pub const KIND_DISK: u32 = 4;
 pub const KIND_MEMORY: u32 = 5;
 /// In another system call.
 pub const KIND_OTHER: u32 = 6;
+/// It touched memory that is in the swap space, and waits until that is read.
+pub const KIND_SWAP_IN: u32 = 7;
+/// It touched memory that is a page of a file, and waits until that is read.
+pub const KIND_MAJOR_FAULT: u32 = 8;
+/// Likewise, of a page that was in memory not long ago and had to go (`CONFIG_PSI`).
+pub const KIND_REFAULT: u32 = 9;
 
 /// Not in a system call.
 pub const NO_CALL: u64 = u64::MAX;

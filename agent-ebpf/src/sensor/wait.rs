@@ -4,18 +4,22 @@
 //! system call. At the switch-in its `last_queued` says when it was woken; a thread that was
 //! merely preempted has been queued since it was switched out and so was not blocked at all.
 
+mod fault;
+
+use core::ffi::c_void;
+
 use agent_common::{
     event::{
         Record, sensor,
         wait::{
-            BY_FILE, KIND_DISK, KIND_LOCK, KIND_MEMORY, KIND_OTHER, KIND_SLEEP, KIND_SOCKET,
-            MAX_CALLS, NO_CALL,
+            BY_FILE, KIND_DISK, KIND_LOCK, KIND_MAJOR_FAULT, KIND_MEMORY, KIND_OTHER, KIND_REFAULT,
+            KIND_SLEEP, KIND_SOCKET, KIND_SWAP_IN, MAX_CALLS, NO_CALL,
         },
     },
     series::{SeriesKey, family},
 };
 use aya_ebpf::{
-    Global,
+    EbpfContext as _, Global,
     bindings::BPF_ANY,
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::{btf_tracepoint, map, raw_tracepoint},
@@ -23,6 +27,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 
+use self::fault::Doing;
 use crate::{
     emit,
     kernel::{Memory, Probed, Typed, field, sched::Task, syscall::Registers},
@@ -40,6 +45,8 @@ static WAIT_MIN_NS: Global<u64> = Global::new(1_000_000);
 struct Blocked {
     /// `rq.clock` of the switch.
     clock: u64,
+    /// The same, monotonic.
+    start_ns: u64,
     /// Number of its system call, or `NO_CALL`.
     call: u64,
     /// A `KIND_` constant.
@@ -60,7 +67,7 @@ static CALL_KINDS: Array<u32> = Array::with_max_entries(MAX_CALLS, 0);
 #[btf_tracepoint(function = "sched_switch")]
 pub fn wait_switch(ctx: BtfTracePointContext) -> u32 {
     // SAFETY: the tracepoint's arguments are the two tasks, typed for the verifier.
-    unsafe { switch::<Typed>(ctx.arg(1), ctx.arg(2)) }
+    unsafe { switch::<Typed>(ctx.as_ptr(), ctx.arg(1), ctx.arg(2)) }
     0
 }
 
@@ -68,19 +75,19 @@ pub fn wait_switch(ctx: BtfTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sched_switch")]
 pub fn wait_switch_raw(ctx: RawTracePointContext) -> u32 {
     // SAFETY: as above; the verifier has no types here.
-    unsafe { switch::<Probed>(ctx.arg(1), ctx.arg(2)) }
+    unsafe { switch::<Probed>(ctx.as_ptr(), ctx.arg(1), ctx.arg(2)) }
     0
 }
 
 /// # Safety
 ///
-/// Both are tasks of a kind that `M` can read.
+/// Both are tasks of a kind that `M` can read; `context` is the tracepoint's.
 #[inline(always)]
-unsafe fn switch<M: Memory>(prev: *const u8, next: *const u8) {
+unsafe fn switch<M: Memory>(context: *mut c_void, prev: *const u8, next: *const u8) {
     // SAFETY: by the caller's promise.
     let (out, into) = unsafe { (Task::<M>::new(prev), Task::<M>::new(next)) };
     if is_tracked(out.tgid()) {
-        switch_out(prev, out.tid(), into.cfs_rq().clock());
+        switch_out(context, prev, out.tid(), into.cfs_rq().clock());
     }
     if is_tracked(into.tgid()) {
         switch_in(into);
@@ -88,13 +95,15 @@ unsafe fn switch<M: Memory>(prev: *const u8, next: *const u8) {
 }
 
 #[inline(never)]
-fn switch_out(prev: *const u8, tid: u32, clock: u64) {
+fn switch_out(context: *mut c_void, prev: *const u8, tid: u32, clock: u64) {
     let registers = Registers::of_current();
     let call = registers.call();
     let blocked = Blocked {
         clock,
+        // SAFETY: returns a number.
+        start_ns: unsafe { bpf_ktime_get_ns() },
         call,
-        kind: u64::from(kind(prev, registers, call)),
+        kind: u64::from(kind(context, prev, registers, call)),
     };
     // A full table evicts: the worst is a stretch that is not told.
     let _ = BLOCKED.insert(tid, blocked, u64::from(BPF_ANY));
@@ -109,12 +118,21 @@ fn switch_in<M: Memory>(task: Task<M>) {
     };
     let _ = BLOCKED.remove(tid);
     let woken = task.last_queued();
-    let ns = woken.saturating_sub(blocked.clock);
-    if woken == 0 || ns == 0 {
+    if woken <= blocked.clock {
         return; // preempted
     }
     if task.last_arrival() > blocked.clock {
         return; // it ran since, unseen: while it was not tracked, or the hook was off
+    }
+    // It was woken for this CPU, or moved to it. Where it was switched out the clock may be another
+    // one by a tick, where the CPUs have no stable one.
+    let queued_ns = task.cfs_rq().clock().saturating_sub(woken);
+    // SAFETY: returns a number.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let end_ns = now_ns.saturating_sub(queued_ns);
+    let ns = end_ns.saturating_sub(blocked.start_ns);
+    if ns == 0 {
+        return;
     }
     let kind = blocked.kind as u32;
     let cgroup_id = task.cgroup_id();
@@ -128,38 +146,44 @@ fn switch_in<M: Memory>(task: Task<M>) {
     if !emit::is_told(sensor::WAIT, ns, WAIT_MIN_NS.load()) || kind == KIND_OTHER {
         return; // of what has no name nothing can be told
     }
-    let clock = task.cfs_rq().clock();
-    // SAFETY: return numbers.
-    let (now_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     emit::record(&Record {
         sensor: sensor::WAIT,
         kind,
-        start_ns: now_ns.saturating_sub(clock.saturating_sub(blocked.clock)),
-        end_ns: now_ns.saturating_sub(clock.saturating_sub(woken)),
+        start_ns: blocked.start_ns,
+        end_ns,
         cgroup_id,
         detail: blocked.call,
         leader_start_boottime_ns: task.leader_start_boottime_ns(),
         pid: task.tgid(),
         tid,
-        cpu,
+        // SAFETY: returns a number.
+        cpu: unsafe { bpf_get_smp_processor_id() },
         extra: 0,
     });
 }
 
 #[inline(always)]
-fn kind(task: *const u8, registers: Registers, call: u64) -> u32 {
+fn kind(context: *mut c_void, task: *const u8, registers: Registers, call: u64) -> u32 {
     // SAFETY: `task` is the running task.
-    unsafe {
-        if crate::kernel::has(&field::TASK_IN_MEMSTALL)
-            && crate::kernel::bit(task, &field::TASK_IN_MEMSTALL)
-        {
-            return KIND_MEMORY;
+    let is = |field: &Global<u32>| unsafe {
+        crate::kernel::has(field) && crate::kernel::bit(task, field)
+    };
+    let (for_memory, for_disk) = (is(&field::TASK_IN_MEMSTALL), is(&field::TASK_IN_IOWAIT));
+    // A look at the stack costs microseconds: not for who reads a file as it asked to.
+    if for_memory || (for_disk && call == NO_CALL) {
+        match fault::doing(context) {
+            Doing::SwapIn => return KIND_SWAP_IN,
+            Doing::Fault if for_memory => return KIND_REFAULT,
+            Doing::Fault => return KIND_MAJOR_FAULT,
+            Doing::Unknown if !for_memory => return KIND_MAJOR_FAULT,
+            Doing::Reclaim | Doing::Other | Doing::Unknown => {}
         }
-        if crate::kernel::has(&field::TASK_IN_IOWAIT)
-            && crate::kernel::bit(task, &field::TASK_IN_IOWAIT)
-        {
-            return KIND_DISK;
-        }
+    }
+    if for_memory {
+        return KIND_MEMORY;
+    }
+    if for_disk {
+        return KIND_DISK;
     }
     if call == NO_CALL {
         return KIND_OTHER;

@@ -25,7 +25,11 @@ pub use self::{
     twins::Twins,
 };
 
-use self::{index::Index, memory::MemoryLimits, quota::Quotas};
+use self::{
+    index::Index,
+    memory::{MemoryLimits, Nearest},
+    quota::Quotas,
+};
 use crate::{
     event::{Limiter, MemoryLimit},
     host::{
@@ -33,6 +37,9 @@ use crate::{
         roots::Roots,
     },
 };
+
+/// Part of a memory limit from which on it presses.
+const PRESSING: f64 = 0.9;
 
 /// The cgroups of this host. Thread-safe; every look-up is bounded and cached.
 #[derive(Debug)]
@@ -191,6 +198,18 @@ impl Cgroups {
     /// The memory limit that `cgroup_id` is nearest to: its own or an ancestor's.
     #[must_use]
     pub fn memory_limit(&self, cgroup_id: u64) -> Option<Arc<MemoryLimit>> {
+        Some(self.nearest_memory_limit(cgroup_id)?.limit)
+    }
+
+    /// The same, if it is all but used up: then what a process had in memory may have been pushed
+    /// out for it.
+    #[must_use]
+    pub fn pressing_memory_limit(&self, cgroup_id: u64) -> Option<Arc<MemoryLimit>> {
+        let nearest = self.nearest_memory_limit(cgroup_id)?;
+        (nearest.fill >= PRESSING).then_some(nearest.limit)
+    }
+
+    fn nearest_memory_limit(&self, cgroup_id: u64) -> Option<Nearest> {
         let layout = self.layout.as_ref()?;
         let now = Instant::now();
         let path = self.index.path(cgroup_id, &layout.cpu, now)?;

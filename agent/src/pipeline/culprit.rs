@@ -84,7 +84,7 @@ pub fn find(
             };
             most(consumers.within(busiest, &windows), victim, 0.4, |_| true)
         }
-        (Cause::MemoryReclaim | Cause::OomKill, Particulars::Memory { memcg, limit }) => {
+        (Cause::MemoryReclaim | Cause::OomKill, Particulars::Memory { memcg, limit, .. }) => {
             let below = match limit {
                 Some(limit) if *memcg && limit.is_ancestor => &*limit.cgroup_path,
                 _ if *memcg => return Culprit::default(),

@@ -5,9 +5,9 @@ use super::{
     culprit::{self, Wait},
     scope::Scope,
     waits::{heaviest, waits},
-    words::Evidence,
+    words::{Evidence, Stalls, is_major_fault, is_swap_in},
 };
-use crate::vocabulary::Cause;
+use crate::{event::Particulars, vocabulary::Cause};
 
 const CLIENT: i32 = 3; // `SpanKind` of a call
 /// Children whose start is looked at.
@@ -29,19 +29,14 @@ pub(super) fn find(cause: Cause, asked: Asked<'_>, scope: &Scope) -> Evidence {
     };
     let mut evidence = Evidence::default();
     let mut threads = Vec::new();
-    let waits = waits(
-        source,
-        place,
-        scope,
-        identity,
-        context.timeline,
-        &mut |tid| {
-            evidence.intervals += 1;
-            threads.push(tid);
-        },
-    );
-    let lengths = waits.iter().map(|wait| wait.end.saturating_sub(wait.start));
-    evidence.longest_ns = lengths.max().unwrap_or(0);
+    let of = |source, met: &mut dyn FnMut(u32)| {
+        waits(source, place, scope, identity, context.timeline, met)
+    };
+    let waits = of(source, &mut |tid| {
+        evidence.intervals += 1;
+        threads.push(tid);
+    });
+    evidence.longest_ns = waits.iter().map(length).max().unwrap_or(0);
     threads.sort_unstable();
     threads.dedup();
     evidence.threads = threads.len();
@@ -51,6 +46,18 @@ pub(super) fn find(cause: Cause, asked: Asked<'_>, scope: &Scope) -> Evidence {
     evidence.is_of_loop = scope.is_loop_in_company();
     evidence.is_until_begun = cause == Cause::SocketWait && is_until_begun(asked, &waits);
     evidence.particulars = heaviest(&waits);
+    if matches!(
+        cause,
+        Cause::MemoryReclaim | Cause::BlockThrottle | Cause::BlockQueue | Cause::BlockDevice
+    ) {
+        for source in [Cause::MemoryReclaim, Cause::BlockQueue] {
+            let waits = of(source, &mut |_| {});
+            evidence.swap_ins.add(&waits, is_swap_in);
+            evidence.major_faults.add(&waits, is_major_fault);
+        }
+        let all: u64 = waits.iter().map(length).sum();
+        evidence.is_for_faults = evidence.major_faults.ns >= all.div_ceil(2);
+    }
     evidence.culprit = culprit::find(
         cause,
         &evidence.particulars,
@@ -59,6 +66,19 @@ pub(super) fn find(cause: Cause, asked: Asked<'_>, scope: &Scope) -> Evidence {
         context.consumers,
     );
     evidence
+}
+
+const fn length(wait: &Wait) -> u64 {
+    wait.end.saturating_sub(wait.start)
+}
+
+impl Stalls {
+    fn add(&mut self, waits: &[Wait], is_one: fn(&Particulars) -> bool) {
+        for wait in waits.iter().filter(|wait| is_one(&wait.particulars)) {
+            self.count += 1;
+            self.ns = self.ns.saturating_add(length(wait));
+        }
+    }
 }
 
 /// Whether a client span waited longer before its first child began than after the last had ended: the

@@ -20,6 +20,7 @@ mod bad_input;
 mod behind;
 mod held;
 mod hostile;
+mod page_faults;
 mod symptoms;
 mod threads;
 mod verdicts;

@@ -91,6 +91,7 @@ mod tests {
         let memory = Particulars::Memory {
             memcg: true,
             limit: None,
+            is_swap_in: false,
         };
         let of = |ms: u64, particulars: &Particulars| Wait {
             start: 0,

@@ -40,6 +40,21 @@ pub struct Evidence {
     pub lost_events: u64,
     /// Sensors that told less than they could at that time, to save cost.
     pub saving: Vec<&'static str>,
+    /// Waits for memory to be read back from the swap space.
+    pub swap_ins: Stalls,
+    /// Waits for pages of mapped files to be read.
+    pub major_faults: Stalls,
+    /// These took at least half as long as what is blamed.
+    pub is_for_faults: bool,
+}
+
+/// Waits of one kind, inside the span.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stalls {
+    /// How many.
+    pub count: usize,
+    /// All together, in nanoseconds.
+    pub ns: u64,
 }
 
 impl Evidence {
@@ -99,6 +114,14 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             "the virtual CPU was out of guest mode{}",
             reason(particulars)
         ),
+        Cause::MemoryReclaim if is_major_fault(particulars) => {
+            "waited for pages of files to be read again that were pushed out of memory".to_owned()
+        }
+        Cause::MemoryReclaim if is_swap_in(particulars) => format!(
+            "waited for memory to be read back from the swap space{}{}",
+            limit(particulars, identity),
+            by(", used up by ", "")
+        ),
         Cause::MemoryReclaim if matches!(particulars, Particulars::SystemCall(_)) => {
             "waited for memory to be freed or read back".to_owned()
         }
@@ -118,6 +141,10 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             who(identity),
             on_disk(" on ", particulars)
         ),
+        Cause::BlockQueue if is_major_fault(particulars) => format!(
+            "waited in a page fault for the disk of a mapped file{}",
+            by(", busy with I/O of ", "")
+        ),
         // The journal's own wait is nobody's request: which queue it was in is not known.
         Cause::BlockQueue if matches!(particulars, Particulars::SystemCall(_)) => format!(
             "waited{} for the file system or its disk{}",
@@ -130,8 +157,12 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
             by(", filled by ", "")
         ),
         Cause::BlockDevice => format!(
-            "waited for {}{}{usual}",
+            "waited for {}{}{}{usual}",
             disk(particulars),
+            match evidence.is_for_faults {
+                true => " in page faults on mapped files",
+                false => "",
+            },
             by(", busy with I/O of ", "")
         ),
         Cause::TcpConnect => format!(
@@ -198,6 +229,14 @@ fn what(cause: Cause, identity: &Identity, evidence: &Evidence) -> String {
         Cause::Downstream => format!("waited for requests that it made{usual}"),
         Cause::Unexplained => "no sensor saw what it did".to_owned(),
     }
+}
+
+pub(super) fn is_swap_in(particulars: &Particulars) -> bool {
+    matches!(particulars, Particulars::Memory { is_swap_in, .. } if *is_swap_in)
+}
+
+pub(super) fn is_major_fault(particulars: &Particulars) -> bool {
+    matches!(particulars, Particulars::SystemCall(call) if call.is_major_fault())
 }
 
 fn disk(particulars: &Particulars) -> String {
@@ -307,7 +346,7 @@ fn pod(workload: &Workload) -> String {
 
 /// Whose memory there was too little of.
 fn limit(particulars: &Particulars, identity: &Identity) -> String {
-    let Particulars::Memory { memcg, limit } = particulars else {
+    let Particulars::Memory { memcg, limit, .. } = particulars else {
         return String::new();
     };
     match limit {
@@ -422,6 +461,15 @@ pub fn numbers(
     }
     if !evidence.culprit.name.is_empty() {
         numbers.push(("culprit_percent".to_owned(), evidence.culprit.part * 100.0));
+    }
+    for (stalls, time, count) in [
+        (evidence.swap_ins, "swap_in_ms", "swap_ins"),
+        (evidence.major_faults, "major_fault_ms", "major_faults"),
+    ] {
+        if stalls.count > 0 {
+            numbers.push((time.to_owned(), millis(stalls.ns)));
+            numbers.push((count.to_owned(), stalls.count as f64));
+        }
     }
     if evidence.is_behind {
         numbers.push(("behind_another_thread".to_owned(), 1.0));

@@ -69,7 +69,21 @@ impl Attributor {
                     let limiter = self.identifier.limiter(delay.cgroup_id, *hint);
                     delay.particulars = limiter.map_or(Particulars::None, Particulars::Limiter);
                 }
-                Particulars::Memory { memcg: true, limit } => {
+                // Of what was pushed out long ago nobody knows for whose sake.
+                Particulars::Memory {
+                    memcg,
+                    limit,
+                    is_swap_in: true,
+                } => {
+                    *limit = self
+                        .identifier
+                        .cgroups()
+                        .pressing_memory_limit(delay.cgroup_id);
+                    *memcg = limit.is_some();
+                }
+                Particulars::Memory {
+                    memcg: true, limit, ..
+                } => {
                     *limit = self.identifier.memory_limit(delay.cgroup_id);
                 }
                 Particulars::CpuWentTo(cgroup_id) => {

@@ -119,7 +119,11 @@ impl Interpreter for MemoryInterpreter {
         };
         Ok(Meaning {
             cause,
-            particulars: Particulars::Memory { memcg, limit: None },
+            particulars: Particulars::Memory {
+                memcg,
+                limit: None,
+                is_swap_in: false,
+            },
         })
     }
 

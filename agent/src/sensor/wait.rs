@@ -6,7 +6,8 @@ use agent_common::{
     event::{
         Record, sensor,
         wait::{
-            BY_FILE, KIND_DISK, KIND_LOCK, KIND_MEMORY, KIND_SLEEP, KIND_SOCKET, MAX_CALLS, NO_CALL,
+            BY_FILE, KIND_DISK, KIND_LOCK, KIND_MAJOR_FAULT, KIND_MEMORY, KIND_REFAULT, KIND_SLEEP,
+            KIND_SOCKET, KIND_SWAP_IN, MAX_CALLS, NO_CALL,
         },
     },
     series::{SeriesKey, family},
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::{
     event::{Particulars, SystemCall},
+    host::functions::{self, Function},
     vocabulary::Cause,
 };
 
@@ -121,6 +123,27 @@ const CALLS: &[(u32, &[&str])] = &[
     ),
 ];
 
+/// What a thread may be blocked in that touched memory, by the constants of the kernel side that
+/// say where it is, and all names that it has had.
+const FUNCTIONS: &[(&str, &str, &[&str])] = &[
+    ("FN_FREE_PAGES", "FN_FREE_PAGES_END", &["try_to_free_pages"]),
+    (
+        "FN_FREE_CGROUP_PAGES",
+        "FN_FREE_CGROUP_PAGES_END",
+        &["try_to_free_mem_cgroup_pages"],
+    ),
+    ("FN_SWAP_IN", "FN_SWAP_IN_END", &["do_swap_page"]),
+    (
+        "FN_SHMEM_SWAP_IN",
+        "FN_SHMEM_SWAP_IN_END",
+        &["shmem_swapin_folio", "shmem_swapin_page"],
+    ),
+    ("FN_FAULT", "FN_FAULT_END", &["handle_mm_fault"]),
+];
+
+/// In place of a system call's number: a major fault.
+const FAULT: u64 = NO_CALL - 1;
+
 /// Different system calls remembered.
 const MAX_REMEMBERED: usize = 4096;
 
@@ -149,6 +172,24 @@ impl Sensor for Wait {
             reason: "the registers of a system call are not known on this architecture".to_owned(),
             fix: "use x86-64 or arm64".to_owned(),
         })
+    }
+
+    fn reduced(&self, kernel: &Kernel<'_>) -> Option<(String, &'static str)> {
+        let reason = functions::hidden(kernel.roots)?;
+        Some((reason, "swap-in is told as a page fault like any other"))
+    }
+
+    fn constants(&self, kernel: &Kernel<'_>) -> Vec<(&'static str, u64)> {
+        let names: Vec<&[&str]> = FUNCTIONS.iter().map(|(.., names)| *names).collect();
+        let found = functions::find(kernel.roots, &names);
+        let constants = FUNCTIONS
+            .iter()
+            .zip(found)
+            .filter_map(|(constants, found)| {
+                let ((begin, end, _), Function { start, end: until }) = (constants, found?);
+                Some([(*begin, start), (*end, until)])
+            });
+        constants.flatten().collect()
     }
 
     fn interpreter(&self, _: &Kernel<'_>) -> Box<dyn Interpreter> {
@@ -189,8 +230,18 @@ impl Interpreter for WaitInterpreter {
             KIND_SOCKET => Cause::SocketWait,
             // What the disk sensor saw of it counts before this; the rest is waiting for the
             // device, for others' requests or for the file system's journal.
-            KIND_DISK => Cause::BlockQueue,
-            KIND_MEMORY => Cause::MemoryReclaim,
+            KIND_DISK | KIND_MAJOR_FAULT => Cause::BlockQueue,
+            KIND_MEMORY | KIND_REFAULT => Cause::MemoryReclaim,
+            KIND_SWAP_IN => {
+                return Ok(Meaning {
+                    cause: Cause::MemoryReclaim,
+                    particulars: Particulars::Memory {
+                        memcg: false,
+                        limit: None,
+                        is_swap_in: true,
+                    },
+                });
+            }
             // What has no name is only counted.
             kind => {
                 return Err(DecodeError::Unknown {
@@ -202,9 +253,13 @@ impl Interpreter for WaitInterpreter {
         if self.0.len() >= MAX_REMEMBERED {
             self.0.clear();
         }
-        let call = self.0.entry(record.detail).or_insert_with(|| {
+        let is_fault = matches!(record.kind, KIND_MAJOR_FAULT | KIND_REFAULT);
+        // A fault may be one of the kernel's in a system call: that is not what it waits for.
+        let number = if is_fault { FAULT } else { record.detail };
+        let call = self.0.entry(number).or_insert_with(|| {
             Arc::new(SystemCall {
-                name: match record.detail {
+                name: match number {
+                    FAULT => SystemCall::MAJOR_FAULT.to_owned(),
                     NO_CALL => String::new(),
                     call => name(call),
                 },
@@ -224,6 +279,9 @@ impl Interpreter for WaitInterpreter {
             KIND_SOCKET => "socket",
             KIND_DISK => "disk",
             KIND_MEMORY => "memory",
+            KIND_SWAP_IN => "swap_in",
+            KIND_MAJOR_FAULT => "major_fault",
+            KIND_REFAULT => "refault",
             _ => "other",
         };
         vec![kind.to_owned()]

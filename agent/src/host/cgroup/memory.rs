@@ -30,7 +30,15 @@ pub(super) struct MemoryLimits {
 }
 
 /// What was found, and when.
-type Known = (Option<Arc<MemoryLimit>>, Instant);
+type Known = (Option<Nearest>, Instant);
+
+/// The limit that a group is nearest to.
+#[derive(Clone, Debug)]
+pub(super) struct Nearest {
+    pub limit: Arc<MemoryLimit>,
+    /// Use over limit.
+    pub fill: f64,
+}
 
 /// One limit of one group.
 struct Candidate {
@@ -56,14 +64,14 @@ impl MemoryLimits {
     }
 
     /// The limit that the group of this path is nearest to: its own or an ancestor's.
-    pub fn nearest(&self, path: &str, now: Instant) -> Option<Arc<MemoryLimit>> {
+    pub fn nearest(&self, path: &str, now: Instant) -> Option<Nearest> {
         let mut known = self.known.lock();
         if let Some((limit, read_at)) = known.get(path)
             && now.saturating_duration_since(*read_at) < LIFETIME
         {
             return limit.clone();
         }
-        let limit = self.read(path).map(Arc::new);
+        let limit = self.read(path);
         if known.len() >= MAX_GROUPS {
             known.clear();
         }
@@ -71,7 +79,7 @@ impl MemoryLimits {
         limit
     }
 
-    fn read(&self, path: &str) -> Option<MemoryLimit> {
+    fn read(&self, path: &str) -> Option<Nearest> {
         let ancestors = Path::new(path).ancestors().filter_map(Path::to_str);
         let mut best: Option<(Candidate, &str)> = None;
         for ancestor in ancestors.filter(|ancestor| *ancestor != "/") {
@@ -87,11 +95,14 @@ impl MemoryLimits {
                 }
             }
         }
-        best.map(|(limit, at)| MemoryLimit {
-            cgroup_path: at.to_owned(),
-            bytes: limit.bytes,
-            file: limit.file,
-            is_ancestor: at != path,
+        best.map(|(limit, at)| Nearest {
+            limit: Arc::new(MemoryLimit {
+                cgroup_path: at.to_owned(),
+                bytes: limit.bytes,
+                file: limit.file,
+                is_ancestor: at != path,
+            }),
+            fill: limit.fill,
         })
     }
 
@@ -162,7 +173,8 @@ mod tests {
         write(pod.join("c1"), &own);
         let limits = limits(dir.path());
         let start = Instant::now();
-        let limit = limits.nearest("/pod/c1", start).unwrap();
+        let Nearest { limit, fill } = limits.nearest("/pod/c1", start).unwrap();
+        assert!((0.98..1.0).contains(&fill), "{fill}");
         let expected = MemoryLimit {
             cgroup_path: "/pod".to_owned(),
             bytes: 1000,
@@ -172,16 +184,16 @@ mod tests {
         assert_eq!(*limit, expected);
         write(pod.join("c1"), &[("memory.current", "801")]);
         assert_eq!(
-            *limits.nearest("/pod/c1", start).unwrap(),
+            *limits.nearest("/pod/c1", start).unwrap().limit,
             expected,
             "fresh"
         );
-        let own = limits.nearest("/pod/c1", start + LIFETIME).unwrap();
+        let own = limits.nearest("/pod/c1", start + LIFETIME).unwrap().limit;
         assert_eq!(
             (own.file, own.bytes, own.is_ancestor),
             ("memory.high", 800, false)
         );
-        assert_eq!(limits.nearest("/no/such", start), None);
+        assert!(limits.nearest("/no/such", start).is_none());
     }
 
     #[test]
@@ -195,6 +207,6 @@ mod tests {
         ];
         write(group, &files);
         let limits = limits(dir.path());
-        assert_eq!(limits.nearest("/a/b", Instant::now()), None);
+        assert!(limits.nearest("/a/b", Instant::now()).is_none());
     }
 }

@@ -191,6 +191,7 @@ fn memory(limit: Option<(&str, bool)>) -> Particulars {
                 is_ancestor,
             })
         }),
+        is_swap_in: false,
     }
 }
 

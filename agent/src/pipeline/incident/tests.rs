@@ -85,6 +85,7 @@ fn one_cause_fault_and_subject_are_one_story() {
         Particulars::Memory {
             memcg: false,
             limit: None,
+            is_swap_in: false,
         },
     );
     assert!(same(
@@ -102,6 +103,7 @@ fn one_cause_fault_and_subject_are_one_story() {
         Particulars::Memory {
             memcg: true,
             limit: Some(Arc::new(limit)),
+            is_swap_in: false,
         },
     );
     assert!(same(

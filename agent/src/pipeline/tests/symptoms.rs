@@ -75,6 +75,7 @@ fn cases() -> Vec<Case> {
     let limit = Particulars::Memory {
         memcg: true,
         limit: None,
+        is_swap_in: false,
     };
     let connect = Particulars::SystemCall(Arc::new(SystemCall {
         name: "connect".into(),

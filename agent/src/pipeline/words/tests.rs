@@ -119,7 +119,17 @@ fn who_caused_it_and_what_was_lost_are_part_of_the_sentence() {
                 is_ancestor,
             })
         }),
+        is_swap_in: false,
     };
+    let swap_in = Particulars::Memory {
+        memcg: false,
+        limit: None,
+        is_swap_in: true,
+    };
+    let fault = Particulars::SystemCall(Arc::new(SystemCall {
+        name: SystemCall::MAJOR_FAULT.into(),
+        action: String::new(),
+    }));
     let nothing = Particulars::None;
     let fsync = Particulars::SystemCall(Arc::new(SystemCall {
         name: "fsync".into(),
@@ -133,6 +143,19 @@ fn who_caused_it_and_what_was_lost_are_part_of_the_sentence() {
         (
             of(Cause::MemoryReclaim, &fsync, "", None, 0),
             "waited for memory to be freed or read back",
+        ),
+        (
+            of(Cause::MemoryReclaim, &swap_in, "hog", None, 0),
+            "waited for memory to be read back from the swap space, as the host was short of it, \
+             used up by hog",
+        ),
+        (
+            of(Cause::MemoryReclaim, &fault, "", None, 0),
+            "waited for pages of files to be read again that were pushed out of memory",
+        ),
+        (
+            of(Cause::BlockQueue, &fault, "hog", None, 0),
+            "waited in a page fault for the disk of a mapped file, busy with I/O of hog",
         ),
         (
             of(Cause::Runqueue, &nothing, "hog", None, 0),
