@@ -76,6 +76,7 @@ macro_rules! for_each_kernel_field {
             SOCK_OWNED: "sock" "sk_lock.owned" 4 tcp, "1 while a process holds its lock, 0 in interrupts";
             SOCK_FAMILY: "sock_common" "skc_family" 2 optional, "AF_";
             SOCK_PORT: "sock_common" "skc_num" 2 optional, "local port";
+            INET_SPORT: "inet_sock" "inet_sport" 2 optional, "local port as others know it, big endian";
             SOCK_REMOTE_PORT: "sock_common" "skc_dport" 2 optional, "the other end's, big endian";
             SOCK_ADDRESS: "sock_common" "skc_rcv_saddr" 4 optional, "local address";
             SOCK_REMOTE_ADDRESS: "sock_common" "skc_daddr" 4 optional, "the other end's";

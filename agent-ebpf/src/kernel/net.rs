@@ -324,6 +324,17 @@ impl Sock {
         self.get(&field::SOCK_PORT)
     }
 
+    /// Its local port as others know it: one that is closed has it still, where its own is lost.
+    ///
+    /// kernel: v5.10.. net/ipv4/inet_hashtables.c: __inet_put_port
+    #[inline(always)]
+    pub fn port_to_others(self) -> u16 {
+        match self.port() {
+            0 if has(&field::INET_SPORT) => self.get::<u16>(&field::INET_SPORT).swap_bytes(),
+            port => port,
+        }
+    }
+
     /// The queue of its device that it sends through; of a device with one only, any number.
     #[inline(always)]
     pub fn tx_queue(self) -> u32 {

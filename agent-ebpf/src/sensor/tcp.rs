@@ -101,7 +101,6 @@ pub fn tcp_state(ctx: RawTracePointContext) -> u32 {
             if sock.is_in_process() {
                 flow.owner = Owner::current();
             }
-            flow.port = sock.port().into();
             flow::begin(sock, &flow);
             listener::begin(sock, &flow.owner);
         }
@@ -119,11 +118,11 @@ pub fn tcp_state(ctx: RawTracePointContext) -> u32 {
             }
         }
         CLOSE => {
+            // Also where its flow was evicted: nothing else removes a listener.
+            if from == LISTEN {
+                listener::end(sock);
+            }
             if let Some(flow) = flow::get(sock) {
-                if from == LISTEN {
-                    // SAFETY: a map's value, which lives as long as the program runs.
-                    listener::end(sock, unsafe { (*flow).port });
-                }
                 if from == SYN_SENT {
                     attempted(sock, flow, true);
                 }

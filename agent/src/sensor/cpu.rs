@@ -23,20 +23,26 @@ pub struct Cpu;
 /// Name in metrics and `doctor`.
 pub const NAME: &str = "cpu";
 
-const PROBES: &[Probe] = &[Probe::essential(&[
-    Hook {
-        program: "cpu_switch",
-        kind: HookKind::TpBtf,
-        target: "sched_switch",
-        loses: "",
-    },
-    Hook {
-        program: "cpu_switch_raw",
-        kind: HookKind::RawTp,
-        target: "sched_switch",
-        loses: "nothing but CPU time: its reads of kernel memory cost more per switch",
-    },
-])];
+const PROBES: &[Probe] = &[
+    Probe::essential(&[
+        Hook {
+            program: "cpu_switch",
+            kind: HookKind::TpBtf,
+            target: "sched_switch",
+            loses: "",
+        },
+        Hook {
+            program: "cpu_switch_raw",
+            kind: HookKind::RawTp,
+            target: "sched_switch",
+            loses: "nothing but CPU time: its reads of kernel memory cost more per switch",
+        },
+    ]),
+    Probe::optional(
+        &[Hook::raw_tp("cpu_hotplug", "cpuhp_exit")],
+        "that a CPU was taken away: it counts as idle for a minute",
+    ),
+];
 
 impl Sensor for Cpu {
     fn id(&self) -> u32 {

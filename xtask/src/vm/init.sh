@@ -5,7 +5,7 @@
 # kernel says to the first.
 
 # The shell is bash: that of busybox takes its own programs before those on the path.
-export PATH=/usr/sbin:/usr/bin:/usr/lib/busybox HOME=/root TMPDIR=/tmp RUST_BACKTRACE=1
+export PATH=/usr/sbin:/usr/bin:/usr/lib/busybox HOME=/root TMPDIR=/tmp RUST_BACKTRACE=1 OWN_MACHINE=1
 /usr/bin/busybox mkdir -p /dev /proc /sys /tmp /run /root /usr/lib/busybox
 /usr/bin/busybox --install -s /usr/lib/busybox
 mount -t devtmpfs dev /dev

@@ -31,6 +31,8 @@ const QUICK: &[(&str, &str)] = &[
     ("cpu_sensor", "throttled_intervals_add_up_to_cpu_stat"),
     ("cpu_sensor", "confined::"),
     ("kvm_sensor", "every_exit_is_counted_by_its_reason"),
+    ("machine_sensor", "clock::"),
+    ("machine_sensor", "unplug::"),
     (
         "memory_sensor",
         "kills_are_counted_as_the_cgroup_counts_them",
@@ -42,6 +44,7 @@ const QUICK: &[(&str, &str)] = &[
     ("tcp_sensor", "listener::"),
     ("tcp_sensor", "window::"),
     ("wait_sensor", "a_futex_is_a_lock"),
+    ("wait_sensor", "faults::"),
 ];
 
 impl Cgroups {

@@ -3,7 +3,13 @@
 //!
 //! Written only where a CPU becomes idle or busy, each in a cache line of its own.
 
-use aya_ebpf::{Global, helpers::bpf_get_smp_processor_id, macros::map, maps::Array};
+use aya_ebpf::{
+    Global,
+    helpers::bpf_get_smp_processor_id,
+    macros::{map, raw_tracepoint},
+    maps::Array,
+    programs::RawTracePointContext,
+};
 
 use crate::kernel::{
     Memory,
@@ -50,6 +56,25 @@ const _: () = assert!(size_of::<Idle>() == 64);
 #[map]
 static IDLE: Array<Idle> = Array::with_max_entries(MAX_CPUS, 0);
 
+/// A CPU comes or goes: what it did before says nothing any more, and while it is gone it is not idle.
+///
+/// kernel: v5.10.. include/trace/events/cpuhp.h: cpuhp_exit(unsigned int cpu, int state, int idx,
+/// int ret), at every step of it, the last ones after it has gone.
+#[raw_tracepoint(tracepoint = "cpuhp_exit")]
+pub fn cpu_hotplug(ctx: RawTracePointContext) -> u32 {
+    let cpu: u64 = ctx.arg(0);
+    if let Some(idle) = IDLE.get_ptr_mut(cpu as u32) {
+        // SAFETY: a map's value; what the CPU itself writes at the same time is overwritten by the
+        // steps that follow.
+        let idle = unsafe { &mut *idle };
+        idle.since = 0;
+        for piece in &mut idle.pieces {
+            *piece = Piece { start: 0, end: 0 };
+        }
+    }
+    0
+}
+
 /// To be called at every switch.
 #[inline(always)]
 pub fn on_switch<M: Memory>(prev: Task<M>, next: Task<M>, clock: u64) {
@@ -68,6 +93,9 @@ pub fn on_switch<M: Memory>(prev: Task<M>, next: Task<M>, clock: u64) {
     if to_idle {
         idle.since = clock;
         return;
+    }
+    if idle.since == 0 {
+        return; // since when is not known
     }
     let next = idle.next as usize;
     if let Some(piece) = idle.pieces.get_mut(next) {

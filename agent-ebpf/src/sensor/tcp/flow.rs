@@ -88,8 +88,8 @@ pub struct Flow {
     pub listed: u64,
     /// End of its last window that was seen closed.
     pub closed_window: u32,
-    /// Of one that listens: its port, which it may have lost when it is closed.
-    pub port: u32,
+    /// No meaning.
+    pub _pad: u32,
     /// What was dropped of it.
     pub dropped: Dropped,
 }
@@ -159,7 +159,7 @@ impl Flow {
         asked_delivered: 0,
         limited_ticks: 0,
         closed_window: 0,
-        port: 0,
+        _pad: 0,
         dropped: Dropped::NONE,
     };
 

@@ -10,7 +10,7 @@ use agent_common::{
     event::sensor,
     series::{SeriesKey, family},
 };
-use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
+use aya_ebpf::{bindings::BPF_ANY, macros::map, maps::HashMap};
 
 use super::flow::Owner;
 use crate::{
@@ -21,6 +21,8 @@ use crate::{
 
 /// Most listeners of one port that are known.
 const SHARERS: u16 = 16;
+/// Others of a port that may be closed while one is.
+const TRIES: u32 = 3;
 
 /// Where it listens.
 #[repr(C)]
@@ -29,7 +31,7 @@ struct Place {
     /// Inode of the network namespace.
     netns: u32,
     port: u16,
-    /// Which of those that listen there, without gaps.
+    /// Which of those that listen there, as far as possible without gaps.
     number: u16,
 }
 
@@ -71,20 +73,49 @@ pub fn begin(sock: Sock, owner: &Owner) -> u32 {
         _pad: 0,
     };
     let mut place = Place::first(sock, sock.port());
+    if place.port == 0 {
+        return 0; // `listen()` without `bind()`: it gets one later
+    }
     for number in 0..SHARERS {
         place.number = number;
-        if LISTENERS.get_ptr(place).is_none() {
-            if LISTENERS
-                .insert(place, listener, u64::from(BPF_NOEXIST))
-                .is_err()
-            {
-                emit::lost(sensor::TCP);
+        let is_taken = match LISTENERS.get_ptr(place) {
+            // SAFETY: a map's value. One of the same address is a remainder, and is overwritten.
+            Some(other) => unsafe { (*other).socket != sock.address() },
+            None => false,
+        };
+        if !is_taken {
+            return put(place, &listener);
+        }
+    }
+    // There is none left but that of one whose end was missed.
+    for number in 0..SHARERS {
+        place.number = number;
+        if let Some(other) = LISTENERS.get_ptr(place) {
+            // SAFETY: a map's value.
+            if !is_there(Sock::at(unsafe { (*other).socket }), place) {
+                return put(place, &listener);
             }
-            return 0;
         }
     }
     emit::lost(sensor::TCP);
     0
+}
+
+#[inline(always)]
+fn put(place: Place, listener: &Listener) -> u32 {
+    if LISTENERS
+        .insert(place, *listener, u64::from(BPF_ANY))
+        .is_err()
+    {
+        emit::lost(sensor::TCP);
+    }
+    0
+}
+
+/// Whether a socket listens there, as far as the memory at its address tells.
+#[inline(always)]
+fn is_there(sock: Sock, place: Place) -> bool {
+    sock.state() == LISTEN && sock.port_to_others() == place.port && sock.netns() == place.netns
 }
 
 /// A connection was made for who listens on its port.
@@ -101,34 +132,49 @@ pub fn account(connection: Sock) -> u32 {
     0
 }
 
-/// It is closed. By now it may have no port any more.
+/// It is closed. By now it may have lost its port, but not what others know as its port.
 #[inline(never)]
-pub fn end(sock: Sock, port: u32) -> u32 {
-    let mut place = Place::first(sock, port as u16);
-    let mut own: Option<*mut Listener> = None;
-    for number in 0..SHARERS {
-        place.number = number;
-        let Some(listener) = LISTENERS.get_ptr_mut(place) else {
-            if number == 0 {
-                return 0; // began before the agent
+pub fn end(sock: Sock) -> u32 {
+    let mut place = Place::first(sock, sock.port_to_others());
+    let mut address = sock.address();
+    // Others of the port may be closed on other CPUs at the same time, each of whom moves the last
+    // one into its own place: whoever cannot remove that looks again.
+    for _ in 0..TRIES {
+        let (mut own, mut last) = (SHARERS, 0);
+        for number in 0..SHARERS {
+            place.number = number;
+            // Also behind a gap: another one may have begun where the last one was just moved from.
+            if let Some(listener) = LISTENERS.get_ptr_mut(place) {
+                last = number;
+                // SAFETY: a map's value.
+                if unsafe { (*listener).socket } == address {
+                    count(listener, place);
+                    own = number;
+                }
             }
-            place.number = number - 1;
-            break;
-        };
-        // SAFETY: a map's value.
-        if unsafe { (*listener).socket } == sock.address() {
-            count(listener, place);
-            own = Some(listener);
         }
-    }
-    // The last one takes its number, so that there is no gap.
-    if let Some(own) = own {
-        if let Some(last) = LISTENERS.get_ptr(place) {
-            // SAFETY: values of a map. Who looks at the same time counts the last one twice over
-            // at the same place, which is once.
-            unsafe { *own = *last };
+        if own == SHARERS {
+            return 0; // began before the agent
         }
-        let _ = LISTENERS.remove(place);
+        place.number = last;
+        if own != last
+            && let Some(moved) = LISTENERS.get_ptr(place)
+        {
+            place.number = own;
+            if let Some(own) = LISTENERS.get_ptr_mut(place) {
+                // SAFETY: values of a map. Who looks at the same time counts the last one twice
+                // over at the same place, which is once.
+                unsafe {
+                    *own = *moved;
+                    address = (*own).socket;
+                }
+            }
+            place.number = last;
+        }
+        if LISTENERS.remove(place).is_ok() {
+            return 0;
+        }
+        // The last one was closed and removed meanwhile: its copy is to go.
     }
     0
 }
@@ -143,7 +189,7 @@ fn count(listener: *mut Listener, place: Place) {
     let sock = Sock::at(listener.socket);
     let drops = sock.drops();
     let new = drops.wrapping_sub(listener.drops);
-    if new == 0 || sock.state() != LISTEN || sock.netns() != place.netns {
+    if new == 0 || !is_there(sock, place) {
         return;
     }
     listener.drops = drops;
