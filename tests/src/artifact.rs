@@ -3,12 +3,15 @@
 
 use std::{
     env,
+    io::{IsTerminal as _, stderr},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
 };
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// The root of the source tree.
 #[must_use]
@@ -64,8 +67,16 @@ fn build() -> anyhow::Result<PathBuf> {
     let dir = profile_dir()?;
     let mut cargo = cargo();
     cargo
-        .args(["build", "--quiet"])
+        .arg("build")
         .args(["-p", "isostack-agent", "-p", "shop", "-p", "tasks"]);
+    if !stderr().is_terminal() {
+        cargo.arg("--quiet");
+    }
+    // SAFETY: between fork and exec only prctl(2) is called; nothing allocates.
+    unsafe {
+        // Who ends us alone, not our group, wants no compilers to go on.
+        cargo.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
+    }
     if dir.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");
     }

@@ -193,11 +193,12 @@ fn wasmtime(place: &Place<'_>) -> anyhow::Result<Started> {
     let python = peers::python_env("wasm", &requirements)?;
     let library = python.parent().and_then(Path::parent).context("bin")?;
     let script = "
-import glob, runpy, sys
+import glob, os, runpy, sys
 sys.path.append(glob.glob(sys.argv.pop(1) + '/lib/python3*/site-packages')[0])
 import wasmtime
 wasmtime.Store()
 del sys.argv[0]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name='__main__')";
     let inner = Language::Python.command()?;
     let mut command = Command::new(inner.get_program());

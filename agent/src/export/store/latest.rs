@@ -10,7 +10,8 @@ use crate::{
     verdict::Judgement,
 };
 
-/// See the module's head.
+/// See the module's head. A batch is freed when all of it has given way, so there may be twice as
+/// many spans here as are told.
 #[derive(Debug)]
 pub(super) struct Latest {
     batches: VecDeque<Settled>,
@@ -45,7 +46,8 @@ impl Latest {
         }
     }
 
-    pub fn push(&mut self, batch: Settled) {
+    pub fn push(&mut self, mut batch: Settled) {
+        batch.leave(self.capacity);
         self.spans += batch.len();
         self.batches.push_back(batch);
         while self.spans > self.capacity
@@ -95,6 +97,26 @@ impl Settled {
             passed: said,
             names: names.into(),
             ends,
+        }
+    }
+
+    /// Leaves the last `max` spans of more: one request may hold many more than are kept.
+    fn leave(&mut self, max: usize) {
+        let Some(beyond) = self.len().checked_sub(max).filter(|beyond| *beyond > 0) else {
+            return;
+        };
+        let names = self.ends[beyond - 1];
+        self.names = self.names.get(names as usize..).unwrap_or_default().into();
+        self.ends = self.ends[beyond..].iter().map(|end| end - names).collect();
+        self.spans = self.spans.split_off(beyond);
+        self.judgements = self.judgements.split_off(beyond);
+        self.passed.retain(|(at, _)| *at >= beyond);
+        for (at, _) in &mut self.passed {
+            *at -= beyond;
+        }
+        for resource in &mut self.resources {
+            let Range { start, end } = resource.spans;
+            resource.spans = start.saturating_sub(beyond)..end.saturating_sub(beyond);
         }
     }
 

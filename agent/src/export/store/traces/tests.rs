@@ -109,6 +109,17 @@ fn the_latest_spans_are_here_with_their_names_and_the_oldest_give_way() {
 }
 
 #[test]
+fn of_a_batch_that_is_larger_than_what_is_kept_the_last_spans_are_here() {
+    let mut traces = small();
+    add(&mut traces, batch(1, &[9, 2, 2, 2, 2, 2, 2], &[], 1));
+    let row = |id: u8| (id, "b".to_owned(), format!("op-{id}"));
+    assert_eq!(kept(&traces, 2), [row(4), row(5), row(6), row(7)]);
+    assert!(ids(&traces, 9).is_empty(), "it was the first");
+    add(&mut traces, batch(8, &[3], &[], 1));
+    assert_eq!(ids(&traces, 2), [5, 6, 7]);
+}
+
+#[test]
 fn a_trace_with_a_verdict_stays_whole_for_longer() {
     let mut traces = small();
     add(&mut traces, batch(1, &[1, 2], &[], 1));
