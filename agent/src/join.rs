@@ -135,8 +135,9 @@ impl Sender {
     /// to it.
     #[must_use]
     pub fn is_agent(&self) -> bool {
-        let sighting = self.peer.borrow();
-        sighting.as_ref().is_some_and(|sighting| sighting.is_agent)
+        let later = self.state.lock().heirs().0;
+        let is_agent = |sighting: &Arc<Sighting>| sighting.is_agent;
+        self.peer.borrow().as_ref().is_some_and(is_agent) || later.as_ref().is_some_and(is_agent)
     }
 }
 

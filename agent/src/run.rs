@@ -106,8 +106,7 @@ pub fn run(config: Config, record: Option<RecordTo>) -> Result<(), RunError> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // A batch passes through few tasks, one after the other, and each hand-over to a second
-        // thread wakes a CPU: that cost more than all of the judging. What takes long is elsewhere
-        // ("blocking") already.
+        // thread wakes a CPU: that cost more than the step. ARCHITECTURE.md says what runs elsewhere.
         .worker_threads(1)
         .thread_name("isostack")
         .enable_all()

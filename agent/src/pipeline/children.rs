@@ -65,16 +65,18 @@ pub struct ChildTime {
 
 impl ChildTime {
     /// Its start and end by the clock of the call from `start` to `end` that it answers. One of
-    /// another host that does not lie within the call is moved to its middle, or to its start if it
-    /// is longer: as [`trace`](crate::trace) does it.
+    /// another host that cannot have been called and have answered then is moved to the call's middle, or
+    /// to its start if it is longer: as [`trace`](crate::trace) does it.
     #[must_use]
     pub fn by_clock_of_call(self, (start, end): (u64, u64)) -> (u64, u64) {
         let (from, until) = (self.start_unix_ns, self.end_unix_ns);
         let (own_ns, whole_ns) = (until.saturating_sub(from), end.saturating_sub(start));
         let slack_ns = clock_slack_ns(whole_ns);
-        let lies_within =
-            from.saturating_add(slack_ns) >= start && until <= end.saturating_add(slack_ns);
-        if !self.by_other_clock || lies_within {
+        // One that took longer than the call may have gone on after its caller gave up.
+        let fits = from.saturating_add(slack_ns) >= start
+            && from <= end
+            && (until <= end.saturating_add(slack_ns) || own_ns > whole_ns);
+        if !self.by_other_clock || fits {
             return (from, until);
         }
         let from = start.saturating_add(whole_ns.saturating_sub(own_ns) / 2);
@@ -269,6 +271,11 @@ mod tests {
             ("early", (95, 101), (102, 108)),
             ("half out", (108, 112), (103, 107)),
             ("longer than its parent", (10, 40), (100, 130)),
+            (
+                "still at work when its caller gave up",
+                (107, 130),
+                (107, 130),
+            ),
         ];
         for (what, (start, end), (from, until)) in table {
             let own = time(start * S, end * S);

@@ -1,6 +1,7 @@
 //! What the single intervals of a verdict's cause say beyond the split.
 
 use super::{
+    children::ChildTime,
     correlate::Asked,
     culprit::{self, Wait},
     scope::Scope,
@@ -86,6 +87,15 @@ impl Stalls {
 /// that the client's own library makes below it, as for looking a name up, the first counts too.)
 fn is_until_begun(asked: Asked<'_>, waits: &[Wait]) -> bool {
     let Asked { span, place, .. } = asked;
+    let whole = (span.start_unix_ns, span.end_unix_ns);
+    let mut own = asked.context.children.of(asked.parent).take(MAX_CHILDREN);
+    let is_moved = |child: ChildTime| {
+        child.by_clock_of_call(whole) != (child.start_unix_ns, child.end_unix_ns)
+    };
+    // When it really began is not known.
+    if own.any(is_moved) {
+        return false;
+    }
     let children = || asked.children().take(MAX_CHILDREN);
     let began = children().map(|(start, _)| start).min();
     let ended = children().map(|(_, end)| end).max();

@@ -64,7 +64,16 @@ pub fn heaviest(waits: &[Wait]) -> Particulars {
     let Some((most, _)) = most_of(|_| true) else {
         return Particulars::None;
     };
-    let memory = most_of(|of| matches!(of, Particulars::Memory { .. }));
+    // Nothing was freed for what is read back.
+    let memory = most_of(|of| {
+        matches!(
+            of,
+            Particulars::Memory {
+                is_swap_in: false,
+                ..
+            }
+        )
+    });
     let calls = sums.iter().filter(|(of, _)| is_call(of));
     let calls: u64 = calls.map(|(_, sum)| sum).sum();
     match (most, memory) {

@@ -10,8 +10,10 @@ use crate::{
     verdict::Judgement,
 };
 
-/// See the module's head. A batch is freed when all of it has given way, so there may be twice as
-/// many spans here as are told.
+/// Spans of a batch that may have given way and still be here.
+const LARGE: usize = 2_048;
+
+/// See the module's head. A batch is freed when all of it has given way, a large one by halves.
 #[derive(Debug)]
 pub(super) struct Latest {
     batches: VecDeque<Settled>,
@@ -48,6 +50,9 @@ impl Latest {
 
     pub fn push(&mut self, mut batch: Settled) {
         batch.leave(self.capacity);
+        if batch.len() == 0 {
+            return; // such come in any number
+        }
         self.spans += batch.len();
         self.batches.push_back(batch);
         while self.spans > self.capacity
@@ -57,11 +62,28 @@ impl Latest {
             if left > beyond {
                 self.gone += beyond;
                 self.spans = self.capacity;
+                self.free_what_is_gone();
             } else {
                 self.batches.pop_front();
                 self.gone = 0;
                 self.spans -= left;
             }
+        }
+    }
+
+    /// Spans that take memory.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.batches.iter().map(Settled::len).sum()
+    }
+
+    /// Of a large batch what has given way is freed before its last span has.
+    fn free_what_is_gone(&mut self) {
+        if let Some(first) = self.batches.front_mut()
+            && self.gone > LARGE.max(first.len() / 2)
+        {
+            first.leave(first.len() - self.gone);
+            self.gone = 0;
         }
     }
 
@@ -90,10 +112,15 @@ impl Settled {
                 said.push((at, passed));
             }
         }
+        let (mut spans, mut resources) = (batch.spans, batch.resources);
+        // Room was made by the request's size, and empty resources take two bytes of it.
+        spans.shrink_to_fit();
+        resources.retain(|resource| !resource.spans.is_empty());
+        resources.shrink_to_fit();
         Self {
-            spans: batch.spans,
+            spans,
             judgements,
-            resources: batch.resources,
+            resources,
             passed: said,
             names: names.into(),
             ends,

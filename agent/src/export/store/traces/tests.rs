@@ -120,6 +120,32 @@ fn of_a_batch_that_is_larger_than_what_is_kept_the_last_spans_are_here() {
 }
 
 #[test]
+fn what_is_empty_is_not_kept_and_what_is_gone_of_a_large_batch_is_freed() {
+    let mut traces = Traces::new(TraceBounds {
+        latest: 10_000,
+        ..TraceBounds::default()
+    });
+    let (mut empty, _) = batch(1, &[], &[], 1);
+    empty.resources.clear();
+    add(&mut traces, (empty, Vec::new()));
+    assert_eq!(traces.latest.held(), 0);
+    let (mut large, judgements) = batch(1, &[1, 1], &[], 1);
+    let spans = 8_000;
+    large.spans = vec![large.spans[0].clone(); spans];
+    large.resources[0].spans = 0..spans;
+    large.resources[1].spans = spans..spans;
+    let all = vec![judgements[0].clone(); spans];
+    add(&mut traces, (large, all));
+    assert_eq!(traces.latest.held(), spans);
+    for _ in 0..6_500 {
+        add(&mut traces, batch(1, &[2], &[], 1));
+    }
+    assert_eq!(traces.of([2; 16]).spans.len(), 6_500);
+    assert_eq!(traces.of([1; 16]).spans.len(), 3_500);
+    assert!(traces.latest.held() < 11_000, "{}", traces.latest.held());
+}
+
+#[test]
 fn a_trace_with_a_verdict_stays_whole_for_longer() {
     let mut traces = small();
     add(&mut traces, batch(1, &[1, 2], &[], 1));
